@@ -1,0 +1,1 @@
+"""The `walkers` data set: procedural people, visible and infrared."""

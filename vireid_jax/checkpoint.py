@@ -1,0 +1,143 @@
+"""Checkpoints: what stands on disk, and the only place that knows orbax.
+
+A step folder holds three items: `model` (params and batch_stats), `optimizer` (step and
+opt_state) and `about` (JSON: config, data set, versions, metrics). So an embedder reads
+`model` and `about`, and nothing else.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import (
+    AnyPreservationPolicy,
+    BestN,
+    LatestN,
+)
+
+from vireid_jax.state import TrainState
+
+FOLDER = "checkpoints"
+BEST_METRIC = "validation_mAP"
+_ITEMS = ("model", "optimizer", "about")
+
+logging.getLogger("absl").setLevel(logging.WARNING)  # orbax tells every save in prose
+
+
+class Checkpoints:
+    """Saves and restores a run's states; keeps the latest and the best."""
+
+    def __init__(self, workdir: str | Path, *, read_only: bool = False):
+        """Opens `workdir/checkpoints`. The best is the one of highest validation mAP."""
+        self.folder = Path(workdir).resolve() / FOLDER
+        metric = lambda metrics: metrics[BEST_METRIC]
+        best = BestN(get_metric_fn=metric, n=1, keep_checkpoints_without_metrics=False)
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            item_names=_ITEMS,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=AnyPreservationPolicy([LatestN(1), best]),
+                best_fn=metric,
+                best_mode="max",
+                cleanup_tmp_directories=not read_only,
+                read_only=read_only,
+                create=not read_only,
+            ),
+        )
+
+    def save(
+        self, state: TrainState, about: Mapping[str, Any], metrics: Mapping[str, float]
+    ) -> None:
+        """Writes a checkpoint in the background; `metrics` may hold the best's metric."""
+        step = int(state.step)
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                model=ocp.args.StandardSave(
+                    {"params": state.params, "batch_stats": state.batch_stats}
+                ),
+                optimizer=ocp.args.StandardSave(
+                    {"step": state.step, "opt_state": state.opt_state}
+                ),
+                about=ocp.args.JsonSave({**about, "metrics": dict(metrics)}),
+            ),
+            metrics=dict(metrics) or None,
+        )
+
+    def restore(self, target: TrainState) -> TrainState | None:
+        """Returns the latest state, placed as `target` says, or None where none is.
+
+        `target` holds arrays or ShapeDtypeStructs with shardings: the topology that
+        saved does not matter.
+        """
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                model=ocp.args.StandardRestore(
+                    {"params": target.params, "batch_stats": target.batch_stats}
+                ),
+                optimizer=ocp.args.StandardRestore(
+                    {"step": target.step, "opt_state": target.opt_state}
+                ),
+            ),
+        )
+        return TrainState(**restored["model"], **restored["optimizer"])
+
+    def restore_model(self, step: int, target: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns `{"params", "batch_stats"}` of `step`, placed as `target` says."""
+        args = ocp.args.Composite(model=ocp.args.StandardRestore(dict(target)))
+        return self._manager.restore(step, args=args)["model"]
+
+    def about(self, step: int) -> dict[str, Any]:
+        """Returns what was stored beside the state of `step`."""
+        return json.loads((self.folder / str(step) / "about" / "metadata").read_text())
+
+    def find(self, which: str | int) -> int:
+        """Returns the step that "last", "best" or a number means.
+
+        Raises ValueError, naming the steps there are, if there is no such checkpoint.
+        """
+        steps = sorted(self._manager.all_steps())
+        if not steps:
+            raise ValueError(
+                f"no checkpoint in {self.folder}; train first: python -m vireid_jax.main"
+                " --config CONFIG --workdir DIR"
+            )
+        if which == "last":
+            return steps[-1]
+        if which == "best":
+            step = self._manager.best_step()
+            if step is None:
+                raise ValueError(
+                    f"no checkpoint in {self.folder} has a validation mAP, so none is"
+                    " best; use last, or train with"
+                    " config.data.validation_identities > 0"
+                )
+            return step
+        if which not in steps:
+            raise ValueError(
+                f"no checkpoint of step {which} in {self.folder}; steps: {steps}, or"
+                " last, or best"
+            )
+        return int(which)
+
+    def wait(self) -> None:
+        """Returns when all that was saved is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and lets the folder go."""
+        self._manager.close()
+
+
+def abstract(tree: Any, sharding: jax.sharding.Sharding) -> Any:
+    """Turns arrays into shapes with `sharding`: the target of a restore."""
+    place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+    return jax.tree.map(place, tree)

@@ -1,0 +1,169 @@
+"""Every option, its default and its legal values; and the numbers derived from them.
+
+A config file starts from `default_config()` and changes what it needs to.
+"""
+
+import dataclasses
+import math
+
+from ml_collections import ConfigDict, FrozenConfigDict, config_dict
+
+from vireid_jax import models
+from vireid_jax.models.heads import NECK_NORMS
+from vireid_jax.optimizer import OPTIMIZERS
+
+
+def default_config() -> ConfigDict:
+    """Returns the recipe for real data at 288x144; values are our choice unless said."""
+    c = ConfigDict()
+    c.seed = 0
+
+    c.data = ConfigDict()
+    c.data.name = config_dict.required_placeholder(str)  # a folder of datasets/
+    c.data.variant = ""  # its TFDS config; "": the data set's first
+    c.data.options = ConfigDict()  # walkers only: any other variant, made to measure
+    c.data.dir = ""  # prepared data sets; "": TFDS's own default folder
+    c.data.size = (288, 144)  # height, width (AGW)
+    c.data.second_side = "infrared"  # "visible": pretrain on pairs of colour images
+    c.data.validation_identities = 0  # held out of training, to choose the best epoch
+    c.data.threads = 2  # that decode ahead
+    c.data.workers = 0  # processes that decode ahead, with `threads` in each
+    c.data.cache = "none"  # "host" keeps decoded images in memory
+
+    c.batch = ConfigDict()
+    c.batch.identities = 8  # P (AGW)
+    c.batch.images = 4  # K of each modality (AGW)
+
+    c.augment = ConfigDict()
+    c.augment.pad = 10  # pixels of padding before the random crop (AGW)
+    c.augment.flip = 0.5  # probability (AGW)
+    c.augment.erase = 0.5  # probability (CAJ)
+    c.augment.third_view = True  # visible images again, one channel copied (CAJ)
+
+    c.model = ConfigDict()
+    c.model.name = "osnet_x1_0"
+    c.model.num_specific_stages = 1  # AGW's two stems
+    c.model.separate_norm = False
+    c.model.neck_norm = "shared"
+    c.model.zero_init_residual = True
+    c.model.dtype = "float32"
+    c.model.pretrained = ""  # shipped name or .safetensors path; "": random weights
+
+    c.loss = ConfigDict()
+    c.loss.identity = 1.0  # weights of the three losses
+    c.loss.hetero_center = 1.0
+    c.loss.infonce = 0.0
+    c.loss.smoothing = 0.1
+    c.loss.margin = 0.3
+    c.loss.temperature = 0.1
+
+    c.optimizer = ConfigDict()
+    c.optimizer.name = "adamw"
+    c.optimizer.learning_rate = 7e-4
+    c.optimizer.pretrained_factor = 0.5  # of the rate, for stages that had weights
+    c.optimizer.weight_decay = 5e-4
+    c.optimizer.clip_norm = 5.0
+
+    c.schedule = ConfigDict()
+    c.schedule.epochs = 120.0
+    c.schedule.warmup = 1 / 12  # share of all steps: 10 epochs of 120 (AGW)
+    c.schedule.final = 0.01  # of the peak rate
+
+    c.eval = ConfigDict()
+    c.eval.every_epochs = 10.0  # validation and a checkpoint
+    c.eval.batch_size = 64
+    c.eval.flip = True  # sum the embeddings of image and mirror
+
+    c.log = ConfigDict()
+    c.log.every_steps = 20
+    c.log.tensorboard = False
+    return c
+
+
+_CHOICES = {
+    "data.second_side": ("infrared", "visible"),
+    "data.cache": ("none", "host"),
+    "model.name": tuple(models.list_models()),
+    "model.num_specific_stages": tuple(range(6)),
+    "model.neck_norm": NECK_NORMS,
+    "model.dtype": models.DTYPES,
+    "optimizer.name": OPTIMIZERS,
+}
+_POSITIVE = (
+    "batch.identities",
+    "batch.images",
+    "loss.temperature",
+    "optimizer.learning_rate",
+    "optimizer.clip_norm",
+    "schedule.epochs",
+    "eval.every_epochs",
+    "eval.batch_size",
+    "log.every_steps",
+)
+_FRACTIONS = (
+    "augment.flip",
+    "augment.erase",
+    "loss.smoothing",
+    "schedule.warmup",
+    "schedule.final",
+)
+
+
+def validate(config: ConfigDict) -> FrozenConfigDict:
+    """Checks every value that can be wrong by itself; returns the config frozen.
+
+    Raises ValueError naming the key, its value and the legal ones.
+    """
+    for key, legal in _CHOICES.items():
+        if (value := _get(config, key)) not in legal:
+            raise ValueError(f"config.{key} is {value!r}; legal values: {list(legal)}")
+    for key in _POSITIVE:
+        if not (value := _get(config, key)) > 0:
+            raise ValueError(f"config.{key} is {value}; it must be larger than 0")
+    for key in _FRACTIONS:
+        if not 0 <= (value := _get(config, key)) <= 1:
+            raise ValueError(f"config.{key} is {value}; it must lie in 0..1")
+    size = tuple(config.data.size)
+    if len(size) != 2 or any(n < 32 or n % 16 for n in size):
+        raise ValueError(
+            f"config.data.size is {size}; it must be (height, width), each a multiple of"
+            " 16 (the network's output stride) and at least 32"
+        )
+    return FrozenConfigDict(config)
+
+
+def _get(config: ConfigDict, key: str):
+    group, name = key.split(".")
+    return config[group][name]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Numbers of a run, each computed here and nowhere else."""
+
+    batch_size: int  # image pairs a step: P x K
+    images_per_step: int  # read from the data set
+    steps_per_epoch: int
+    num_steps: int
+    eval_steps: int  # steps between two evaluations
+
+    def epoch(self, step: int) -> float:
+        """Returns how many epochs `step` steps are."""
+        return round(step / self.steps_per_epoch, 3)
+
+    def is_eval(self, step: int) -> bool:
+        """Tells whether to evaluate and save after `step` steps."""
+        return step % self.eval_steps == 0 or step == self.num_steps
+
+
+def make_plan(config: FrozenConfigDict, steps_per_epoch: int) -> Plan:
+    """Derives a run's numbers from the config and the length of an epoch."""
+    steps = lambda epochs: max(1, math.ceil(epochs * steps_per_epoch))
+    batch_size = config.batch.identities * config.batch.images
+    return Plan(
+        batch_size=batch_size,
+        images_per_step=2 * batch_size,
+        steps_per_epoch=steps_per_epoch,
+        num_steps=steps(config.schedule.epochs),
+        eval_steps=steps(config.eval.every_epochs),
+    )

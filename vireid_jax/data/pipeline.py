@@ -1,0 +1,165 @@
+"""Decode the batches of a stream ahead of the train step, in threads or processes.
+
+Grain does the scheduling. One element of its data set is one whole batch, addressed by
+step, so order and contents cannot depend on who decodes what.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+from jaxtyping import Int
+
+from vireid_jax.data.pk import PKStream
+from vireid_jax.data.source import Records
+
+Batch = dict[str, np.ndarray]
+
+
+def batches(
+    visible: Records,
+    infrared: Records | None,
+    stream: PKStream,
+    *,
+    size: tuple[int, int],
+    start_step: int = 0,
+    num_steps: int,
+    threads: int = 2,
+    workers: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    cache: str = "none",
+) -> Iterator[Batch]:
+    """Yield the training batches of steps start_step .. start_step + num_steps - 1.
+
+    A batch is a dict of `visible` and `infrared` (uint8 `[batch, height, width, 3]`,
+    RGB) and `visible_id` and `infrared_id` (labels, int32 `[batch]`). Its rows are this
+    process's share: `batch` = P*K / process_count. `infrared=None` takes the second
+    side from the visible images too, for a stream that was made so. `size` is (height,
+    width).
+
+    `threads` decode inside this process (0: when asked), or inside each of `workers`
+    processes. The bytes are the same for every choice. `cache="host"` keeps each
+    decoded image in this process's memory.
+    Raises ValueError when P*K does not divide among the processes, or for a host cache
+    with workers.
+    """
+    load = functools.partial(
+        _load_train_batch,
+        visible=visible,
+        infrared=visible if infrared is None else infrared,
+        stream=stream,
+        share=_share(stream.P * stream.K, process_index, process_count),
+        size=size,
+        cache=cache,
+    )
+    return _in_order(load, start_step, num_steps, threads, workers, cache)
+
+
+def eval_batches(
+    records: Records,
+    rows: Int[np.ndarray, " rows"],
+    *,
+    size: tuple[int, int],
+    batch_size: int,
+    threads: int = 2,
+    workers: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    cache: str = "none",
+) -> Iterator[Batch]:
+    """Yield every image of `rows` exactly once, in order, in batches of one shape.
+
+    A batch is a dict of `image` (uint8 `[batch, height, width, 3]`), `row` (int32
+    `[batch]`, as given in `rows`; -1 in padding) and `mask` (bool `[batch]`, False in
+    padding, whose images are black). Its rows are this process's share of a batch of
+    `batch_size`; every process yields the same number of batches.
+    Raises ValueError when `batch_size` does not divide among the processes.
+    """
+    num_batches = math.ceil(len(rows) / batch_size)
+    padded = np.full(num_batches * batch_size, -1, np.int32)
+    padded[: len(rows)] = rows
+    share = _share(batch_size, process_index, process_count)
+    load = functools.partial(
+        _load_eval_batch,
+        records=records,
+        rows=padded.reshape(-1, batch_size)[:, share],
+        size=size,
+        cache=cache,
+    )
+    return _in_order(load, 0, num_batches, threads, workers, cache)
+
+
+def _load_train_batch(
+    step: int,
+    *,
+    visible: Records,
+    infrared: Records,
+    stream: PKStream,
+    share: slice,
+    size: tuple[int, int],
+    cache: str,
+) -> Batch:
+    visible_rows, infrared_rows, labels = (part[share] for part in stream[step])
+    return {
+        "visible": visible.images(visible_rows, size, cache),
+        "infrared": infrared.images(infrared_rows, size, cache),
+        "visible_id": labels,
+        "infrared_id": labels.copy(),
+    }
+
+
+def _load_eval_batch(
+    index: int,
+    *,
+    records: Records,
+    rows: Int[np.ndarray, "batches batch"],
+    size: tuple[int, int],
+    cache: str,
+) -> Batch:
+    mask = rows[index] >= 0
+    image = np.zeros((len(mask), *size, 3), np.uint8)
+    image[mask] = records.images(rows[index][mask], size, cache)
+    return {"image": image, "row": rows[index], "mask": mask}
+
+
+def _share(batch_size: int, process_index: int, process_count: int) -> slice:
+    if batch_size % process_count:
+        raise ValueError(
+            f"a batch of {batch_size} images does not divide among {process_count} "
+            f"processes; make it a multiple of {process_count}."
+        )
+    local = batch_size // process_count
+    return slice(process_index * local, (process_index + 1) * local)
+
+
+def _in_order(
+    load: Callable[[int], Any],
+    start: int,
+    count: int,
+    threads: int,
+    workers: int,
+    cache: str,
+) -> Iterator[Any]:
+    """Yield load(start), load(start + 1), ...: `count` of them, computed ahead."""
+    if workers and cache == "host":
+        raise ValueError(
+            f"cache='host' keeps images in this process; {workers} worker processes "
+            "cannot see them. Set workers=0, or cache='none'."
+        )
+    if count == 0:
+        return iter(())
+    # Grain's default buffer is 500 elements, and an element is a whole batch.
+    ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    steps = grain.MapDataset.range(start, start + count)
+    dataset = steps.map(load).to_iter_dataset(ahead)
+    if workers:
+        # Grain hands its flags to the workers; outside an absl app nobody parsed them.
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+    return iter(dataset)

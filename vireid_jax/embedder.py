@@ -1,0 +1,150 @@
+"""From images to embeddings, with a trained network and nothing else around it."""
+
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jaxtyping import Float32, UInt8
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from vireid_jax import models
+from vireid_jax.checkpoint import FOLDER, Checkpoints, abstract
+from vireid_jax.data.pipeline import eval_batches
+from vireid_jax.data.source import Records
+from vireid_jax.modality import MODALITIES
+from vireid_jax.sharding import check_divides, make_mesh, over_batch, replicated
+from vireid_jax.step import make_embed_step
+
+
+class Embedder:
+    """Embeds person images; each image goes through its own modality's stream."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        variables: dict[str, Any],
+        *,
+        size: tuple[int, int],
+        flip: bool = True,
+        batch_size: int = 64,
+        about: dict[str, Any] | None = None,
+    ):
+        """Takes a network and its variables; `size` is the (height, width) it wants.
+
+        Images are embedded `batch_size` at a time, the last batch padded, so that only
+        one shape a modality is ever compiled.
+        """
+        self.variables = variables
+        self.size, self.flip, self.batch_size = size, flip, batch_size
+        self.about = about or {}
+        self._mesh = make_mesh()
+        check_divides(batch_size, self._mesh, "config.eval.batch_size")
+        self._steps = {
+            modality: jax.jit(
+                make_embed_step(model, modality, flip=flip),
+                in_shardings=(replicated(self._mesh), over_batch(self._mesh)),
+                out_shardings=replicated(self._mesh),
+            )
+            for modality in MODALITIES
+        }
+
+    def embed(
+        self, images: UInt8[np.ndarray, "images H W 3"], modality: str
+    ) -> Float32[np.ndarray, "images dim"]:
+        """Embeds RGB images of the network's size; rows are L2-normalised."""
+        if modality not in MODALITIES:
+            raise ValueError(f"modality is {modality!r}; legal are {list(MODALITIES)}")
+        if images.shape[1:] != (*self.size, 3) or images.dtype != np.uint8:
+            raise ValueError(
+                f"images are {images.dtype} {images.shape}; the network takes uint8"
+                f" [images, {self.size[0]}, {self.size[1]}, 3]"
+            )
+        found = []
+        for start in range(0, len(images), self.batch_size):
+            chunk = images[start : start + self.batch_size]
+            padded = np.zeros((self.batch_size, *images.shape[1:]), np.uint8)
+            padded[: len(chunk)] = chunk
+            embeddings = self._steps[modality](self.variables, padded)
+            found.append(np.asarray(embeddings, np.float32)[: len(chunk)])
+        return np.concatenate(found) if found else np.zeros((0, 0), np.float32)
+
+    def embed_records(
+        self, records: Records, threads: int = 2
+    ) -> Float32[np.ndarray, "rows dim"]:
+        """Embeds every row of a split, in its order, each exactly once."""
+        embeddings = None
+        for index, modality in enumerate(MODALITIES):
+            rows = np.flatnonzero(records.modality == index)
+            for batch in eval_batches(
+                records,
+                rows,
+                size=self.size,
+                batch_size=self.batch_size,
+                threads=threads,
+            ):
+                found = self._steps[modality](self.variables, batch["image"])
+                found = np.asarray(found, np.float32)
+                if embeddings is None:
+                    embeddings = np.zeros((len(records), found.shape[1]), np.float32)
+                embeddings[batch["row"][batch["mask"]]] = found[batch["mask"]]
+        return embeddings
+
+
+def create_model(config: ConfigDict | FrozenConfigDict, num_classes: int) -> nn.Module:
+    """Creates the network that `config.model` describes."""
+    c = config.model
+    return models.create(
+        c.name,
+        num_classes=num_classes,
+        num_specific_stages=c.num_specific_stages,
+        separate_norm=c.separate_norm,
+        neck_norm=c.neck_norm,
+        zero_init_residual=c.zero_init_residual,
+        dtype=c.dtype,
+    )
+
+
+def init_variables(model: nn.Module, key: jax.Array) -> dict[str, Any]:
+    """Draws a network's variables; under `jax.eval_shape` only their shapes.
+
+    Variables do not depend on the images' size, so a small one serves.
+    """
+    images = np.zeros((1, len(MODALITIES), 32, 32, 3), np.float32)
+    return dict(model.init(key, images, MODALITIES, train=True))
+
+
+def load(path: str | Path, which: str | int = "last") -> Embedder:
+    """Loads an embedder from a checkpoint alone: no config file, no data.
+
+    `path` is a run's workdir, its `checkpoints` folder, or one step's folder; `which` is
+    "last", "best" or a step, and a step's folder wins over it. Raises ValueError where
+    there is no such checkpoint.
+    """
+    path = Path(path).expanduser().resolve()
+    if not path.is_dir():
+        raise ValueError(
+            f"{path} is not a folder; give the --workdir of a training run"
+        )
+    if path.name.isdigit() and path.parent.name == FOLDER:
+        path, which = path.parent, int(path.name)
+    checkpoints = Checkpoints(
+        path.parent if path.name == FOLDER else path, read_only=True
+    )
+    step = checkpoints.find(which)
+    about = checkpoints.about(step)
+    config = ConfigDict(about["config"])
+    model = create_model(config, about["num_classes"])
+    shapes = jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
+    target = abstract(shapes, replicated(make_mesh()))
+    variables = checkpoints.restore_model(step, target)
+    checkpoints.close()
+    return Embedder(
+        model,
+        variables,
+        size=tuple(config.data.size),
+        flip=config.eval.flip,
+        batch_size=config.eval.batch_size,
+        about=about,
+    )

@@ -1,0 +1,57 @@
+"""What a run ran on: versions, devices, processor, commit."""
+
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+
+def environment() -> dict[str, Any]:
+    """Describes the machine: versions, devices, and the commit where git knows it."""
+    packages = ("vireid-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
+    packages += ("grain", "numpy", "opencv-python-headless", "tensorflow-datasets")
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "processor": processor(),
+        "devices": [d.device_kind for d in jax.devices()],
+        "processes": jax.process_count(),
+        "commit": commit(),
+        "packages": {name: version(name) for name in packages},
+    }
+
+
+def version(package: str) -> str | None:
+    """Returns a package's installed version; None where it runs from a plain clone."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def commit() -> str | None:
+    """Returns the commit of the clone that runs, with a + if it was changed."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--dirty=+"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return described.stdout.strip()
+
+
+def processor() -> str:
+    """Names the processor as Linux does, else as Python does."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor()

@@ -1,0 +1,28 @@
+"""The identity loss: classify each image as one of the training identities."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from vireid_jax.precision import widen
+
+
+def cross_entropy(
+    logits: Float[Array, "rows classes"],
+    labels: Int[Array, " rows"],
+    smoothing: float = 0.1,
+) -> Float[Array, ""]:
+    """Averages the cross entropy against `(1 - smoothing) onehot + smoothing / classes`.
+
+    Computed in float32 or wider. Source: label smoothing as torch and torchreid do it.
+    """
+    log_p = jax.nn.log_softmax(widen(logits))
+    of_label = jnp.take_along_axis(log_p, labels[:, None], axis=1)[:, 0]
+    return -((1 - smoothing) * of_label + smoothing * log_p.mean(1)).mean()
+
+
+def accuracy(
+    logits: Float[Array, "rows classes"], labels: Int[Array, " rows"]
+) -> Float[Array, ""]:
+    """Averages how often the largest logit is the label's."""
+    return (logits.argmax(1) == labels).mean()

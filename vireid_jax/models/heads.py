@@ -1,0 +1,64 @@
+"""Pooling, neck and identity classifier: from the last map to an embedding."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from vireid_jax.modality import Views
+from vireid_jax.models.norm import norm
+from vireid_jax.precision import EXACT, widen
+
+NECK_NORMS = ("shared", "per_modality")
+
+
+def generalised_mean(
+    x: Float[Array, "rows H W C"], p: int = 3
+) -> Float[Array, "rows C"]:
+    """Pools each channel to `(mean(max(x, 1e-6)^p))^(1/p)`, in float32 or wider.
+
+    Source: GeM (Radenovic et al., TPAMI 2019), with AGW's fixed p = 3.
+    """
+    return (jnp.maximum(widen(x), 1e-6) ** p).mean((1, 2)) ** (1 / p)
+
+
+def l2_normalise(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+    """Scales vectors to length 1; a zero vector stays zero, with a zero gradient."""
+    return x * lax.rsqrt(jnp.maximum((x * x).sum(-1, keepdims=True), 1e-12))
+
+
+class IdentityHead(nn.Module):
+    """Pools, normalises (BNNeck, Luo et al. 2019) and classifies.
+
+    The neck's bias stays 0 and is not stored. `neck_norm="per_modality"` keeps one set
+    of statistics a modality, which takes the modality's offset out of the embedding.
+    """
+
+    num_classes: int | None
+    neck_norm: str = "shared"
+
+    @nn.compact
+    def __call__(self, x: Array, views: Views, train: bool) -> dict[str, Array]:
+        """Returns `pooled` and `neck` `[rows, C]`, and in training `logits`."""
+        pooled = generalised_mean(x)
+        neck = norm(
+            pooled,
+            views,
+            train,
+            name="neck",
+            per_modality=self.neck_norm == "per_modality",
+            use_bias=False,
+        )
+        out = {"pooled": pooled, "neck": neck}
+        if self.num_classes and (train or self.is_initializing()):
+            init = nn.initializers.normal(0.001)
+            dense = nn.Dense(
+                self.num_classes,
+                use_bias=False,
+                kernel_init=init,
+                dtype=neck.dtype,
+                precision=EXACT,
+                name="classifier",
+            )
+            out["logits"] = dense(neck)
+        return out

@@ -1,0 +1,239 @@
+"""Three operations that XLA compiles badly for CPUs, each in a CPU and an ordinary form.
+
+`_per_platform` is the one place that decides. It decides while lowering, so one traced
+program can be compiled, or exported, for CPU, GPU and TPU. Both forms take the same
+parameters and agree to rounding (tested in float64).
+
+Why: XLA:CPU runs a grouped convolution 10 to 40 times slower than its nine shifted
+products, and computes a convolution's weight gradient in one pass over buffers that
+have long left the cache.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+_NHWC = ("NHWC", "HWIO", "NHWC")
+_GROUP_BYTES = 2**20  # images handled together on CPU: about half of a core's L2 cache
+
+
+def _per_platform(cpu: Callable, ordinary: Callable, *args: Array) -> Array:
+    """Calls `cpu` where the program is compiled for a CPU, `ordinary` elsewhere."""
+    return lax.platform_dependent(*args, cpu=cpu, default=ordinary)
+
+
+def _groups(x: Array, bytes_per_image: int) -> Array:
+    """Splits the batch `[B, ...]` into `[groups, B / groups, ...]` that fit the cache."""
+    batch = x.shape[0]
+    size = max(1, min(batch, _GROUP_BYTES // bytes_per_image))
+    while batch % size:
+        size -= 1
+    return x.reshape(batch // size, size, *x.shape[1:])
+
+
+# --- depthwise 3x3, stride 1, padding 1 -------------------------------------------------
+
+
+@jax.custom_vjp
+def depthwise3x3(
+    x: Float[Array, "B H W C"], kernel: Float[Array, "3 3 1 C"]
+) -> Float[Array, "B H W C"]:
+    """Convolves each channel with its own 3x3 kernel, zero padding 1, stride 1."""
+    return _per_platform(_depthwise_shifts, _depthwise_conv, x, kernel)
+
+
+def _depthwise_conv(x: Array, kernel: Array) -> Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(1, 1),
+        padding=((1, 1), (1, 1)),
+        dimension_numbers=_NHWC,
+        feature_group_count=x.shape[-1],
+    )
+
+
+def _pad1(x: Array) -> Array:
+    # Without the barrier XLA fuses the pad into all nine reads, a branch per element.
+    return lax.optimization_barrier(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))))
+
+
+def _shifts(padded: Array, height: int, width: int) -> list[Array]:
+    return [
+        padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)
+    ]
+
+
+def _depthwise_shifts(x: Array, kernel: Array) -> Array:
+    taps = kernel.reshape(9, -1)
+    return sum(
+        s * t for s, t in zip(_shifts(_pad1(x), *x.shape[1:3]), taps, strict=True)
+    )
+
+
+def _depthwise_kernel_gradient(x: Array, g: Array) -> Array:
+    """Sums, per tap, the product of the shifted input and the output's gradient."""
+    height, width, channels = x.shape[1:]
+    bytes_per_image = height * width * channels * x.dtype.itemsize
+
+    def add_group(total, xg):
+        padded, g = xg
+        products = [jnp.sum(s * g, (0, 1, 2)) for s in _shifts(padded, height, width)]
+        return total + jnp.stack(products), None
+
+    groups = _groups(_pad1(x), bytes_per_image), _groups(g, bytes_per_image)
+    total, _ = lax.scan(add_group, jnp.zeros((9, channels), g.dtype), groups)
+    return total.reshape(3, 3, 1, channels)
+
+
+def _depthwise_cpu_backward(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
+    return _depthwise_shifts(g, kernel[::-1, ::-1]), _depthwise_kernel_gradient(x, g)
+
+
+def _depthwise_ordinary_backward(x: Array, kernel: Array, g: Array):
+    return jax.vjp(_depthwise_conv, x, kernel)[1](g)
+
+
+def _depthwise_forward(x: Array, kernel: Array):
+    return depthwise3x3(x, kernel), (x, kernel)
+
+
+def _depthwise_backward(saved, g: Array):
+    return _per_platform(
+        _depthwise_cpu_backward, _depthwise_ordinary_backward, *saved, g
+    )
+
+
+depthwise3x3.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+# --- the stem: 7x7, stride 2, padding 3 -------------------------------------------------
+
+
+@jax.custom_vjp
+def stem7x7(
+    x: Float[Array, "B H W C"], kernel: Float[Array, "7 7 C D"]
+) -> Float[Array, "B H/2 W/2 D"]:
+    """Convolves with a 7x7 kernel, zero padding 3, stride 2. H and W are even."""
+    return _per_platform(_stem_patches, _stem_conv, x, kernel)
+
+
+def _stem_conv(x: Array, kernel: Array) -> Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(2, 2),
+        padding=((3, 3), (3, 3)),
+        dimension_numbers=_NHWC,
+    )
+
+
+def _fold(x: Array) -> Array:
+    """Folds 2x2 pixels into channels and pads: 64 strided slices become 16 plain ones."""
+    batch, height, width, channels = x.shape
+    h, w = height // 2, width // 2
+    folded = x.reshape(batch, h, 2, w, 2, channels).transpose(0, 1, 3, 2, 4, 5)
+    folded = folded.reshape(batch, h, w, 4 * channels)
+    padded = jnp.pad(folded, ((0, 0), (2, 1), (2, 1), (0, 0)))
+    return lax.optimization_barrier(padded)  # once, not once per slice
+
+
+def _patches(folded: Array) -> Array:
+    """Cuts the 8x8 windows (the 7x7 ones and a leading row and column) of stride 2."""
+    h, w = folded.shape[1] - 3, folded.shape[2] - 3
+    windows = [folded[:, i : i + h, j : j + w] for i in range(4) for j in range(4)]
+    return jnp.concatenate(windows, axis=-1)
+
+
+def _stem_matrix(kernel: Array) -> Array:
+    """Orders the 7x7 kernel, padded to 8x8, as `_patches` orders the pixels."""
+    channels, features = kernel.shape[2:]
+    padded = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0)))
+    folded = padded.reshape(4, 2, 4, 2, channels, features).transpose(0, 2, 1, 3, 4, 5)
+    return folded.reshape(64 * channels, features)
+
+
+def _patch_bytes(x: Array) -> int:
+    return 16 * x[0].size * x.dtype.itemsize
+
+
+def _stem_patches(x: Array, kernel: Array) -> Array:
+    matrix = _stem_matrix(kernel)
+    groups = _groups(_fold(x), _patch_bytes(x))
+    maps = lax.map(lambda group: _patches(group) @ matrix, groups)
+    return maps.reshape(-1, *maps.shape[2:])
+
+
+def _stem_cpu_backward(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
+    def add_group(total, xg):
+        folded, g = xg
+        patches = _patches(folded).reshape(-1, total.shape[0])
+        return total + patches.T @ g.reshape(-1, total.shape[1]), None
+
+    matrix, from_matrix = jax.vjp(_stem_matrix, kernel)
+    groups = _groups(_fold(x), _patch_bytes(x)), _groups(g, _patch_bytes(x))
+    total, _ = lax.scan(add_group, jnp.zeros_like(matrix), groups)
+    # The image's gradient is dead code in training; nobody reads it there.
+    (dx,) = jax.vjp(lambda x: _stem_conv(x, kernel), x)[1](g)
+    return dx, from_matrix(total)[0]
+
+
+def _stem_ordinary_backward(x: Array, kernel: Array, g: Array):
+    return jax.vjp(_stem_conv, x, kernel)[1](g)
+
+
+def _stem_forward(x: Array, kernel: Array):
+    return stem7x7(x, kernel), (x, kernel)
+
+
+def _stem_backward(saved, g: Array):
+    return _per_platform(_stem_cpu_backward, _stem_ordinary_backward, *saved, g)
+
+
+stem7x7.defvjp(_stem_forward, _stem_backward)
+
+
+# --- pooling ----------------------------------------------------------------------------
+
+
+def max_pool3x3(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
+    """Takes the maximum of 3x3 windows, stride 2, padding 1 (of minus infinity)."""
+    return _per_platform(_max_pool_shifts, _max_pool_window, x)
+
+
+def _pad_lowest(x: Array) -> Array:
+    lowest = jnp.finfo(x.dtype).min
+    return jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=lowest)
+
+
+def _max_pool_window(x: Array) -> Array:
+    window, strides = (1, 3, 3, 1), (1, 2, 2, 1)
+    return lax.reduce_window(
+        _pad_lowest(x), -jnp.inf, lax.max, window, strides, "VALID"
+    )
+
+
+def _max_pool_shifts(x: Array) -> Array:
+    """Takes it along columns, then rows: four maxima instead of eight."""
+    padded = _pad_lowest(x)
+
+    def halve(x: Array, axis: int) -> Array:
+        size = (x.shape[axis] - 3) // 2 + 1
+        first, middle, last = (
+            lax.slice_in_dim(x, i, i + 2 * size - 1, stride=2, axis=axis)
+            for i in range(3)
+        )
+        return jnp.maximum(jnp.maximum(first, middle), last)
+
+    return halve(halve(padded, 2), 1)
+
+
+def average_pool2x2(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
+    """Takes the mean of 2x2 windows, stride 2; an odd last row or column is dropped."""
+    batch, height, width, channels = x.shape
+    h, w = height // 2, width // 2
+    x = x[:, : 2 * h, : 2 * w]
+    return x.reshape(batch, h, 2, w, 2, channels).mean((2, 4))

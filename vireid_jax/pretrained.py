@@ -1,0 +1,133 @@
+"""Weights of a single OSNet, as torchreid names them, into the streams of a network.
+
+Files are safetensors with torch's keys and layouts (`conv2.0.conv1.conv.weight`, OIHW),
+so that torchreid can read ours and we read its.
+"""
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from vireid_jax.models.osnet import STAGES
+from vireid_jax.modality import MODALITIES
+
+Tensors = dict[str, np.ndarray]
+Variables = dict[str, Any]
+
+_TRUNKS = (*MODALITIES, "shared")
+_TORCH_NAMES = {
+    ("params", "kernel"): "weight",
+    ("params", "scale"): "weight",
+    ("params", "bias"): "bias",
+    ("batch_stats", "mean"): "running_mean",
+    ("batch_stats", "var"): "running_var",
+}
+
+
+def shipped_weights() -> dict[str, Path]:
+    """Lists the weights that come with the package, by name."""
+    folder = resources.files("vireid_jax") / "weights"
+    return {p.stem: p for p in sorted(Path(str(folder)).glob("*.safetensors"))}
+
+
+def read_weights(name_or_path: str) -> tuple[Tensors, dict[str, str]]:
+    """Reads weights by shipped name or file path; returns tensors and metadata.
+
+    Raises ValueError for a name that is neither, or a file that is not safetensors.
+    """
+    shipped = shipped_weights()
+    path = shipped.get(name_or_path, Path(name_or_path).expanduser())
+    if not path.is_file():
+        raise ValueError(
+            f"config.model.pretrained is {name_or_path!r}, which is neither a file nor"
+            f" one of the shipped weights {list(shipped)}; give one of these, a path to"
+            " a .safetensors file, or '' to start from random weights"
+        )
+    try:
+        with safe_open(path, "np") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return tensors, file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+
+
+def write_weights(
+    path: str | Path, variables: Variables, about: dict[str, str]
+) -> None:
+    """Writes the network's one stream (k = 0) with torch's names; `about` is metadata."""
+    tensors = {}
+    for place, leaf in _leaves(variables):
+        if place[1] != "shared":
+            raise ValueError(
+                f"the network has separate parameters {'/'.join(place)}; only one with"
+                " num_specific_stages=0 and separate_norm=False is a plain OSNet"
+            )
+        tensors[_torch_key(place)] = np.ascontiguousarray(_to_torch(np.asarray(leaf)))
+    save_file(tensors, str(path), metadata=about)
+
+
+def insert_weights(variables: Variables, tensors: Tensors, source: str) -> Variables:
+    """Returns the variables with every stage's leaf taken from `tensors`.
+
+    A stage with a copy per modality gets the same tensor twice, and so does a norm per
+    modality. The head stays as it is; tensors nobody asks for (a classifier) are left.
+    Raises ValueError naming every missing and every mis-shaped tensor.
+    """
+    wrong, found = [], {}
+    for place, leaf in _leaves(variables):
+        key = _torch_key(place)
+        if key not in tensors:
+            wrong.append(f"{key} is missing")
+            continue
+        value = _from_torch(tensors[key])
+        if value.shape != leaf.shape:
+            wrong.append(f"{key} is {value.shape}, the network wants {leaf.shape}")
+            continue
+        found[place] = value.astype(leaf.dtype)
+    if wrong:
+        raise ValueError(
+            f"{source} does not fit the network; is it of the same width?\n  "
+            + "\n  ".join(wrong)
+        )
+    return _replace(variables, found)
+
+
+def _leaves(tree: Variables, place: tuple[str, ...] = ()):
+    """Yields the stages' leaves: `("params", "shared", "conv1", ..., "kernel")`."""
+    for name, value in tree.items():
+        here = (*place, name)
+        if len(here) == 2 and name not in _TRUNKS:
+            continue
+        if isinstance(value, dict):
+            yield from _leaves(value, here)
+        else:
+            yield here, value
+
+
+def _replace(tree: Variables, found: dict, place: tuple[str, ...] = ()) -> Variables:
+    return {
+        name: _replace(value, found, (*place, name))
+        if isinstance(value, dict)
+        else found.get((*place, name), value)
+        for name, value in tree.items()
+    }
+
+
+def _torch_key(place: tuple[str, ...]) -> str:
+    collection, _, *layers, leaf = place
+    assert layers[0] in STAGES, place
+    for modality in MODALITIES:
+        layers[-1] = layers[-1].removesuffix(f"_{modality}")
+    return ".".join([*layers, _TORCH_NAMES[collection, leaf]])
+
+
+def _to_torch(x: np.ndarray) -> np.ndarray:
+    return x.transpose(3, 2, 0, 1) if x.ndim == 4 else x
+
+
+def _from_torch(x: np.ndarray) -> np.ndarray:
+    return x.transpose(2, 3, 1, 0) if x.ndim == 4 else x

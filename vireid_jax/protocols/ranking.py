@@ -1,0 +1,261 @@
+"""CMC, mAP and mINP: one ranking function behind every protocol.
+
+For one query, rank the gallery items it keeps by distance, ties by gallery row. Let
+the m items of the query's identity stand at ranks t_1 < ... < t_m (1-based). Then
+
+    AP     = mean over k of k / t_k             (all items, in any counting of CMC)
+    INP    = m / t_m                            (Ye et al., TPAMI 2021, equation 6)
+    CMC(k) = 1 where the first hit's rank <= k
+
+The first hit's rank counts gallery items, or, with `distinct`, the identities met up to
+it (SYSU-MM01 and LLCM). A query whose identity is not in the gallery it keeps is
+invalid: it counts in no mean.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Float64, Int
+
+# Distances held at a time: bounds the memory, and feeds the matrix product enough rows.
+BLOCK_ITEMS = 2**24
+
+# Shapes are left open here and in `ignore`: `rank` checks them and says what is wrong.
+Distances = Float[np.ndarray, "_ _"] | Callable[[slice], Float[np.ndarray, "_ _"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Metrics:
+    """Hold the metrics of one ranking; all are fractions, means over valid queries.
+
+    The three per-query arrays are in query order, NaN where the query is invalid.
+    """
+
+    cmc: Float64[np.ndarray, "ranks"]
+    mAP: float  # noqa: N815 (the field's own spelling)
+    mINP: float  # noqa: N815
+    num_queries: int
+    valid_queries: int
+    num_gallery: int
+    first_hit: Float64[np.ndarray, "query"]
+    ap: Float64[np.ndarray, "query"]
+    inp: Float64[np.ndarray, "query"]
+
+
+def rank(
+    distances: Distances,
+    query_ids: Int[np.ndarray, "query"],
+    gallery_ids: Int[np.ndarray, "gallery"],
+    *,
+    distinct: bool,
+    ignore: Bool[np.ndarray, "_ _"] | None = None,
+    ranks: int = 20,
+) -> Metrics:
+    """Rank the gallery for each query and measure CMC, mAP and mINP.
+
+    Args:
+      distances: `[query, gallery]`, or a function from a slice of query rows to their
+        distances (`cosine_rows`), called in blocks so that memory stays bounded.
+        Float64 is ranked as such, any other type as float32.
+      query_ids: identities `[query]`.
+      gallery_ids: identities `[gallery]`.
+      distinct: CMC counts distinct identities (True) or gallery items (False).
+      ignore: True `[query, gallery]` where a query drops a gallery item.
+      ranks: length of the CMC. Where fewer items than that remain, the curve goes on
+        at its last value (reference code returns a short curve there, or raises).
+
+    Raises:
+      ValueError: shapes that disagree, a kept distance that is not finite, no valid
+        query at all.
+    """
+    num_queries, num_gallery = len(query_ids), len(gallery_ids)
+    if not num_queries or not num_gallery:
+        raise ValueError(
+            f"nothing to rank: {num_queries} queries and {num_gallery} gallery items; "
+            "both must be at least 1. Check the split and the protocol."
+        )
+    for name, array in {"distances": distances, "ignore": ignore}.items():
+        shape = getattr(array, "shape", (num_queries, num_gallery))
+        if shape != (num_queries, num_gallery):
+            raise ValueError(
+                f"{name} has shape {shape}; expected {(num_queries, num_gallery)}, "
+                "the numbers of query_ids and gallery_ids."
+            )
+    rows_at = distances if callable(distances) else distances.__getitem__
+    gallery = _Gallery.of(gallery_ids)
+    step = max(1, BLOCK_ITEMS // num_gallery)
+    per_query = np.empty((3, num_queries))
+    for first in range(0, num_queries, step):
+        rows = slice(first, min(first + step, num_queries))
+        block = np.asarray(rows_at(rows))
+        if block.dtype != np.float64:
+            block = block.astype(np.float32, copy=False)
+        per_query[:, rows] = _rank_block(
+            block,
+            query_ids[rows],
+            gallery,
+            None if ignore is None else ignore[rows],
+            distinct,
+            first,
+        )
+    first_hit, ap, inp = per_query
+    valid = np.isfinite(first_hit)
+    if not valid.any():
+        raise ValueError(
+            f"none of the {num_queries} queries has an item of its identity in the "
+            "gallery it keeps. Check that query and gallery share identities."
+        )
+    return Metrics(
+        cmc=(first_hit[valid] <= np.arange(1, ranks + 1)[:, None]).mean(axis=1),
+        mAP=float(ap[valid].mean()),
+        mINP=float(inp[valid].mean()),
+        num_queries=num_queries,
+        valid_queries=int(valid.sum()),
+        num_gallery=num_gallery,
+        first_hit=first_hit,
+        ap=ap,
+        inp=inp,
+    )
+
+
+@dataclass(frozen=True)
+class _Gallery:
+    """Index the gallery by identity: rows of one identity stand together in `order`."""
+
+    order: Int[np.ndarray, "gallery"]
+    ids: Int[np.ndarray, "gallery"]  # ascending
+    starts: Int[np.ndarray, "identities"]  # where in `order` each identity starts
+
+    @classmethod
+    def of(cls, ids: Int[np.ndarray, "gallery"]) -> "_Gallery":
+        order = np.argsort(ids)
+        return cls(order, ids[order], np.unique(ids[order], return_index=True)[1])
+
+    def positives(self, query_ids):
+        """Return all pairs (query, gallery row) of one identity, query by query."""
+        start = np.searchsorted(self.ids, query_ids, "left")
+        count = np.searchsorted(self.ids, query_ids, "right") - start
+        query = np.repeat(np.arange(len(query_ids)), count)
+        nth = np.arange(len(query)) - np.repeat(np.cumsum(count) - count, count)
+        return query, self.order[start[query] + nth]
+
+
+def _rank_block(block, query_ids, gallery, ignore, distinct, first_row):
+    """Return first hit, AP and INP `[3, rows]` of a block of queries."""
+    rows, num_gallery = block.shape
+    query, item = gallery.positives(query_ids)
+    kept = np.full(rows, num_gallery)
+    if ignore is not None:
+        block = np.where(ignore, np.asarray(np.inf, block.dtype), block)
+        kept -= np.count_nonzero(ignore, axis=1)
+        query, item = (pair[~ignore[query, item]] for pair in (query, item))
+    # Sorting values is several times cheaper than argsort, and the ranks of the
+    # positives are all that the metrics need.
+    ordered = np.sort(block, axis=1)
+    _refuse_non_finite(ordered, kept, first_row)
+    position = _ranks_of(block, ordered, query, item)
+
+    by_rank = np.lexsort((position, query))
+    position, item = position[by_rank], item[by_rank]
+    hits = np.bincount(query, minlength=rows)
+    end = np.cumsum(hits)
+    nth = np.arange(1, len(query) + 1) - (end - hits)[query]
+    valid = np.flatnonzero(hits)
+    nearest, last = (end - hits)[valid], end[valid] - 1
+
+    first_hit, ap, inp = result = np.full((3, rows), np.nan)
+    first_hit[valid] = position[nearest]
+    ap[valid] = np.bincount(query, nth / position, minlength=rows)[valid] / hits[valid]
+    inp[valid] = hits[valid] / position[last]
+    if distinct:
+        first_hit[valid] = _identities_until(block[valid], item[nearest], gallery)
+    return result
+
+
+def _ranks_of(block, ordered, query, item):
+    """Return the 1-based rank of each (query, item) in its row of the block."""
+    value = block[query, item]
+    # A binary search in all rows at once for the first entry that is not smaller.
+    low = np.zeros(len(query), np.int64)
+    high = np.full(len(query), ordered.shape[1] - 1)
+    for _ in range((ordered.shape[1] - 1).bit_length()):
+        middle = (low + high) // 2
+        smaller = ordered[query, middle] < value
+        low, high = np.where(smaller, middle + 1, low), np.where(smaller, high, middle)
+    following = np.minimum(low + 1, ordered.shape[1] - 1)
+    tied = ordered[query, following] == value
+    for pair in np.flatnonzero(tied):
+        earlier = block[query[pair], : item[pair]]
+        low[pair] += np.count_nonzero(earlier == value[pair])
+    return low + 1
+
+
+def _identities_until(block, item, gallery):
+    """Count the identities met up to and including each row's first hit `item`."""
+    value = np.take_along_axis(block, item[:, None], axis=1)
+    earlier_row = np.arange(block.shape[1]) < item[:, None]
+    before = (block < value) | ((block == value) & earlier_row)
+    met = np.logical_or.reduceat(before[:, gallery.order], gallery.starts, axis=1)
+    return np.count_nonzero(met, axis=1) + 1
+
+
+def _refuse_non_finite(ordered, kept, first_row):
+    # Ignored items are +inf and NaN sorts last: each kept value is finite exactly where
+    # the first and the last of them are.
+    ends = ordered[np.arange(len(ordered)), np.maximum(kept - 1, 0)]
+    bad = (kept > 0) & ~(np.isfinite(ends) & np.isfinite(ordered[:, 0]))
+    if bad.any():
+        raise ValueError(
+            f"distances that are not finite in {bad.sum()} query rows, the first is "
+            f"row {first_row + np.argmax(bad)}; every kept distance must be finite."
+        )
+
+
+def cosine_distances(
+    query: Float[np.ndarray, "query dim"], gallery: Float[np.ndarray, "gallery dim"]
+) -> Float[np.ndarray, "query gallery"]:
+    """Return 1 - cosine similarity `[query, gallery]`, in [0, 2] up to rounding.
+
+    Float64 if both are, else float32. A zero vector stays zero: its distance to
+    everything is 1. Raises ValueError for features that are not finite.
+    """
+    return cosine_rows(query, gallery)(slice(None))
+
+
+def cosine_rows(
+    query: Float[np.ndarray, "query dim"], gallery: Float[np.ndarray, "gallery dim"]
+) -> Callable[[slice], Float[np.ndarray, "rows gallery"]]:
+    """Return a function from a slice of queries to their `cosine_distances`.
+
+    It lets `rank` work through a gallery whose whole distance matrix is too large.
+    """
+    query, gallery = _unit(query, "query"), _unit(gallery, "gallery")
+
+    def rows_at(rows):
+        similarity = query[rows] @ gallery.T
+        return np.subtract(1, similarity, out=similarity)
+
+    return rows_at
+
+
+def _unit(features, name):
+    """Divide rows by their L2 norm, in two steps so that no square over- or underflows.
+
+    After the first step the largest entry is 1, or all are 0: then the norm is 0, the
+    divisor 1.
+    """
+    features = np.asarray(features)
+    if features.dtype != np.float64:
+        features = features.astype(np.float32, copy=False)
+    largest = np.maximum(features.max(axis=1), -features.min(axis=1))
+    bad = ~np.isfinite(largest)
+    if bad.any():
+        raise ValueError(
+            f"{name} features that are not finite in {bad.sum()} of {len(bad)} rows, "
+            f"the first is row {np.argmax(bad)}; legal are finite numbers. Training "
+            "may have diverged: look at its loss and gradient norm."
+        )
+    unit = features / np.where(largest > 0, largest, 1)[:, None]
+    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1)
+    return unit

@@ -1,0 +1,43 @@
+"""What a program sets before its first array: memory, compile cache, quiet libraries."""
+
+import ctypes
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+_KEEP = 2**31 - 1  # bytes; mallopt takes an int
+
+
+def set_up() -> None:
+    """Prepares this process for jax. Call it once, first."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    if sys.platform == "linux" and os.environ.get("JAX_PLATFORMS", "cpu") == "cpu":
+        _keep_freed_memory()
+
+    import jax
+
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if cache is None:
+        folder = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+        jax.config.update("jax_compilation_cache_dir", str(folder / "vireid_jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    # orbax and absl tell every save and restore in prose.
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*jax.config.jax_.*", module="orbax")
+
+
+def _keep_freed_memory() -> None:
+    """Stops glibc from giving large buffers back to the kernel at every free.
+
+    A step frees and takes hundreds of megabytes; without this it spends a good part of
+    its time in page faults. Other C libraries ignore it.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return
+    for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD, _M_TOP_PAD):
+        mallopt(option, _KEEP if option != _M_TOP_PAD else 64 * 2**20)

@@ -1,0 +1,14 @@
+"""What training changes: data only, so that a checkpoint can be read without our code."""
+
+from typing import Any, NamedTuple
+
+from jaxtyping import Array, Int
+
+
+class TrainState(NamedTuple):
+    """Holds the number of steps taken, the network's variables and the optimizer's."""
+
+    step: Int[Array, ""]
+    params: dict[str, Any]
+    batch_stats: dict[str, Any]
+    opt_state: Any

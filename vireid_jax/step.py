@@ -1,0 +1,165 @@
+"""The pure functions that jit compiles: the loss, one training step, one embedding."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key, UInt8
+from ml_collections import ConfigDict
+
+from vireid_jax import losses
+from vireid_jax.data import augment
+from vireid_jax.modality import MODALITIES, Views
+from vireid_jax.models.heads import l2_normalise
+from vireid_jax.state import TrainState
+
+Batch = dict[str, Array]
+Metrics = dict[str, Array]
+
+
+class Knobs(NamedTuple):
+    """Numbers that a step takes as arguments, so that changing one compiles nothing."""
+
+    learning_rate: float
+    flip: float
+    erase: float
+    identity: float
+    smoothing: float
+    hetero_center: float
+    margin: float
+    infonce: float
+    temperature: float
+
+
+def make_knobs(config: ConfigDict, learning_rate: float) -> Knobs:
+    """Reads the numbers of a step from the config."""
+    loss, augmentation = config.loss, config.augment
+    return Knobs(
+        learning_rate=learning_rate,
+        flip=augmentation.flip,
+        erase=augmentation.erase,
+        identity=loss.identity,
+        smoothing=loss.smoothing,
+        hetero_center=loss.hetero_center,
+        margin=loss.margin,
+        infonce=loss.infonce,
+        temperature=loss.temperature,
+    )
+
+
+def make_views(
+    batch: Batch, key: Key[Array, ""], knobs: Knobs, *, pad: int, third_view: bool
+) -> tuple[Float[Array, "batch views H W 3"], Int[Array, " views"]]:
+    """Augments a uint8 batch; returns the images and each view's modality (0 or 1).
+
+    `third_view` adds the visible images again with one random channel in all three
+    (CAJ, Ye et al. 2021): view 1 of 3.
+    """
+    images = [batch["visible"], batch["infrared"]]
+    modality = [0, 1]
+    if third_view:
+        images.insert(1, augment.third_view(key, batch["visible"]))
+        modality.insert(1, 0)
+    views = [
+        augment.augment(
+            jax.random.fold_in(key, i), x, pad=pad, flip=knobs.flip, erase=knobs.erase
+        )
+        for i, x in enumerate(images)
+    ]
+    return jnp.stack(views, axis=1), jnp.array(modality)
+
+
+def total_loss(
+    out: dict[str, Array],
+    labels: Int[Array, " batch"],
+    modality: Int[Array, " views"],
+    knobs: Knobs,
+) -> tuple[Float[Array, ""], Metrics]:
+    """Weighs and sums the losses of one forward pass; returns them by name as well."""
+    rows = lambda x: x.reshape(-1, x.shape[-1])
+    num_views = len(modality)
+    labels, modality = jnp.repeat(labels, num_views), jnp.tile(modality, len(labels))
+
+    logits, pooled, neck = rows(out["logits"]), rows(out["pooled"]), rows(out["neck"])
+    parts = {
+        "identity": losses.cross_entropy(logits, labels, knobs.smoothing),
+        "hetero_center": losses.hetero_center_triplet(
+            pooled, labels, modality, knobs.margin
+        ),
+        "infonce": losses.cross_modal_infonce(
+            neck, labels, modality, knobs.temperature
+        ),
+    }
+    loss = sum(getattr(knobs, name) * value for name, value in parts.items())
+    named = {f"loss/{name}": value for name, value in parts.items()}
+    return loss, {"loss": loss, "accuracy": losses.accuracy(logits, labels)} | named
+
+
+def make_train_step(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    rate_factors: Any,
+    *,
+    views: Views,
+    pad: int,
+    third_view: bool,
+) -> Callable[[TrainState, Batch, Key[Array, ""], Knobs], tuple[TrainState, Metrics]]:
+    """Builds `(state, batch, key, knobs) -> (state, metrics)`, to be jitted and donated.
+
+    All randomness of step n comes from `fold_in(key, n)`. `views` names the streams the
+    images go through, one for each view that `make_views` makes.
+    """
+
+    def train_step(state, batch, key, knobs):
+        key = jax.random.fold_in(key, state.step)
+        images, modality = make_views(batch, key, knobs, pad=pad, third_view=third_view)
+
+        def loss_fn(params):
+            variables = {"params": params, "batch_stats": state.batch_stats}
+            (_, out), updated = model.apply(
+                variables, images, views, train=True, mutable=["batch_stats"]
+            )
+            loss, metrics = total_loss(out, batch["visible_id"], modality, knobs)
+            return loss, (metrics, updated["batch_stats"])
+
+        gradients, (metrics, batch_stats) = jax.grad(loss_fn, has_aux=True)(
+            state.params
+        )
+        directions, opt_state = optimizer.update(
+            gradients, state.opt_state, state.params
+        )
+        params = jax.tree.map(
+            lambda p, d, factor: p - knobs.learning_rate * factor * d,
+            state.params,
+            directions,
+            rate_factors,
+        )
+        metrics |= {"gradient_norm": optax.global_norm(gradients)}
+        return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+
+    return train_step
+
+
+def make_embed_step(
+    model: nn.Module, modality: str, *, flip: bool
+) -> Callable[[dict[str, Any], UInt8[Array, "batch H W 3"]], Float[Array, "batch D"]]:
+    """Builds `(variables, images) -> embeddings`, L2-normalised, for one modality.
+
+    `flip` sums the embeddings of the image and of its mirror, and normalises again.
+    """
+    if modality not in MODALITIES:
+        raise ValueError(f"modality is {modality!r}; legal are {list(MODALITIES)}")
+
+    def embed_step(variables, images):
+        images = augment.normalise(images)
+        if flip:
+            images = jnp.concatenate([images, images[:, :, ::-1]])
+        embedding, _ = model.apply(variables, images[:, None], (modality,))
+        if flip:
+            embedding = embedding.reshape(2, -1, embedding.shape[-1]).sum(0)
+        return l2_normalise(embedding.reshape(-1, embedding.shape[-1]))
+
+    return embed_step

@@ -1,0 +1,21 @@
+"""A procedural world of people seen in visible light and in the infrared.
+
+Licence-free, deterministic, and synthetic: its numbers never stand beside real ones.
+"""
+
+from vireid_jax.synthetic.generate import generate
+from vireid_jax.synthetic.knobs import PRESETS, Knobs, preset
+from vireid_jax.synthetic.plan import CAMERAS, Spec, plan
+from vireid_jax.synthetic.render import Shot, render
+
+__all__ = [
+    "CAMERAS",
+    "PRESETS",
+    "Knobs",
+    "Shot",
+    "Spec",
+    "generate",
+    "plan",
+    "preset",
+    "render",
+]

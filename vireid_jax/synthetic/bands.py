@@ -1,0 +1,234 @@
+"""Three bands of one scene: visible, near infrared and thermal, sensors included."""
+
+import functools
+import math
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from vireid_jax.synthetic import background, garments
+from vireid_jax.synthetic.raster import Raster
+from vireid_jax.synthetic.scene import Scene
+
+_SKIN_TEMPERATURE = 33.0  # degrees C
+_TILE = 1024
+_SINE = np.sin(np.arange(1024) * (2 * math.pi / 1024)).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=1)
+def _grain() -> Float32[np.ndarray, "tile tile"]:
+    """Return a tile of unit normal noise; images take random windows of it."""
+    return np.random.default_rng(31).standard_normal((_TILE, _TILE), np.float32)
+
+
+@functools.lru_cache(maxsize=1)
+def _folds() -> Float32[np.ndarray, "tile tile"]:
+    """Return a tile of smooth noise: the folds of cloth."""
+    rng = np.random.default_rng(32)
+    return background.cloud(rng, _TILE, _TILE, 24)
+
+
+def _window(tile: np.ndarray, rng: np.random.Generator, shape) -> np.ndarray:
+    """Return a random window of a tile; a small tile repeats."""
+    top, left = rng.integers(0, _TILE, 2)
+    height, width = shape
+    if top + height > _TILE or left + width > _TILE:
+        top, left = top % max(1, _TILE - height), left % max(1, _TILE - width)
+    if height > _TILE or width > _TILE:
+        tile = np.tile(tile, (height // _TILE + 1, width // _TILE + 1))
+    return tile[top : top + height, left : left + width]
+
+
+def _weave(raster: Raster, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the patterned pixels and how far each is from colour a to colour b."""
+    waves = table[:, garments.WAVES]
+    patterned = np.flatnonzero(waves.any(1)[raster.part])
+    along, arc = raster.weave_position(patterned)
+    # Whole cycles of 1024 steps through the sine table.
+    s1, a1, s2, a2, m1, m2, sharp = np.take(
+        (waves * [1024, 1024, 1024, 1024, 1, 1, 1]).T.astype(np.float32),
+        raster.part[patterned],
+        axis=1,
+    )
+    first = _SINE[(s1 * along + a1 * arc).astype(np.int32) & 1023]
+    second = _SINE[(s2 * along + a2 * arc).astype(np.int32) & 1023]
+    mixed = 0.5 + sharp * (m1 * first + m2 * second)
+    return patterned, np.minimum(np.maximum(mixed, 0), 1)
+
+
+def _lambert(raster: Raster, light: np.ndarray) -> np.ndarray:
+    """Return the cosine between each pixel's normal and the light, at least 0."""
+    light = light.astype(np.float32)
+    sideways = (raster.across @ light[:2])[raster.part]
+    lengthwise = (raster.axis @ light[:2])[raster.part]
+    cosine = raster.u * sideways + raster.w * lengthwise
+    return np.maximum(cosine + raster.facing * light[2], 0)
+
+
+def _behind(scene: Scene, band: np.ndarray, canvas) -> np.ndarray:
+    """Return the scene's window of a place, `[height, width]` or with 3 channels."""
+    _, left, top, tall = scene.window
+    wide = round(tall * canvas[1] / canvas[0])
+    crop = band[top : top + tall, left : left + wide]
+    return cv2.resize(crop, canvas[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+@functools.lru_cache(maxsize=1)
+def _blob() -> Float32[np.ndarray, "32 64"]:
+    """Return the soft disk that darkens the ground at the feet."""
+    y, x = np.mgrid[-1:1:32j, -1:1:64j]
+    return np.exp(-3.2 * (x * x + y * y)).astype(np.float32)
+
+
+def _contact_shadow(scene: Scene, behind: np.ndarray, depth: float) -> None:
+    """Darken the ground at the person's feet, in place."""
+    view = scene.view
+    wide, high = int(0.85 * view.scale), max(4, int(0.24 * view.scale))
+    left, top = int(view.x - wide / 2), int(view.y - 0.5 * high)
+    height, width = behind.shape[:2]
+    x0, y0, x1, y1 = max(0, left), max(0, top), min(width, left + wide), min(height, top + high)  # fmt: skip
+    if x0 >= x1 or y0 >= y1:
+        return
+    dark = 1 - depth * cv2.resize(_blob(), (wide, high))[y0 - top : y1 - top, x0 - left : x1 - left]  # fmt: skip
+    dark = dark[..., None] if behind.ndim == 3 else dark
+    patch = behind[y0:y1, x0:x1]
+    patch[...] = (patch * dark).astype(behind.dtype)
+
+
+def _paint(canvas: np.ndarray, raster: Raster, values: np.ndarray) -> None:
+    """Write the values of the seen pixels, clipped, into a uint8 canvas."""
+    clipped = np.minimum(np.maximum(values, 0), 255)
+    canvas.reshape(-1)[raster.seen] = clipped.astype(np.uint8)
+
+
+def _albedo(raster: Raster, a: np.ndarray, b: np.ndarray, weave) -> np.ndarray:
+    """Return the albedo of the seen pixels, given the parts' two colours `[parts]`."""
+    albedo = np.take(a.astype(np.float32), raster.part)
+    patterned, mixed = weave
+    change = np.take((b - a).astype(np.float32), raster.part[patterned])
+    albedo[patterned] += mixed * change
+    return albedo
+
+
+def _expose(
+    small: UInt8[np.ndarray, "..."],
+    scene: Scene,
+    gains: list[float],
+    gamma: float,
+    noise: float,
+    rng: np.random.Generator,
+) -> UInt8[np.ndarray, "..."]:
+    """Return what the sensor makes of light: blur, tone curve, shot and read noise."""
+    height, width = small.shape[:2]
+    small = _blur(small, scene.camera.blur * height / 128)
+    levels = np.arange(256) / 255
+    tones = 4 + 251 * np.minimum(np.outer(levels, gains), 1) ** gamma
+    signal = cv2.LUT(small, tones.astype(np.uint8)[None])
+    amplitude = (noise * np.sqrt(levels + 0.12)).astype(np.float32)
+    grain = _window(_grain(), rng, (height, width * len(gains))).reshape(small.shape)
+    grain = cv2.multiply(cv2.LUT(small, amplitude), grain)
+    return cv2.add(signal, grain, dtype=cv2.CV_8U)  # rounds and saturates
+
+
+def reduce(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Average a canvas, at most twice as large, down to `(height, width)`."""
+    if image.shape[:2] == size:
+        return image
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def _blur(image: np.ndarray, sigma: float) -> np.ndarray:
+    """Blur by the optics; a kernel of 3 or 5 is wide enough."""
+    reach = 3 if sigma < 0.8 else 5 if sigma < 1.5 else 2 * int(2 * sigma) + 1
+    return cv2.GaussianBlur(image, (reach, reach), sigma)
+
+
+def visible(
+    scene: Scene, raster: Raster, place: background.Place, size, rng
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Image the scene in colour: albedo x light, shadow, white balance, noise."""
+    canvas = raster.labels.shape
+    image = _behind(scene, place.rgb, canvas)
+    _contact_shadow(scene, image, 0.55)
+    folds = _window(_folds(), rng, canvas).reshape(-1)[raster.seen]
+    shade = scene.diffuse * (0.62 + 0.38 * raster.facing)
+    shade += (1 - scene.diffuse) * 1.35 * _lambert(raster, scene.light)
+    shade *= (1 + 0.16 * folds) * np.float32(255)
+    table = scene.surfaces[raster.surface]
+    weave = _weave(raster, table)
+    channels = cv2.split(image)
+    for channel, a, b in zip(
+        channels, table[:, garments.RGB_A].T, table[:, garments.RGB_B].T, strict=True
+    ):
+        _paint(channel, raster, _albedo(raster, a, b, weave) * shade)
+    small = reduce(cv2.merge(channels), size)
+    cam = scene.camera
+    gains = 1.12 * scene.exposure * cam.gain * cam.tint * scene.tint
+    return _expose(small, scene, list(gains), cam.gamma, 7.0 * cam.noise, rng)
+
+
+def near_infrared(
+    scene: Scene, raster: Raster, place: background.Place, size, rng
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Image the scene in the near infrared: albedo x (ambient + flash n.v / d^2)."""
+    canvas = raster.labels.shape
+    cam = scene.camera
+    image = _behind(scene, place.nir, canvas)
+    # The flash fades with the square of the distance; the wall is further away.
+    far = 1 - cam.flash * rng.uniform(0.35, 0.75)
+    image = cv2.convertScaleAbs(image, alpha=0.85 * far)
+    _contact_shadow(scene, image, 0.3)
+    folds = _window(_folds(), rng, canvas).reshape(-1)[raster.seen]
+    near = cam.flash * (0.15 + 0.85 * raster.facing)
+    near += (1 - cam.flash) * (0.5 + 0.5 * _lambert(raster, scene.light))
+    table = scene.surfaces[raster.surface]
+    a, b = table[:, garments.NIR_A], table[:, garments.NIR_B]
+    albedo = _albedo(raster, a, b, _weave(raster, table))
+    _paint(image, raster, albedo * near * (1 + 0.1 * folds) * np.float32(255))
+    small = reduce(image, size)
+    small = cv2.multiply(small, _vignette(size), dtype=cv2.CV_8U)
+    gain = 1.05 * scene.exposure * cam.gain
+    grey = _expose(small, scene, [gain], 0.9 * cam.gamma, 8.0 * cam.noise, rng)
+    return cv2.merge([grey, grey, grey])
+
+
+@functools.lru_cache(maxsize=8)
+def _vignette(size: tuple[int, int]) -> Float32[np.ndarray, "height width"]:
+    """Return the fall of the flash towards the corners."""
+    y, x = np.mgrid[-1 : 1 : size[0] * 1j, -1 : 1 : size[1] * 1j]
+    return (1 - 0.22 * (0.7 * y * y + 0.3 * x * x)).astype(np.float32)
+
+
+def thermal(
+    scene: Scene, raster: Raster, place: background.Place, size, rng
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Image the scene in the long-wave infrared: T = T_amb + (33 - T_amb) warmth.
+
+    The camera's gain control maps percentiles to 8 bits, its optics blur, and its
+    local contrast leaves a dark halo around warm things.
+    """
+    canvas = raster.labels.shape
+    warmth = scene.surfaces[:, garments.WARMTH]
+    # Wind, effort and time outdoors: every garment is a little different each time.
+    warmth = warmth * rng.uniform(0.9, 1.06) + rng.normal(0, 0.025, warmth.size)
+    warmth = warmth[raster.surface].astype(np.float32)[raster.part]
+    folds = _window(_folds(), rng, canvas).reshape(-1)[raster.seen]
+    above = (_SKIN_TEMPERATURE - scene.ambient) * warmth * (0.86 + 0.14 * raster.facing)
+    above += 1.1 * folds
+    behind = _behind(scene, place.heat, canvas)
+    heat = (behind.astype(np.float32) - 128) * np.float32(0.1 * rng.uniform(0.6, 1.1))
+    heat.reshape(-1)[raster.seen] = above
+    heat = reduce(heat, size)
+    height, width = size
+    heat = _blur(heat, 1.1 * scene.camera.blur * height / 128 + 0.25)
+    halo = _blur(cv2.resize(heat, (width // 4, height // 4), interpolation=3), 1.6)
+    heat -= np.float32(rng.uniform(0.12, 0.3)) * cv2.resize(halo, (width, height))
+    ranked = np.sort(heat[::2, ::2], axis=None)
+    low, high = ranked[int(0.015 * ranked.size)], ranked[int(0.993 * ranked.size)]
+    span = max(float(high - low), 4.0) * rng.uniform(0.98, 1.12)
+    level = (heat - low) * np.float32(218 / span) + np.float32(rng.uniform(8, 26))
+    grain = _window(_grain(), rng, (height + 1, width))
+    level += (grain[1:] * 2.2 + grain[:1] * 1.5) * np.float32(scene.camera.noise)
+    grey = np.minimum(np.maximum(level, 0), 255).astype(np.uint8)
+    return cv2.merge([grey, grey, grey])

@@ -1,0 +1,136 @@
+"""Surfaces: how skin, hair, cloth and leather look in each of the three bands.
+
+The rule that makes the task a task: a garment's NIR albedo and its warmth come from
+its material, which is drawn from a stream that never sees its colour.
+"""
+
+import numpy as np
+
+# Rows of a person's surface table.
+SKIN, HANDS, FACE, HAIR, TOP, INNER, BOTTOM, SHOES, SOCKS = range(9)
+HAT, BAG, STRAP, TRIM, BELT, SCARF, GLASSES, PRINT, EYES = range(9, 18)
+NUM_SURFACES = 18
+
+# Columns: visible colours a and b (0 to 1), NIR albedos a and b, warmth (0: ambient
+# temperature, 1: that of skin), then the weave: two waves (cycles per metre along
+# and across), their weights, and the sharpness of the pattern.
+RGB_A, RGB_B = slice(0, 3), slice(3, 6)
+NIR_A, NIR_B, WARMTH = 6, 7, 8
+WAVES = slice(9, 16)
+NUM_COLUMNS = 16
+
+_NEUTRALS = np.array(
+    [
+        (28, 29, 33), (52, 54, 60), (104, 106, 110), (163, 165, 168), (232, 231, 226),
+        (30, 40, 70), (62, 84, 122), (104, 130, 165), (192, 172, 136), (112, 84, 60),
+        (84, 92, 66), (214, 203, 182),
+    ]
+) / 255.0  # fmt: skip
+_SKINS = np.array(
+    [
+        (243, 205, 178), (230, 184, 151), (212, 161, 124), (184, 132, 95),
+        (146, 98, 66), (103, 68, 47), (72, 48, 36),
+    ]
+) / 255.0  # fmt: skip
+_HAIRS = np.array(
+    [
+        (24, 20, 19), (41, 29, 23), (70, 46, 30), (110, 76, 45), (170, 131, 80),
+        (128, 58, 32), (150, 148, 146),
+    ]
+) / 255.0  # fmt: skip
+
+LUMA = np.array([0.299, 0.587, 0.114])
+
+
+def cloth_colour(rng: np.random.Generator) -> np.ndarray:
+    """Draw the visible colour of a cloth, float `[3]` in 0 to 1."""
+    if rng.random() < 0.5:
+        return np.clip(rng.choice(_NEUTRALS) + rng.normal(0, 0.03, 3), 0.04, 0.96)
+    hue, saturation, value = rng.random(), rng.uniform(0.4, 0.95), rng.uniform(0.3, 1)
+    wheel = np.clip(np.abs((hue * 6 + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)
+    return np.clip(value * (1 - saturation * (1 - wheel)), 0.04, 0.96)
+
+
+def weave(rng: np.random.Generator) -> np.ndarray:
+    """Draw plain cloth, stripes, checks or a print, as the `WAVES` columns `[7]`."""
+    kind = rng.choice(4, p=(0.5, 0.2, 0.14, 0.16))
+    cycles, sharp = rng.uniform(7, 22), rng.uniform(1.5, 6)
+    if kind == 0:
+        return np.zeros(7)
+    if kind == 1:  # stripes, mostly along or across
+        angle = rng.choice([0.0, 0.0, np.pi / 2, rng.uniform(0.3, 1.2)])
+        along, across = np.cos(angle) * cycles, np.sin(angle) * cycles
+        return np.array([along, across, 0, 0, 1, 0, sharp])
+    if kind == 2:  # checks
+        return np.array([cycles, 0, 0, cycles * rng.uniform(0.8, 1.3), 0.5, 0.5, sharp])
+    first, second = rng.uniform(0, np.pi, 2)
+    return np.array(
+        [
+            np.cos(first) * cycles, np.sin(first) * cycles,
+            np.cos(second) * cycles * 1.3, np.sin(second) * cycles * 1.3, 0.6, 0.5, 2,
+        ]
+    )  # fmt: skip
+
+
+def _plain(rgb, nir: float, warmth: float) -> np.ndarray:
+    """Return the table row of a surface without a pattern."""
+    return np.array([*rgb, *rgb, nir, nir, warmth, *np.zeros(7)])
+
+
+def surface_table(
+    looks: np.random.Generator, matter: np.random.Generator, warmths: dict[int, tuple]
+) -> np.ndarray:
+    """Draw a person's surfaces, float64 `[NUM_SURFACES, NUM_COLUMNS]`.
+
+    Args:
+      looks: draws colours and patterns.
+      matter: draws materials (NIR albedo, warmth); a stream of its own, so that
+        nothing in it can follow a colour.
+      warmths: surface to (lowest, highest) warmth, where the kind of garment (which
+        shows in its shape) says something about it: a coat insulates, a shirt less.
+    """
+    table = np.zeros((NUM_SURFACES, NUM_COLUMNS))
+    for surface in range(NUM_SURFACES):
+        low, high = warmths.get(surface, (0.15, 0.55))
+        nir, yarn, warmth = matter.uniform(0.16, 0.92), matter.random(), 0.0
+        warmth = matter.uniform(low, high)
+        rgb = cloth_colour(looks)
+        other, pattern = cloth_colour(looks), weave(looks)
+        row = _plain(rgb, nir, warmth)
+        if surface in (TOP, BOTTOM, SCARF, INNER) and pattern.any():
+            if np.abs((rgb - other) @ LUMA) < 0.12:
+                other = np.clip(1 - other, 0.04, 0.96)
+            row[RGB_B], row[WAVES] = other, pattern
+            # Most dyes vanish in the near infrared; a few patterns are woven from
+            # two yarns and stay.
+            shift = 0.35 if yarn < 0.25 else 0.05
+            row[NIR_B] = np.clip(nir + shift * (2 * matter.random() - 1), 0.1, 0.95)
+        table[surface] = row
+    skin = np.clip(looks.choice(_SKINS) + looks.normal(0, 0.015, 3), 0.1, 0.97)
+    hair = np.clip(looks.choice(_HAIRS) + looks.normal(0, 0.02, 3), 0.03, 0.9)
+    skin_nir, hair_nir = matter.uniform(0.6, 0.72), matter.uniform(0.14, 0.45)
+    table[SKIN] = _plain(skin, skin_nir, matter.uniform(0.84, 0.93))
+    table[HANDS] = _plain(skin, skin_nir, matter.uniform(0.72, 0.9))
+    table[FACE] = _plain(np.clip(skin * 1.03, 0, 1), skin_nir, 1.0)
+    table[HAIR] = _plain(hair, hair_nir, matter.uniform(0.4, 0.62))
+    table[EYES] = _plain(skin * 0.45, skin_nir * 0.55, 1.04)
+    table[GLASSES] = _plain((0.07, 0.07, 0.09), 0.12, matter.uniform(0.2, 0.4))
+    # Retro-reflective tape: pale grey, bright under a flash, and it mirrors the sky.
+    table[TRIM] = _plain((0.82, 0.83, 0.8), 0.97, matter.uniform(-0.05, 0.1))
+    # A print is dye on the same cloth: only the visible colour differs.
+    table[PRINT] = table[TOP]
+    table[PRINT, RGB_A] = table[PRINT, RGB_B] = cloth_colour(looks)
+    table[PRINT, WAVES] = 0
+    return table
+
+
+def close_gap(table: np.ndarray, modality_gap: float) -> np.ndarray:
+    """Return the table with NIR albedos moved towards the visible luminance.
+
+    nir = gap * material + (1 - gap) * luminance: at gap 0 NIR is the grey image.
+    """
+    closed = table.copy()
+    for nir, rgb in ((NIR_A, RGB_A), (NIR_B, RGB_B)):
+        grey = table[:, rgb] @ LUMA
+        closed[:, nir] = modality_gap * table[:, nir] + (1 - modality_gap) * grey
+    return closed

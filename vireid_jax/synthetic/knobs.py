@@ -1,0 +1,79 @@
+"""How hard a synthetic world is: physical, named knobs and three presets."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Knobs:
+    """Hold what makes one world harder than another; every knob is physical.
+
+    Raises ValueError, naming the legal values, for a knob out of range.
+    """
+
+    modality_gap: float = 1.0
+    """1: a garment's NIR albedo is drawn independently of its visible colour;
+    0: NIR is the grey image. Thermal has no such link at any value."""
+    heading_range: float = 63.0
+    """Degrees a person may turn away from facing the camera, to either side."""
+    occlusion: float = 0.10
+    """Probability of a pole or a car in front of the person."""
+    second_person: float = 0.08
+    """Probability of a passer-by, before or behind the person."""
+    camera_spread: float = 0.5
+    """How far viewpoint, crop, blur and noise vary; 0 to 1."""
+    light_spread: float = 0.5
+    """How far light, exposure and ambient temperature vary; 0 to 1."""
+    body_spread: float = 1.0
+    """Scale of the differences between bodies; 0 makes all bodies alike."""
+    lookalikes: float = 0.0
+    """Probability that two neighbour identities wear the same clothes."""
+
+    def __post_init__(self):
+        """Check every range."""
+        highest = {"heading_range": 180.0, "body_spread": 2.0}
+        for field in dataclasses.fields(self):
+            value, top = getattr(self, field.name), highest.get(field.name, 1.0)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ValueError(f"knob {field.name}={value!r}: give a number.")
+            if not 0 <= value <= top:
+                raise ValueError(
+                    f"knob {field.name}={value}: legal values are 0 to {top:g}."
+                )
+
+
+PRESETS: dict[str, Knobs] = {
+    "easy": Knobs(),
+    "mid": Knobs(
+        heading_range=110,
+        occlusion=0.25,
+        second_person=0.2,
+        camera_spread=0.75,
+        light_spread=0.75,
+        lookalikes=0.25,
+    ),
+    "hard": Knobs(
+        heading_range=180,
+        occlusion=0.4,
+        second_person=0.3,
+        camera_spread=1.0,
+        light_spread=1.0,
+        body_spread=0.8,
+        lookalikes=0.5,
+    ),
+}
+
+
+def preset(name: str, **overrides: float) -> Knobs:
+    """Return the named preset with some knobs replaced.
+
+    Raises ValueError for an unknown preset or knob.
+    """
+    if name not in PRESETS:
+        raise ValueError(
+            f"difficulty {name!r} is unknown: choose one of {', '.join(PRESETS)}."
+        )
+    legal = [field.name for field in dataclasses.fields(Knobs)]
+    for knob in overrides:
+        if knob not in legal:
+            raise ValueError(f"knob {knob!r} is unknown: choose among {legal}.")
+    return dataclasses.replace(PRESETS[name], **overrides)

@@ -1,0 +1,274 @@
+"""Training, the whole story in order: devices, data, state, restore, loop, test."""
+
+import functools
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict, FrozenConfigDict
+from rich.console import Console
+
+from vireid_jax import pretrained, sharding, writers
+from vireid_jax.checkpoint import BEST_METRIC, Checkpoints, abstract
+from vireid_jax.config import Plan, make_plan, validate
+from vireid_jax.data.pipeline import batches
+from vireid_jax.data.pk import PKStream
+from vireid_jax.data.source import Records, split_identities
+from vireid_jax.embedder import Embedder, create_model, init_variables
+from vireid_jax.environment import environment
+from vireid_jax.evaluate import (
+    dataset_title,
+    evaluate_split,
+    evaluate_test_split,
+    open_split,
+)
+from vireid_jax.optimizer import learning_rate, make_optimizer, rate_factors
+from vireid_jax.protocols import Result, get_protocols
+from vireid_jax.state import TrainState
+from vireid_jax.step import make_knobs, make_train_step
+
+
+def train(config: ConfigDict, workdir: str | Path) -> list[Result]:
+    """Trains as `config` says, tests the last epoch, and returns the test's results.
+
+    Writes into `workdir`: config.json, environment.json, metrics.jsonl, checkpoints/
+    and eval.json. Called again it goes on from the latest checkpoint. Raises ValueError
+    for what the user can mend.
+    """
+    config = validate(config)
+    workdir = Path(workdir).expanduser().resolve()
+    workdir.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    (workdir / "config.json").write_text(config.to_json_best_effort(indent=2) + "\n")
+    (workdir / "environment.json").write_text(
+        json.dumps(environment(), indent=2) + "\n"
+    )
+
+    # --- Devices ------------------------------------------------------------------------
+    mesh = sharding.make_mesh()
+    replicated = sharding.replicated(mesh)
+    batch_size = config.batch.identities * config.batch.images
+    sharding.check_divides(batch_size, mesh, "a batch's P x K")
+
+    # --- Data ---------------------------------------------------------------------------
+    records, validation = training_data(config)
+    visible, infrared = records.of("visible"), records.of("infrared")
+    if config.data.second_side == "visible":
+        infrared = None  # both sides of each pair are colour images: pretraining
+    stream = PKStream(
+        visible.labels,
+        None if infrared is None else infrared.labels,
+        P=config.batch.identities,
+        K=config.batch.images,
+        seed=config.seed,
+    )
+    plan = make_plan(config, stream.steps_per_epoch)
+
+    # --- State: shapes first, then created where it will live ---------------------------
+    model = create_model(config, records.num_identities)
+    optimizer = make_optimizer(config)
+
+    def init_state(key: jax.Array) -> TrainState:
+        variables = init_variables(model, key)
+        params, batch_stats = variables["params"], variables["batch_stats"]
+        return TrainState(
+            jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params)
+        )
+
+    init_key, step_key = jax.random.split(jax.random.key(config.seed))
+    state = jax.jit(init_state, out_shardings=replicated)(init_key)
+
+    # --- Restore, or start from pretrained weights --------------------------------------
+    checkpoints = Checkpoints(workdir)
+    restored = checkpoints.restore(abstract(state, replicated))
+    if restored is not None:
+        state = restored
+        console.print(f"Going on from step {int(state.step)} of {plan.num_steps}.")
+    elif config.model.pretrained:
+        state = insert_pretrained(state, config.model.pretrained, replicated)
+        console.print(f"Starting from the weights {config.model.pretrained}.")
+    start_step = int(state.step)
+
+    # --- The step -----------------------------------------------------------------------
+    pretraining = config.data.second_side == "visible"
+    views = ("visible", "visible") if pretraining else ("visible", "infrared")
+    if config.augment.third_view:
+        views = ("visible", *views)
+    train_step = jax.jit(
+        make_train_step(
+            model,
+            optimizer,
+            rate_factors(
+                state.params,
+                bool(config.model.pretrained),
+                config.optimizer.pretrained_factor,
+            ),
+            views=views,
+            pad=config.augment.pad,
+            third_view=config.augment.third_view,
+        ),
+        in_shardings=(replicated, sharding.over_batch(mesh), replicated, replicated),
+        out_shardings=replicated,
+        donate_argnums=0,
+    )
+    step_key = jax.device_put(step_key, replicated)
+
+    # --- Evaluation and bookkeeping -----------------------------------------------------
+    embedder = Embedder(
+        model,
+        variables_of(state),
+        size=tuple(config.data.size),
+        flip=config.eval.flip,
+        batch_size=config.eval.batch_size,
+    )
+    describe = functools.partial(
+        about_run, config=config, records=records, plan=plan, workdir=workdir
+    )
+    log = [writers.JsonLines(workdir / "metrics.jsonl", start_step)]
+    if config.log.tensorboard:
+        log.append(writers.TensorBoard(workdir / "tensorboard"))
+    if start_step < plan.num_steps:
+        console.print(
+            f"Training {config.model.name} on {records.title}: {len(records)} images of"
+            f" {records.num_identities} identities, {plan.num_steps} steps of"
+            f" {plan.images_per_step} images, {jax.device_count()}"
+            f" {jax.devices()[0].platform} device(s)."
+        )
+
+    # --- Loop: step, then log, then evaluate and save -----------------------------------
+    stream_batches = batches(
+        visible,
+        infrared,
+        stream,
+        size=tuple(config.data.size),
+        start_step=start_step,
+        num_steps=plan.num_steps - start_step,
+        threads=config.data.threads,
+        workers=config.data.workers,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        cache=config.data.cache,
+    )
+    bar = writers.Bar(console, plan.num_steps, start_step)
+    pending, since = [], time.perf_counter()
+    for step, batch in enumerate(stream_batches, start=start_step + 1):
+        rate = learning_rate(config, step - 1, plan.num_steps)
+        batch = sharding.place_batch(batch, mesh)
+        state, metrics = train_step(state, batch, step_key, make_knobs(config, rate))
+        pending.append(metrics)
+
+        if step % config.log.every_steps == 0 or step == plan.num_steps:
+            row = mean_metrics(pending)
+            seconds = time.perf_counter() - since
+            row |= {
+                "epoch": plan.epoch(step),
+                "learning_rate": rate,
+                "steps_per_second": len(pending) / seconds,
+                "images_per_second": len(pending) * plan.images_per_step / seconds,
+            }
+            check_finite(row, step, workdir)
+            for writer in log:
+                writer.write(step, "train", row)
+            bar.advance(step, row)
+            pending, since = [], time.perf_counter()
+
+        if plan.is_eval(step):
+            paused = time.perf_counter()
+            found = {}
+            if validation is not None:
+                embedder.variables = variables_of(state)
+                found = validate_network(embedder, validation, config, plan.epoch(step))
+                for writer in log:
+                    writer.write(step, "validation", found)
+            checkpoints.save(state, describe(step), found)
+            since += time.perf_counter() - paused
+    bar.close()
+
+    # --- Test: the last epoch is the result ---------------------------------------------
+    checkpoints.close()
+    for writer in log:
+        writer.close()
+    if pretraining:
+        return []
+    embedder.variables = variables_of(state)
+    return evaluate_test_split(
+        embedder,
+        config,
+        about=describe(plan.num_steps),
+        selection="last",
+        path=workdir / "eval.json",
+        console=console,
+    )
+
+
+def training_data(config: FrozenConfigDict) -> tuple[Records, Records | None]:
+    """Opens the train split; holds identities out for validation if the config says."""
+    records = open_split(config, "train")
+    if not config.data.validation_identities:
+        return records, None
+    return split_identities(records, config.data.validation_identities, config.seed)
+
+
+def validate_network(
+    embedder: Embedder, validation: Records, config: FrozenConfigDict, epoch: float
+) -> dict[str, float]:
+    """Ranks the held-out training identities; Rank-1 and mAP are means of directions."""
+    protocols = get_protocols(dataset_title(config))
+    results = evaluate_split(
+        embedder, validation, protocols, epoch=epoch, selection="last"
+    )
+    headlines = [result.headline() for result in results]
+    mean = lambda name: float(np.mean([headline[name] for headline in headlines]))
+    return {
+        "epoch": epoch,
+        BEST_METRIC: mean("mAP"),
+        "validation_Rank-1": mean("Rank-1"),
+    }
+
+
+def insert_pretrained(state: TrainState, source: str, place: Any) -> TrainState:
+    """Returns the state with every stage's weights read from `source`."""
+    tensors, _ = pretrained.read_weights(source)
+    variables = pretrained.insert_weights(
+        jax.device_get(variables_of(state)), tensors, source
+    )
+    return state._replace(**jax.device_put(variables, place))
+
+
+def variables_of(state: TrainState) -> dict[str, Any]:
+    """Returns what the network reads of a state."""
+    return {"params": state.params, "batch_stats": state.batch_stats}
+
+
+def mean_metrics(rows: list[dict[str, jax.Array]]) -> dict[str, float]:
+    """Averages each metric over the steps since the last log."""
+    rows = jax.device_get(rows)
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
+def check_finite(row: dict[str, float], step: int, workdir: Path) -> None:
+    """Raises ValueError where the loss is not a number any more."""
+    if not np.isfinite(row["loss"]):
+        raise ValueError(
+            f"the loss is {row['loss']} at step {step}. The last checkpoint in {workdir}"
+            " is from before. Try a lower config.optimizer.learning_rate or"
+            " config.optimizer.clip_norm, in a new workdir"
+        )
+
+
+def about_run(
+    step: int, *, config: FrozenConfigDict, records: Records, plan: Plan, workdir: Path
+) -> dict[str, Any]:
+    """Describes a checkpoint: what made it, of what, on what."""
+    return {
+        "config": json.loads(config.to_json_best_effort()),
+        "num_classes": records.num_identities,
+        "step": step,
+        "epoch": plan.epoch(step),
+        "data": {"title": records.title, "fingerprint": records.fingerprint},
+        "environment": json.loads((workdir / "environment.json").read_text()),
+    }

@@ -1,0 +1,98 @@
+"""Where numbers go while training: JSON lines, TensorBoard if wanted, a progress bar."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class JsonLines:
+    """Appends one JSON object a line; a resumed run first drops what it will redo."""
+
+    def __init__(self, path: Path, start_step: int):
+        """Opens `path`, keeping the rows up to `start_step` and no half-written one."""
+        kept = []
+        for line in path.read_text().splitlines() if path.exists() else []:
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                break
+            if row["step"] <= start_step:
+                kept.append(line + "\n")
+        path.write_text("".join(kept))
+        self._file = path.open("a")
+
+    def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
+        """Writes a row of `kind` ("train", "validation", "test")."""
+        row = {"step": step, "kind": kind, **values}
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+class TensorBoard:
+    """Writes scalars as event files (extra `tensorboard`)."""
+
+    def __init__(self, folder: Path):
+        """Opens `folder`; raises ValueError where tensorboardX is not installed."""
+        try:
+            import tensorboardX
+        except ImportError as error:
+            raise ValueError(
+                "config.log.tensorboard needs tensorboardX; type"
+                " pip install 'vireid-jax[tensorboard]'"
+            ) from error
+        self._writer = tensorboardX.SummaryWriter(str(folder))
+
+    def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
+        """Writes the numbers among `values` under `kind/name`."""
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                self._writer.add_scalar(f"{kind}/{name}", value, step)
+
+    def close(self) -> None:
+        """Flushes and closes the event file."""
+        self._writer.close()
+
+
+class Bar:
+    """Shows progress on a terminal: rates, losses, time left. Elsewhere it is silent."""
+
+    def __init__(self, console: Console, num_steps: int, start_step: int):
+        """Starts at `start_step` of `num_steps`."""
+        self._progress = Progress(
+            TextColumn("[bold]train"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task(
+            "train", total=num_steps, completed=start_step, numbers=""
+        )
+        self._progress.start()
+
+    def advance(self, step: int, values: Mapping[str, float] | None = None) -> None:
+        """Moves to `step`; shows `values` where given."""
+        self._progress.update(self._task, completed=step)
+        if values:
+            shown = (
+                f"{values['steps_per_second']:.1f} steps/s"
+                f" {values['images_per_second']:.0f} images/s"
+                f" loss {values['loss']:.3f}"
+                f" accuracy {values['accuracy']:.2f}"
+                f" |gradient| {values['gradient_norm']:.2f}"
+            )
+            self._progress.update(self._task, numbers=shown)
+
+    def close(self) -> None:
+        """Leaves the bar as it stands."""
+        self._progress.stop()
