@@ -1,5 +1,8 @@
 """Demo (draft)."""
+
 from vireid_jax.config import default_config
+
+
 def get_config():
     c = default_config()
     c.data.name = "walkers"

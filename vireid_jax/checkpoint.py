@@ -6,7 +6,6 @@ opt_state) and `about` (JSON: config, data set, versions, metrics). So an embedd
 """
 
 import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,6 @@ from vireid_jax.state import TrainState
 FOLDER = "checkpoints"
 BEST_METRIC = "validation_mAP"
 _ITEMS = ("model", "optimizer", "about")
-
-logging.getLogger("absl").setLevel(logging.WARNING)  # orbax tells every save in prose
 
 
 class Checkpoints:

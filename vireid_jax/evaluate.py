@@ -29,7 +29,6 @@ from vireid_jax.runtime import set_up
 Config = ConfigDict | FrozenConfigDict
 
 
-
 def open_split(config: Config, split: str) -> Records:
     """Opens a split of the config's data set, preparing a synthetic one if missing."""
     c = config.data

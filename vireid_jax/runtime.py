@@ -1,11 +1,11 @@
 """What a program sets before its first array: memory, compile cache, quiet libraries."""
 
 import ctypes
-import logging
 import os
 import sys
-import warnings
 from pathlib import Path
+
+from absl import logging
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _KEEP = 2**31 - 1  # bytes; mallopt takes an int
@@ -24,9 +24,8 @@ def set_up() -> None:
         folder = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
         jax.config.update("jax_compilation_cache_dir", str(folder / "vireid_jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-    # orbax and absl tell every save and restore in prose.
-    logging.getLogger("absl").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*jax.config.jax_.*", module="orbax")
+    # absl's default tells every probe for a device and every save in prose.
+    logging.set_verbosity(logging.WARNING)
 
 
 def _keep_freed_memory() -> None:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from vireid_jax import losses
 from vireid_jax.data import augment
-from vireid_jax.modality import MODALITIES, Views
+from vireid_jax.modality import MODALITIES
 from vireid_jax.models.heads import l2_normalise
 from vireid_jax.state import TrainState
 
@@ -50,38 +50,55 @@ def make_knobs(config: ConfigDict, learning_rate: float) -> Knobs:
     )
 
 
-def make_views(
-    batch: Batch, key: Key[Array, ""], knobs: Knobs, *, pad: int, third_view: bool
-) -> tuple[Float[Array, "batch views H W 3"], Int[Array, " views"]]:
-    """Augments a uint8 batch; returns the images and each view's modality (0 or 1).
+class Views(NamedTuple):
+    """Says which views of a batch a step makes; changing one compiles anew."""
 
-    `third_view` adds the visible images again with one random channel in all three
-    (CAJ, Ye et al. 2021): view 1 of 3.
-    """
-    images = [batch["visible"], batch["infrared"]]
-    modality = [0, 1]
-    if third_view:
-        images.insert(1, augment.third_view(key, batch["visible"]))
-        modality.insert(1, 0)
-    views = [
-        augment.augment(
-            jax.random.fold_in(key, i), x, pad=pad, flip=knobs.flip, erase=knobs.erase
-        )
-        for i, x in enumerate(images)
-    ]
-    return jnp.stack(views, axis=1), jnp.array(modality)
+    pad: int
+    third_view: bool = False  # visible images again, one channel in all three (CAJ)
+    pseudo_infrared: bool = False  # the infrared side is made of visible images
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The stream of each view, as the network wants it."""
+        return ("visible",) * (2 if self.third_view else 1) + ("infrared",)
+
+
+def make_views(
+    batch: Batch, key: Key[Array, ""], knobs: Knobs, views: Views
+) -> Float[Array, "batch views H W 3"]:
+    """Augments and normalises a uint8 batch, each view with random numbers of its own."""
+    visible, infrared = batch["visible"], batch["infrared"]
+    if views.pseudo_infrared:
+        infrared = augment.pseudo_infrared(key, infrared)
+    images = [visible, infrared]
+    if views.third_view:
+        images.insert(1, augment.third_view(key, visible))
+    return jnp.stack(
+        [
+            augment.augment(
+                jax.random.fold_in(key, i),
+                view,
+                pad=views.pad,
+                flip=knobs.flip,
+                erase=knobs.erase,
+            )
+            for i, view in enumerate(images)
+        ],
+        axis=1,
+    )
 
 
 def total_loss(
     out: dict[str, Array],
     labels: Int[Array, " batch"],
-    modality: Int[Array, " views"],
+    modalities: tuple[str, ...],
     knobs: Knobs,
 ) -> tuple[Float[Array, ""], Metrics]:
     """Weighs and sums the losses of one forward pass; returns them by name as well."""
     rows = lambda x: x.reshape(-1, x.shape[-1])
-    num_views = len(modality)
-    labels, modality = jnp.repeat(labels, num_views), jnp.tile(modality, len(labels))
+    modality = jnp.array([MODALITIES.index(m) for m in modalities])
+    modality = jnp.tile(modality, len(labels))
+    labels = jnp.repeat(labels, len(modalities))
 
     logits, pooled, neck = rows(out["logits"]), rows(out["pooled"]), rows(out["neck"])
     parts = {
@@ -102,27 +119,29 @@ def make_train_step(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     rate_factors: Any,
-    *,
     views: Views,
-    pad: int,
-    third_view: bool,
 ) -> Callable[[TrainState, Batch, Key[Array, ""], Knobs], tuple[TrainState, Metrics]]:
     """Builds `(state, batch, key, knobs) -> (state, metrics)`, to be jitted and donated.
 
-    All randomness of step n comes from `fold_in(key, n)`. `views` names the streams the
-    images go through, one for each view that `make_views` makes.
+    All randomness of step n comes from `fold_in(key, n)`.
     """
 
     def train_step(state, batch, key, knobs):
         key = jax.random.fold_in(key, state.step)
-        images, modality = make_views(batch, key, knobs, pad=pad, third_view=third_view)
+        images = make_views(batch, key, knobs, views)
 
         def loss_fn(params):
             variables = {"params": params, "batch_stats": state.batch_stats}
             (_, out), updated = model.apply(
-                variables, images, views, train=True, mutable=["batch_stats"]
+                variables,
+                images,
+                views.modalities,
+                train=True,
+                mutable=["batch_stats"],
             )
-            loss, metrics = total_loss(out, batch["visible_id"], modality, knobs)
+            loss, metrics = total_loss(
+                out, batch["visible_id"], views.modalities, knobs
+            )
             return loss, (metrics, updated["batch_stats"])
 
         gradients, (metrics, batch_stats) = jax.grad(loss_fn, has_aux=True)(

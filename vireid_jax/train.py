@@ -29,7 +29,7 @@ from vireid_jax.evaluate import (
 from vireid_jax.optimizer import learning_rate, make_optimizer, rate_factors
 from vireid_jax.protocols import Result, get_protocols
 from vireid_jax.state import TrainState
-from vireid_jax.step import make_knobs, make_train_step
+from vireid_jax.step import Views, make_knobs, make_train_step
 
 
 def train(config: ConfigDict, workdir: str | Path) -> list[Result]:
@@ -95,9 +95,11 @@ def train(config: ConfigDict, workdir: str | Path) -> list[Result]:
 
     # --- The step -----------------------------------------------------------------------
     pretraining = config.data.second_side == "visible"
-    views = ("visible", "visible") if pretraining else ("visible", "infrared")
-    if config.augment.third_view:
-        views = ("visible", *views)
+    views = Views(
+        pad=config.augment.pad,
+        third_view=config.augment.third_view,
+        pseudo_infrared=pretraining,
+    )
     train_step = jax.jit(
         make_train_step(
             model,
@@ -107,9 +109,7 @@ def train(config: ConfigDict, workdir: str | Path) -> list[Result]:
                 bool(config.model.pretrained),
                 config.optimizer.pretrained_factor,
             ),
-            views=views,
-            pad=config.augment.pad,
-            third_view=config.augment.third_view,
+            views,
         ),
         in_shardings=(replicated, sharding.over_batch(mesh), replicated, replicated),
         out_shardings=replicated,

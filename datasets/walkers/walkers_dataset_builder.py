@@ -1,14 +1,19 @@
 """`walkers`: procedural people in visible light and in the infrared."""
 
+import contextlib
 import dataclasses
 import hashlib
 import io
 import json
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
+from absl import logging
 from etils import epath
+from rich.console import Console
+from rich.progress import track
 
 from vireid_jax import synthetic
 from vireid_jax.synthetic.plan import MODALITIES
@@ -44,6 +49,12 @@ class WalkersConfig(tfds.core.BuilderConfig):
         return synthetic.plan(self.variant, identities, self.images_per_modality)
 
 
+_LOWEST = {
+    "train_ids": 1, "test_ids": 1, "images_per_modality": 1, "first_identity": 0,
+    "height": 32, "width": 16, "seed": 0,
+}  # fmt: skip
+
+
 def make_config(
     variant: str = "thermal",
     *,
@@ -59,29 +70,40 @@ def make_config(
 ) -> WalkersConfig:
     """Return a config under a readable name that no other combination has.
 
-    `knobs` override single knobs of the preset `difficulty`. Counts are identities
-    and images; height and width are pixels.
+    Args:
+      variant: "thermal" (one visible, one thermal camera) or "nir" (four visible,
+        two near-infrared cameras).
+      train_ids: identities of the split `train`.
+      test_ids: identities of the split `test`, directly after those.
+      images_per_modality: images of each identity in each modality.
+      first_identity: the first training identity.
+      height: image height in pixels.
+      width: image width in pixels.
+      difficulty: the preset: "easy", "mid" or "hard".
+      seed: the world.
+      **knobs: replace single knobs of the preset, see `vireid_jax.synthetic.Knobs`.
 
-    Raises ValueError, naming the legal values, for a value out of range.
+    Raises:
+      ValueError: naming the legal values, for a value out of range.
     """
-    values = dict(
-        variant=variant, train_ids=train_ids, test_ids=test_ids,
-        images_per_modality=images_per_modality, first_identity=first_identity,
-        height=height, width=width, difficulty=difficulty, seed=seed,
-        knobs=tuple(sorted((name, float(value)) for name, value in knobs.items())),
-    )  # fmt: skip
-    synthetic.preset(difficulty, **knobs)
+    values = {
+        "variant": variant, "train_ids": train_ids, "test_ids": test_ids,
+        "images_per_modality": images_per_modality, "first_identity": first_identity,
+        "height": height, "width": width, "difficulty": difficulty, "seed": seed,
+    }  # fmt: skip
     if variant not in synthetic.CAMERAS:
         raise ValueError(
             f"variant {variant!r} is unknown: choose {', '.join(synthetic.CAMERAS)}."
         )
-    lowest = dict(train_ids=1, test_ids=1, images_per_modality=1, first_identity=0,
-                  height=32, width=16, seed=0)  # fmt: skip
-    for name, low in lowest.items():
+    for name, low in _LOWEST.items():
         if isinstance(values[name], bool) or not isinstance(values[name], int):
             raise ValueError(f"{name}={values[name]!r}: give a whole number.")
         if values[name] < low:
             raise ValueError(f"{name}={values[name]}: give at least {low}.")
+    if width > 2 * height:
+        raise ValueError(f"width={width}: give at most twice the height, {2 * height}.")
+    synthetic.preset(difficulty, **knobs)
+    values["knobs"] = tuple(sorted((name, float(knobs[name])) for name in knobs))
     everything = json.dumps(values, sort_keys=True).encode()
     digest = hashlib.sha256(everything).hexdigest()[:8]
     name = f"{variant}_{train_ids}+{test_ids}x{images_per_modality}"
@@ -89,9 +111,23 @@ def make_config(
     return WalkersConfig(name=name, **values)
 
 
-def _ready(name: str) -> WalkersConfig:
-    """Return a config that a bare name stands for."""
-    return dataclasses.replace(make_config(variant=name), name=name)
+def _ready(variant: str) -> WalkersConfig:
+    """Return the default set of a variant, under the variant's bare name."""
+    return dataclasses.replace(make_config(variant), name=variant)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the bars, prints and warnings of TFDS; our own bar goes to stderr."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tfds.enable_progress_bar()
+        logging.set_verbosity(verbosity)
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -101,6 +137,16 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012 (TFDS's own form)
     BUILDER_CONFIGS = [_ready("thermal"), _ready("nir")]  # noqa: RUF012
     pkg_dir_path = epath.Path(__file__).parent
+
+    def __init__(self, **kwargs):
+        """Take what every TFDS builder takes: config, data_dir, file_format."""
+        with _quiet():  # a config of one's own is no reason for a warning
+            super().__init__(**kwargs)
+
+    def download_and_prepare(self, **kwargs) -> None:
+        """Draw and store the images, unless they are there; nothing is downloaded."""
+        with _quiet():
+            super().download_and_prepare(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
         config = self.builder_config
@@ -126,14 +172,23 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(split) for split in ("train", "test")}
 
     def _generate_examples(self, split: str):
-        config = self.builder_config
+        config, console = self.builder_config, Console(stderr=True)
+        specs = config.specs(split)
         made = synthetic.generate(
-            config.specs(split),
+            specs,
             seed=config.seed,
             size=(config.height, config.width),
             knobs=synthetic.preset(config.difficulty, **dict(config.knobs)),
         )
-        for spec, data, silhouette in made:
+        title = f"drawing walkers ({split})"
+        for spec, data, silhouette in track(
+            made,
+            title,
+            total=len(specs),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        ):
             yield (
                 spec.filename,
                 {

@@ -20,7 +20,10 @@ ERASED_AREA = (0.02, 0.4)  # of the image
 ERASED_ASPECT = (0.3, 1 / 0.3)  # height over width
 _ERASING_TRIALS = 10
 _NUMBERS = 4 + 4 * _ERASING_TRIALS  # random ones an image: see `augment`
-_CHANNEL = 1  # keeps the key of `third_view` apart from an `augment` of the same key
+# Folded into the keys of the two views made of visible images: callers fold in small
+# numbers.
+_CHANNEL, _RESPONSE = 1 << 30, 2 << 30
+_WAVES = 3
 
 
 def normalise(
@@ -46,6 +49,27 @@ def third_view(
     red, green, blue = images[..., 0:1], images[..., 1:2], images[..., 2:3]
     chosen = jnp.where(channel == 0, red, jnp.where(channel == 1, green, blue))
     return jnp.broadcast_to(chosen, images.shape)
+
+
+def pseudo_infrared(
+    key: Key[Array, ""], images: UInt8[Array, "batch height width 3"]
+) -> UInt8[Array, "batch height width 3"]:
+    """See each visible image through a random, smooth response to colour.
+
+    Every image draws three waves over RGB space; their sum, scaled to 0..255, is the
+    brightness of a colour, the same in all three channels. Borders between garments
+    stay, which side is the brighter does not: what a network can learn of the infrared
+    before it has seen one. Our choice, after the random linear maps of RLE (Tan et al.,
+    NeurIPS 2024).
+    """
+    key = jax.random.fold_in(key, _RESPONSE)
+    numbers = jax.random.normal(key, (len(images), 1, 1, 4, _WAVES))
+    direction, phase = 4 * numbers[..., :3, :], 2 * np.pi * numbers[..., 3, :]
+    colour = images.astype(jnp.float32) / 255
+    waves = sum(colour[..., i, None] * direction[..., i, :] for i in range(3))
+    brightness = jnp.cos(waves + phase).mean(-1, keepdims=True)
+    grey = jnp.round(127.5 * (1 + brightness)).astype(jnp.uint8)
+    return jnp.broadcast_to(grey, images.shape)
 
 
 def augment(

@@ -17,7 +17,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
-_GROUP_BYTES = 2**20  # images handled together on CPU: about half of a core's L2 cache
+_GROUP_BYTES = 2**19  # images handled together on CPU: half of a core's L2 cache
 
 
 def _per_platform(cpu: Callable, ordinary: Callable, *args: Array) -> Array:
@@ -75,21 +75,28 @@ def _depthwise_shifts(x: Array, kernel: Array) -> Array:
 
 
 def _depthwise_kernel_gradient(x: Array, g: Array) -> Array:
-    """Sums, per tap, the product of the shifted input and the output's gradient."""
+    """Sums, per tap, the product of the shifted input and the output's gradient.
+
+    Rows are summed by a product with ones, which XLA:CPU does in half the time of a sum.
+    """
     height, width, channels = x.shape[1:]
     bytes_per_image = height * width * channels * x.dtype.itemsize
+    groups = _groups(_pad1(x), bytes_per_image), _groups(g, bytes_per_image)
+    ones = jnp.ones(groups[1].shape[1] * height, g.dtype)
 
     def add_group(total, xg):
         padded, g = xg
-        products = [jnp.sum(s * g, (0, 1, 2)) for s in _shifts(padded, height, width)]
-        return total + jnp.stack(products), None
+        products = [s * g for s in _shifts(padded, height, width)]
+        columns = [ones @ p.reshape(len(ones), width * channels) for p in products]
+        return total + jnp.stack(columns), None
 
-    groups = _groups(_pad1(x), bytes_per_image), _groups(g, bytes_per_image)
-    total, _ = lax.scan(add_group, jnp.zeros((9, channels), g.dtype), groups)
-    return total.reshape(3, 3, 1, channels)
+    total = jnp.zeros((9, width * channels), g.dtype)
+    total, _ = lax.scan(add_group, total, groups)
+    return total.reshape(9, width, channels).sum(1).reshape(3, 3, 1, channels)
 
 
 def _depthwise_cpu_backward(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
+    g = lax.optimization_barrier(g)  # else it is computed anew for each of nine taps
     return _depthwise_shifts(g, kernel[::-1, ::-1]), _depthwise_kernel_gradient(x, g)
 
 

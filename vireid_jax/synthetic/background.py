@@ -38,7 +38,7 @@ class _Easel:
 
     def _colours(self, rgb, nir: float, heat: float):
         """Return the three bands' values, 0 to 255; heat in degrees."""
-        clip = lambda value: float(np.clip(value, 0, 255))
+        clip = lambda value: min(max(float(value), 0.0), 255.0)
         return tuple(map(clip, rgb)), clip(nir), clip(128 + 10 * heat)
 
     def box(self, left, top, right, bottom, rgb, nir, heat):
@@ -73,7 +73,8 @@ def cloud(rng: np.random.Generator, height: int, width: int, coarse: int) -> np.
         small = rng.random((height // grid + 2, width // grid + 2), np.float32) - 0.5
         total += weight * cv2.resize(small, (width, height), interpolation=1)
         weight *= 0.6
-    return total
+    # Rounded, so that the last bit, which processors compute differently, is gone.
+    return np.round(total * 4096) / np.float32(4096)
 
 
 def _tint(rng, rgb, spread=18.0):
@@ -170,9 +171,9 @@ def _foliage(easel: _Easel):
         easel.box(x, top, x + 110, FOOT, _tint(rng, (150, 152, 150), 30), 140, -1)
     leaf = _tint(rng, (66, 96, 48), 30)
     line = rng.uniform(20, 80)
-    for _ in range(900):
+    for _ in range(1500):
         x, y = rng.uniform(0, WIDTH), rng.uniform(line, FOOT + 4)
-        size, shade = rng.uniform(4, 13), rng.normal(1, 0.22)
+        size, shade = rng.uniform(3, 9), rng.normal(1, 0.22)
         easel.disk(
             x, y, size, size * 0.8, leaf * shade, 185 * shade, rng.normal(-1, 0.4)
         )
@@ -192,7 +193,8 @@ def _clutter(easel: _Easel):
     rng = easel.rng
     for _ in range(int(rng.integers(1, 4))):
         x, kind = rng.uniform(0, WIDTH), rng.choice(4)
-        paint, nir = rng.uniform(30, 230, 3), rng.uniform(40, 220)
+        nir = rng.uniform(40, 220)
+        paint = rng.uniform(40, 220) + rng.uniform(-45, 45, 3)
         y = FOOT + 14
         if kind == 0:  # a parked car
             glass = (50, 60, 72)
@@ -238,7 +240,7 @@ def place(seed: int, number: int) -> Place:
     # Light falls off towards the foot of the wall, and grows on the ground.
     rows = np.arange(HEIGHT, dtype=np.float32)[:, None]
     corner = 1 - 0.22 * np.exp(-(((rows - FOOT) / 26) ** 2))
-    light = grain * corner
+    light = np.round(grain * corner * 1024) / np.float32(1024)  # as in `cloud`
     rgb = np.clip(rgb * light[..., None], 0, 255).astype(np.uint8)
     nir = np.clip(nir * light, 0, 255).astype(np.uint8)
     heat = np.clip(heat + 9 * (grain - 1) * 6, 0, 255).astype(np.uint8)

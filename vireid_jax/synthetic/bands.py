@@ -12,6 +12,7 @@ from vireid_jax.synthetic.raster import Raster
 from vireid_jax.synthetic.scene import Scene
 
 _SKIN_TEMPERATURE = 33.0  # degrees C
+_COLDEST = 5000  # hundredths of a degree, added to keep temperatures positive
 _TILE = 1024
 _SINE = np.sin(np.arange(1024) * (2 * math.pi / 1024)).astype(np.float32)
 
@@ -59,11 +60,12 @@ def _weave(raster: Raster, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _lambert(raster: Raster, light: np.ndarray) -> np.ndarray:
     """Return the cosine between each pixel's normal and the light, at least 0."""
-    light = light.astype(np.float32)
-    sideways = (raster.across @ light[:2])[raster.part]
-    lengthwise = (raster.axis @ light[:2])[raster.part]
+    x, y, z = light.astype(np.float32)
+    # Written out: a matrix product rounds differently from processor to processor.
+    sideways = (raster.across[:, 0] * x + raster.across[:, 1] * y)[raster.part]
+    lengthwise = (raster.axis[:, 0] * x + raster.axis[:, 1] * y)[raster.part]
     cosine = raster.u * sideways + raster.w * lengthwise
-    return np.maximum(cosine + raster.facing * light[2], 0)
+    return np.maximum(cosine + raster.facing * z, 0)
 
 
 def _behind(scene: Scene, band: np.ndarray, canvas) -> np.ndarray:
@@ -75,10 +77,10 @@ def _behind(scene: Scene, band: np.ndarray, canvas) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=1)
-def _blob() -> Float32[np.ndarray, "32 64"]:
+def _blob() -> UInt8[np.ndarray, "32 64"]:
     """Return the soft disk that darkens the ground at the feet."""
     y, x = np.mgrid[-1:1:32j, -1:1:64j]
-    return np.exp(-3.2 * (x * x + y * y)).astype(np.float32)
+    return np.round(255 * np.exp(-3.2 * (x * x + y * y))).astype(np.uint8)
 
 
 def _contact_shadow(scene: Scene, behind: np.ndarray, depth: float) -> None:
@@ -87,12 +89,13 @@ def _contact_shadow(scene: Scene, behind: np.ndarray, depth: float) -> None:
     wide, high = int(0.85 * view.scale), max(4, int(0.24 * view.scale))
     left, top = int(view.x - wide / 2), int(view.y - 0.5 * high)
     height, width = behind.shape[:2]
-    x0, y0, x1, y1 = max(0, left), max(0, top), min(width, left + wide), min(height, top + high)  # fmt: skip
-    if x0 >= x1 or y0 >= y1:
-        return
-    dark = 1 - depth * cv2.resize(_blob(), (wide, high))[y0 - top : y1 - top, x0 - left : x1 - left]  # fmt: skip
+    rows = slice(max(0, top), max(0, min(height, top + high)))
+    columns = slice(max(0, left), max(0, min(width, left + wide)))
+    patch = behind[rows, columns]
+    dark = 1 - np.float32(depth / 255) * cv2.resize(_blob(), (wide, high))
+    dark = dark[rows.start - top :, columns.start - left :]
+    dark = dark[: patch.shape[0], : patch.shape[1]]
     dark = dark[..., None] if behind.ndim == 3 else dark
-    patch = behind[y0:y1, x0:x1]
     patch[...] = (patch * dark).astype(behind.dtype)
 
 
@@ -135,7 +138,7 @@ def reduce(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Average a canvas, at most twice as large, down to `(height, width)`."""
     if image.shape[:2] == size:
         return image
-    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR_EXACT)
 
 
 def _blur(image: np.ndarray, sigma: float) -> np.ndarray:
@@ -164,7 +167,7 @@ def visible(
         _paint(channel, raster, _albedo(raster, a, b, weave) * shade)
     small = reduce(cv2.merge(channels), size)
     cam = scene.camera
-    gains = 1.12 * scene.exposure * cam.gain * cam.tint * scene.tint
+    gains = 1.04 * scene.exposure * cam.gain * cam.tint * scene.tint
     return _expose(small, scene, list(gains), cam.gamma, 7.0 * cam.noise, rng)
 
 
@@ -177,7 +180,7 @@ def near_infrared(
     image = _behind(scene, place.nir, canvas)
     # The flash fades with the square of the distance; the wall is further away.
     far = 1 - cam.flash * rng.uniform(0.35, 0.75)
-    image = cv2.convertScaleAbs(image, alpha=0.85 * far)
+    image = cv2.convertScaleAbs(image, alpha=0.72 * far)
     _contact_shadow(scene, image, 0.3)
     folds = _window(_folds(), rng, canvas).reshape(-1)[raster.seen]
     near = cam.flash * (0.15 + 0.85 * raster.facing)
@@ -216,17 +219,21 @@ def thermal(
     folds = _window(_folds(), rng, canvas).reshape(-1)[raster.seen]
     above = (_SKIN_TEMPERATURE - scene.ambient) * warmth * (0.86 + 0.14 * raster.facing)
     above += 1.1 * folds
-    behind = _behind(scene, place.heat, canvas)
-    heat = (behind.astype(np.float32) - 128) * np.float32(0.1 * rng.uniform(0.6, 1.1))
-    heat.reshape(-1)[raster.seen] = above
+    # Whole hundredths of a degree: integers blur alike on every processor.
+    heat = _behind(scene, place.heat, canvas).astype(np.float32) - 128
+    heat = (_COLDEST + heat * rng.uniform(6, 11)).astype(np.uint16)
+    heat.reshape(-1)[raster.seen] = (_COLDEST + 100 * above).astype(np.uint16)
     heat = reduce(heat, size)
     height, width = size
     heat = _blur(heat, 1.1 * scene.camera.blur * height / 128 + 0.25)
-    halo = _blur(cv2.resize(heat, (width // 4, height // 4), interpolation=3), 1.6)
-    heat -= np.float32(rng.uniform(0.12, 0.3)) * cv2.resize(halo, (width, height))
+    halo = cv2.resize(heat, (width // 4, height // 4), interpolation=cv2.INTER_AREA)
+    halo = cv2.resize(
+        _blur(halo, 1.6), (width, height), interpolation=cv2.INTER_LINEAR_EXACT
+    )
+    heat = heat.astype(np.float32) - np.float32(rng.uniform(0.12, 0.3)) * halo
     ranked = np.sort(heat[::2, ::2], axis=None)
     low, high = ranked[int(0.015 * ranked.size)], ranked[int(0.993 * ranked.size)]
-    span = max(float(high - low), 4.0) * rng.uniform(0.98, 1.12)
+    span = max(float(high - low), 400.0) * rng.uniform(0.98, 1.12)
     level = (heat - low) * np.float32(218 / span) + np.float32(rng.uniform(8, 26))
     grain = _window(_grain(), rng, (height + 1, width))
     level += (grain[1:] * 2.2 + grain[:1] * 1.5) * np.float32(scene.camera.noise)

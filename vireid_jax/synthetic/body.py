@@ -6,7 +6,6 @@ Axes in metres: x to the person's left, y up, z forward; the feet are at y = 0.
 import math
 from typing import NamedTuple
 
-from vireid_jax.synthetic import garments as g
 from vireid_jax.synthetic.identity import Person
 
 Point = tuple[float, float, float]
@@ -43,7 +42,8 @@ class Pose(NamedTuple):
 
 def mix(a: Point, b: Point, t: float) -> Point:
     """Return the point a fraction t of the way from a to b."""
-    return tuple(p + t * (q - p) for p, q in zip(a, b, strict=True))
+    (x, y, z), (u, v, w) = a, b
+    return (x + t * (u - x), y + t * (v - y), z + t * (w - z))
 
 
 def move(a: Point, x: float, y: float, z: float) -> Point:
@@ -140,7 +140,12 @@ def pose_skeleton(person: Person, pose: Pose) -> Skeleton:
     reach = 0.085 * b.stature - 0.02
     head = move(neck, 0, reach * math.cos(nod), reach * math.sin(nod) + 0.01)
     shoulders = tuple(
-        move(spine(0.94), side * b.shoulder, -0.012, 0.03 * side * math.sin(pose.phase))
+        move(
+            spine(0.94),
+            side * 0.95 * b.shoulder,
+            -0.015,
+            0.03 * side * math.sin(pose.phase),
+        )
         for side in (1, -1)
     )
     arms = [

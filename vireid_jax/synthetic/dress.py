@@ -15,7 +15,8 @@ from vireid_jax.synthetic.body import (
 from vireid_jax.synthetic.identity import Person
 
 # Layers, in metres towards the camera. An arm hangs before the clothes of its side.
-_GARMENT, _TRIM, _OVER, _HEM, _ARM, _SKIRT = 0.012, 0.03, 0.05, 0.08, 0.12, 0.14
+_GARMENT, _TRIM, _OVER, _HEM, _SKIRT, _ARM = 0.012, 0.03, 0.05, 0.08, 0.07, 0.12
+_UNDER = -0.25  # legs below a skirt or the tails of a coat
 
 
 def _limb(surface: int, a: Point, b: Point, thick_a: float, thick_b: float, **more):
@@ -91,6 +92,8 @@ def _legs(person: Person, s: Skeleton) -> list[Part]:
                 _limb(g.TRIM, mix(above, below, t), mix(above, below, t + 0.1), width,
                       width, cap_a=0, cap_b=0, bias=_TRIM + 0.01)
             )  # fmt: skip
+    if c.bottom == "skirt" or c.hem > 0.1:
+        parts = [part._replace(bias=part.bias + _UNDER) for part in parts]
     return parts
 
 
@@ -123,7 +126,7 @@ def _trunk(person: Person, s: Skeleton) -> list[Part]:
     hem = move(s.pelvis, 0, -c.hem, 0)
     nape = move(top, 0, 0.062, 0)
     step = s.chest[1] - s.waist[1]
-    cut = dict(cap_a=0, cap_b=0, turning=1)
+    cut = {"cap_a": 0, "cap_b": 0, "turning": 1}
     parts = [
         Part(g.SKIN, move(s.neck, 0, -0.05, 0), s.head, 0.058 * b.neck, 0.058 * b.neck,
              0.052 * b.neck, 0.055 * b.neck),
@@ -175,8 +178,7 @@ def _trunk(person: Person, s: Skeleton) -> list[Part]:
 
 def _front(person: Person, s: Skeleton, top: Point, thin: float, belly: float):
     """Return what sits on the chest: open front, print, collar, scarf, hood."""
-    b, c = person.body, person.clothes
-    parts = []
+    c, parts = person.clothes, []
     high, low = move(top, 0, 0.03, 0.8 * thin), move(s.waist, 0, 0, 0.9 * belly)
     if c.opening:
         low = move(low, 0, -max(0.0, c.hem) - 0.08, 0)
@@ -185,7 +187,7 @@ def _front(person: Person, s: Skeleton, top: Point, thin: float, belly: float):
                  bias=_TRIM)
         )  # fmt: skip
     elif c.print_size:
-        at = move(s.chest, 0, 0.04, 0.9 * thin)
+        at = move(s.chest, 0, -0.03, 0.9 * thin)
         parts.append(
             Part(g.PRINT, move(at, 0, c.print_size * 0.7, 0), at, c.print_size, 0.01,
                  c.print_size * 0.8, 0.01, 0.3, 0.3, bias=_TRIM)
@@ -196,7 +198,7 @@ def _front(person: Person, s: Skeleton, top: Point, thin: float, belly: float):
             Part(g.SKIN, at, move(at, 0, -0.035, 0.01), 0.045, 0.02, 0.02, 0.01, 0.3, 1,
                  bias=_TRIM)
         )  # fmt: skip
-    nape = move(top, 0, 0.06, 0)
+    nape = move(top, 0, 0.05, 0)
     if c.collar:
         parts.append(
             Part(g.BELT, nape, move(nape, 0, c.collar, 0.005), 0.068, 0.068, 0.062,
@@ -287,9 +289,11 @@ def _head(person: Person, s: Skeleton, glance: float) -> list[Part]:
         )
 
     parts = [
-        blob(g.FACE, (0, 0.42, 0), (0, -0.5, 0.12), 1.0, 0.74),
-        blob(g.EYES, (-0.36, 0.1, 0.86), (-0.3, 0.1, 0.86), 0.13, 0.13),
-        blob(g.EYES, (0.36, 0.1, 0.86), (0.3, 0.1, 0.86), 0.13, 0.13),
+        blob(g.FACE, (0, 0.42, 0), (0, -0.5, 0.12), 1.0, 0.72),
+        blob(g.FACE, (0, 0.0, 0.9), (0, -0.16, 1.02), 0.12, 0.17, 0.004),
+        blob(g.EYES, (-0.42, 0.12, 0.86), (-0.28, 0.12, 0.9), 0.1, 0.1),
+        blob(g.EYES, (0.42, 0.12, 0.86), (0.28, 0.12, 0.9), 0.1, 0.1),
+        blob(g.EYES, (-0.15, -0.68, 0.72), (0.15, -0.68, 0.72), 0.055, 0.055),
     ]
     if c.glasses:
         parts += [
@@ -300,7 +304,7 @@ def _head(person: Person, s: Skeleton, glance: float) -> list[Part]:
     v = c.hair_volume
     cap = [
         blob(g.HAIR, (0, 0.55, -0.3), (0, -0.15, -0.35), 1.02 + 0.1 * v, 0.95),
-        blob(g.HAIR, (-0.5, 0.98, 0.42), (0.5, 0.98, 0.42), 0.42 * v, 0.42 * v, 0.02),
+        blob(g.HAIR, (-0.42, 1.06, 0.3), (0.42, 1.06, 0.3), 0.4 * v, 0.4 * v, 0.02),
     ]
     styles = {
         "bald": [],
@@ -335,8 +339,9 @@ def _head(person: Person, s: Skeleton, glance: float) -> list[Part]:
         )
     if c.hat == "cap":
         parts.append(
-            blob(g.HAT, (0, 0.62, 0.7), (0, 0.5, 1.75), 0.75, 0.55, 0.09, cap_a=0.4)
-        )
+            Part(g.HAT, at(0, 0.62, 0.85), at(0, 0.47, 0.85), r * 0.8, r * 1.0,
+                 r * 0.86, r * 1.05, 0.1, 0.15, bias=0.1)
+        )  # fmt: skip
     if c.hat == "brim":
         parts.append(
             Part(g.HAT, at(0, 0.66, 0), at(0, 0.48, 0), r * 1.5, r * 1.5, r * 2.1,

@@ -5,6 +5,7 @@ its material, which is drawn from a stream that never sees its colour.
 """
 
 import numpy as np
+from jaxtyping import Float
 
 # Rows of a person's surface table.
 SKIN, HANDS, FACE, HAIR, TOP, INNER, BOTTOM, SHOES, SOCKS = range(9)
@@ -39,29 +40,37 @@ _HAIRS = np.array(
     ]
 ) / 255.0  # fmt: skip
 
-LUMA = np.array([0.299, 0.587, 0.114])
+_PATTERNED = {TOP: 0.42, INNER: 0.25, BOTTOM: 0.2, SCARF: 0.5}
+"""Probability of stripes, checks or a print."""
 
 
-def cloth_colour(rng: np.random.Generator) -> np.ndarray:
-    """Draw the visible colour of a cloth, float `[3]` in 0 to 1."""
-    if rng.random() < 0.5:
-        return np.clip(rng.choice(_NEUTRALS) + rng.normal(0, 0.03, 3), 0.04, 0.96)
-    hue, saturation, value = rng.random(), rng.uniform(0.4, 0.95), rng.uniform(0.3, 1)
-    wheel = np.clip(np.abs((hue * 6 + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)
-    return np.clip(value * (1 - saturation * (1 - wheel)), 0.04, 0.96)
+def luma(rgb: Float[np.ndarray, "*colours 3"]) -> Float[np.ndarray, "*colours"]:
+    """Return the luminance of colours, with the weights of ITU-R BT.601."""
+    red, green, blue = np.moveaxis(rgb, -1, 0)
+    return np.asarray(0.299 * red + 0.587 * green + 0.114 * blue)
+
+
+def cloth_colour(rng: np.random.Generator) -> Float[np.ndarray, "3"]:
+    """Draw the visible colour of a cloth, 0 to 1."""
+    kind, which, hue, saturation, value, *noise = rng.random(8).tolist()
+    if kind < 0.55:
+        rgb = _NEUTRALS[int(which * len(_NEUTRALS))] + 0.12 * (np.array(noise) - 0.5)
+    else:
+        saturation, value = 0.3 + 0.52 * saturation, 0.28 + 0.62 * value
+        wheel = np.abs((hue * 6 + np.array([0, 4, 2])) % 6 - 3) - 1
+        rgb = value * (1 - saturation * (1 - np.minimum(np.maximum(wheel, 0), 1)))
+    return np.minimum(np.maximum(rgb, 0.04), 0.96)
 
 
 def weave(rng: np.random.Generator) -> np.ndarray:
-    """Draw plain cloth, stripes, checks or a print, as the `WAVES` columns `[7]`."""
-    kind = rng.choice(4, p=(0.5, 0.2, 0.14, 0.16))
+    """Draw stripes, checks or a print, as the `WAVES` columns `[7]`."""
+    kind = rng.choice(3, p=(0.4, 0.28, 0.32))
     cycles, sharp = rng.uniform(7, 22), rng.uniform(1.5, 6)
-    if kind == 0:
-        return np.zeros(7)
-    if kind == 1:  # stripes, mostly along or across
+    if kind == 0:  # stripes, mostly along or across
         angle = rng.choice([0.0, 0.0, np.pi / 2, rng.uniform(0.3, 1.2)])
         along, across = np.cos(angle) * cycles, np.sin(angle) * cycles
         return np.array([along, across, 0, 0, 1, 0, sharp])
-    if kind == 2:  # checks
+    if kind == 1:  # checks
         return np.array([cycles, 0, 0, cycles * rng.uniform(0.8, 1.3), 0.5, 0.5, sharp])
     first, second = rng.uniform(0, np.pi, 2)
     return np.array(
@@ -74,7 +83,7 @@ def weave(rng: np.random.Generator) -> np.ndarray:
 
 def _plain(rgb, nir: float, warmth: float) -> np.ndarray:
     """Return the table row of a surface without a pattern."""
-    return np.array([*rgb, *rgb, nir, nir, warmth, *np.zeros(7)])
+    return np.array([*rgb, *rgb, nir, nir, warmth, 0, 0, 0, 0, 0, 0, 0])
 
 
 def surface_table(
@@ -92,19 +101,19 @@ def surface_table(
     table = np.zeros((NUM_SURFACES, NUM_COLUMNS))
     for surface in range(NUM_SURFACES):
         low, high = warmths.get(surface, (0.15, 0.55))
-        nir, yarn, warmth = matter.uniform(0.16, 0.92), matter.random(), 0.0
-        warmth = matter.uniform(low, high)
+        nir, yarn, shift, warmth = matter.random(4).tolist()
+        nir, warmth = 0.16 + 0.76 * nir, low + (high - low) * warmth
         rgb = cloth_colour(looks)
-        other, pattern = cloth_colour(looks), weave(looks)
         row = _plain(rgb, nir, warmth)
-        if surface in (TOP, BOTTOM, SCARF, INNER) and pattern.any():
-            if np.abs((rgb - other) @ LUMA) < 0.12:
+        if looks.random() < _PATTERNED.get(surface, 0.0):
+            other, pattern = cloth_colour(looks), weave(looks)
+            if np.abs(luma(rgb - other)) < 0.12:
                 other = np.clip(1 - other, 0.04, 0.96)
             row[RGB_B], row[WAVES] = other, pattern
             # Most dyes vanish in the near infrared; a few patterns are woven from
             # two yarns and stay.
-            shift = 0.35 if yarn < 0.25 else 0.05
-            row[NIR_B] = np.clip(nir + shift * (2 * matter.random() - 1), 0.1, 0.95)
+            shift = (0.35 if yarn < 0.25 else 0.05) * (2 * shift - 1)
+            row[NIR_B] = min(max(nir + shift, 0.1), 0.95)
         table[surface] = row
     skin = np.clip(looks.choice(_SKINS) + looks.normal(0, 0.015, 3), 0.1, 0.97)
     hair = np.clip(looks.choice(_HAIRS) + looks.normal(0, 0.02, 3), 0.03, 0.9)
@@ -124,13 +133,15 @@ def surface_table(
     return table
 
 
-def close_gap(table: np.ndarray, modality_gap: float) -> np.ndarray:
+def close_gap(
+    table: Float[np.ndarray, "surfaces columns"], modality_gap: float
+) -> Float[np.ndarray, "surfaces columns"]:
     """Return the table with NIR albedos moved towards the visible luminance.
 
     nir = gap * material + (1 - gap) * luminance: at gap 0 NIR is the grey image.
     """
     closed = table.copy()
     for nir, rgb in ((NIR_A, RGB_A), (NIR_B, RGB_B)):
-        grey = table[:, rgb] @ LUMA
+        grey = luma(table[:, rgb])
         closed[:, nir] = modality_gap * table[:, nir] + (1 - modality_gap) * grey
     return closed

@@ -89,7 +89,7 @@ def _draw_body(rng: np.random.Generator, spread: float) -> Body:
     """Draw a body and a gait."""
 
     def vary(mean: float, deviation: float) -> float:
-        return mean + spread * deviation * float(np.clip(rng.normal(), -2.2, 2.2))
+        return mean + spread * deviation * min(max(rng.normal(), -2.2), 2.2)
 
     stature = vary(1.70, 0.095)
     build, frame, belly = vary(1.0, 0.11), vary(1.0, 0.07), max(0, vary(0.01, 0.03))
@@ -103,7 +103,7 @@ def _draw_body(rng: np.random.Generator, spread: float) -> Body:
         waist_depth=stature * 0.060 * build + belly,
         hip=stature * 0.094 * frame * (0.5 + 0.5 * build) * (1 - shape),
         hip_depth=stature * 0.066 * build,
-        head=0.076 * vary(1.0, 0.05),
+        head=0.081 * vary(1.0, 0.05),
         neck=vary(1.0, 0.16),
         arm=stature * vary(0.325, 0.014),
         limb=build * vary(1.0, 0.08),
@@ -127,8 +127,8 @@ def _draw_clothes(rng: np.random.Generator) -> Clothes:
 
     def one_of(**odds: float) -> str:
         names = list(odds)
-        weights = np.array([odds[name] for name in names])
-        return names[int(rng.choice(len(names), p=weights / weights.sum()))]
+        limits = np.cumsum([odds[name] for name in names])
+        return names[int(np.searchsorted(limits, rng.random() * limits[-1], "right"))]
 
     top = one_of(tee=3, shirt=2, vest=0.8, sweater=2, jacket=3, coat=1.4)
     outer = top in ("jacket", "coat")
@@ -146,7 +146,7 @@ def _draw_clothes(rng: np.random.Generator) -> Clothes:
         hem=float(rng.uniform(*hem.get(top, (-0.08, 0.12)))),
         flare=float(rng.uniform(1.0, 1.25)),
         opening=maybe(0.55 if outer else 0.0, 0.025, 0.09),
-        collar=maybe(0.5, 0.02, 0.07),
+        collar=maybe(0.4, 0.015, 0.045),
         hood=maybe(0.35 if outer or top == "sweater" else 0.0, 0.8, 1.3),
         scarf=maybe(0.14, 0.7, 1.25),
         trims=tuple(
@@ -194,7 +194,7 @@ def _warmths(clothes: Clothes) -> dict[int, tuple[float, float]]:
     }
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=1024)
 def person(seed: int, identity: int, knobs: Knobs) -> Person:
     """Return the person that (seed, identity) names in this world.
 

@@ -44,7 +44,7 @@ class Knobs:
 PRESETS: dict[str, Knobs] = {
     "easy": Knobs(),
     "mid": Knobs(
-        heading_range=110,
+        heading_range=110.0,
         occlusion=0.25,
         second_person=0.2,
         camera_spread=0.75,
@@ -52,7 +52,7 @@ PRESETS: dict[str, Knobs] = {
         lookalikes=0.25,
     ),
     "hard": Knobs(
-        heading_range=180,
+        heading_range=180.0,
         occlusion=0.4,
         second_person=0.3,
         camera_spread=1.0,

@@ -124,14 +124,14 @@ def rasterise(actors: list[Actor], view: View, size: tuple[int, int]) -> Raster:
         ],
         1,
     )
-    outline = np.clip(outline * (1 << _SHIFT), -1e6, 1e6).astype(np.int32)
+    outline = (outline * (1 << _SHIFT)).astype(np.int32)
     nearness = depth_a + (depth_b - depth_a) * rows[:, 13] + rows[:, 14]
     labels = np.zeros(size, np.uint8)
     for number in np.argsort(nearness, kind="stable").tolist():
         cv2.fillConvexPoly(labels, outline[number], number + 1, 8, _SHIFT)
 
     flat = labels.ravel()
-    seen = np.flatnonzero(flat)
+    seen = np.flatnonzero(flat != 0)
     part = flat[seen].astype(np.int64) - 1
     # Per part, linear in x and y: distance from the axis and position along it.
     table = np.stack(

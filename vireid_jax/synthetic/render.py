@@ -37,11 +37,14 @@ def render(spec: Spec, *, seed: int, size: tuple[int, int], knobs: Knobs) -> Sho
       its silhouette, uint8 `[32, 16]`, 255 where only the person is seen.
 
     Raises:
-      ValueError: for a size below (32, 16).
+      ValueError: for a size below (32, 16) or wider than twice its height.
     """
     height, width = size
-    if height < 32 or width < 16:
-        raise ValueError(f"size {size} is too small: give at least (32, 16).")
+    if height < 32 or width < 16 or width > 2 * height:
+        raise ValueError(
+            f"size {size}: give (height, width), at least (32, 16), width at most "
+            "twice the height."
+        )
     # Drawn on at least 192 rows and averaged; the optics hide the edges of large ones.
     rows = max(height, min(2 * height, _ROWS))
     canvas = (rows, round(rows * width / height))

@@ -16,6 +16,7 @@ from vireid_jax.synthetic.raster import Actor, View
 
 _CAMERA, _SHOT = 21, 22
 _OCCLUDER_SURFACES = 4
+_PASSERS_BY_COUNT = 256
 
 
 class Camera(NamedTuple):
@@ -66,21 +67,27 @@ def camera(seed: int, variant: str, number: int) -> Camera:
     )
 
 
+def _side(rng: np.random.Generator) -> int:
+    """Draw left (1) or right (-1)."""
+    return (-1, 1)[rng.integers(2)]
+
+
 def _occluder(rng: np.random.Generator) -> tuple[Actor, np.ndarray]:
     """Return a pole or a car before the person, with its surfaces."""
     surfaces = np.zeros((_OCCLUDER_SURFACES, garments.NUM_COLUMNS))
+    paint = rng.uniform(0.2, 0.8) + rng.uniform(-0.15, 0.15, 3)
     looks = [
-        (rng.uniform(0.1, 0.9, 3), rng.uniform(0.2, 0.8), rng.uniform(-0.05, 0.2)),
+        (paint, rng.uniform(0.2, 0.8), rng.uniform(-0.05, 0.2)),
         ((0.09, 0.09, 0.1), 0.12, 0.15),
         ((0.25, 0.3, 0.35), 0.25, -0.15),
         ((0.6, 0.6, 0.62), 0.6, 0.05),
     ]
     for row, (rgb, nir, warmth) in zip(surfaces, looks, strict=True):
         row[:9] = [*rgb, *rgb, nir, nir, warmth]
-    side = rng.choice((-1, 1))
+    side = _side(rng)
     if rng.random() < 0.55:
         x, thick = side * rng.uniform(0.08, 0.42), rng.uniform(0.035, 0.09)
-        surface = int(rng.choice((0, 3)))
+        surface = (0, 3)[rng.integers(2)]
         parts = [
             Part(surface, (x, -0.6, 0.7), (x, 2.9, 0.7), thick, thick, thick, thick)
         ]
@@ -108,7 +115,7 @@ def _pose(rng: np.random.Generator) -> Pose:
         vigour=rng.uniform(0, 0.2) if standing else rng.uniform(0.75, 1.1),
         glance=rng.normal(0, 0.22),
         reach=rng.uniform(0.6, 1.6) if rng.random() < 0.1 else 0.0,
-        reach_side=int(rng.choice((-1, 1))),
+        reach_side=_side(rng),
     )
 
 
@@ -122,9 +129,9 @@ def _cast(
     surfaces = [who.surfaces]
     if rng.random() < knobs.second_person:
         # From a pool of their own: a passer-by is nobody's neighbour or double.
-        other = person(seed, PASSERS_BY + int(rng.integers(4096)), knobs)
+        other = person(seed, PASSERS_BY + int(rng.integers(_PASSERS_BY_COUNT)), knobs)
         before = rng.random() < 0.3
-        x = rng.choice((-1, 1)) * rng.uniform(0.42 if before else 0.25, 0.75)
+        x = _side(rng) * rng.uniform(0.42 if before else 0.25, 0.75)
         z = rng.uniform(0.4, 0.7) if before else -rng.uniform(0.6, 2.5)
         start = sum(map(len, surfaces))
         parts = dress(other, _pose(rng))
@@ -163,8 +170,8 @@ def compose(
         x=width * (0.5 + 0.07 * spread * rng.normal()),
         y=height * (0.95 + 0.025 * spread * rng.normal()),
     )
-    zoom = rng.uniform(0.8, 1.25)
-    tall = int(background.PIXELS_PER_METRE * height / scale * zoom)
+    # The window's size owes nothing to the person's, lest the wall tell the stature.
+    tall = int(background.PIXELS_PER_METRE * 1.93 * rng.uniform(0.8, 1.25))
     horizon = rng.uniform(0.6, 0.86) - 0.5 * (view.pitch - 0.15)
     left = rng.integers(background.WIDTH - tall * width // height)
     top = np.clip(background.FOOT - horizon * tall, 0, background.HEIGHT - tall)
@@ -176,7 +183,7 @@ def compose(
         actors=actors,
         surfaces=surfaces,
         view=view,
-        window=(int(rng.choice(cam.places)), int(left), int(top), tall),
+        window=(cam.places[rng.integers(len(cam.places))], int(left), int(top), tall),
         camera=cam,
         ambient=12 + 14 * dim * rng.uniform(-1, 1),
         exposure=float(np.exp(0.28 * dim * rng.normal())),

@@ -1,0 +1,33 @@
+"""Times the synthetic generator on one core: `python -m benchmarks.generator`."""
+
+import time
+
+import cv2
+
+from vireid_jax.synthetic import PRESETS, generate, plan
+
+SIZES = ((128, 64), (288, 144))
+TARGETS = {(128, 64): 500, (288, 144): 250}
+
+
+def main():
+    cv2.setNumThreads(1)
+    print("variant   size      images/s/core (all nuisances on, JPEG included)")
+    for variant in ("thermal", "nir"):
+        for size in SIZES:
+            specs = plan(variant, range(20), 10)
+            world = {"seed": 0, "size": size, "knobs": PRESETS["easy"], "workers": 1}
+            for _ in generate(specs[:100], **world):
+                pass  # the places are drawn once per process
+            rates = []
+            for _ in range(3):
+                start = time.process_time()
+                for _ in generate(specs, **world):
+                    pass
+                rates.append(len(specs) / (time.process_time() - start))
+            shape = f"{size[0]}x{size[1]}"
+            print(f"{variant:8}  {shape:8} {max(rates):6.0f}   target {TARGETS[size]}")
+
+
+if __name__ == "__main__":
+    main()

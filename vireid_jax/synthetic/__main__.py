@@ -1,0 +1,88 @@
+"""Draws a contact sheet or writes a manifest: python -m vireid_jax.synthetic --help."""
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from vireid_jax.synthetic.generate import generate
+from vireid_jax.synthetic.knobs import preset
+from vireid_jax.synthetic.plan import CAMERAS, plan
+from vireid_jax.synthetic.sheet import contact_sheet
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a bad value in one line."""
+
+    def error(self, message: str):
+        """Print the message and leave with code 2."""
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = _Parser(
+        prog="python -m vireid_jax.synthetic",
+        description="Draw synthetic people, visible and infrared.",
+    )
+    parser.add_argument("--sheet", metavar="PNG", help="write a contact sheet here")
+    parser.add_argument(
+        "--manifest",
+        metavar="TSV",
+        help="write name and SHA-256 of every file's pixels",
+    )
+    parser.add_argument("--variant", default="thermal", help="thermal, nir, or both")
+    parser.add_argument("--ids", type=int, default=5, help="number of people")
+    parser.add_argument("--first-id", type=int, default=0, help="the first of them")
+    parser.add_argument("--images", type=int, default=4, help="images per modality")
+    parser.add_argument("--height", type=int, default=192, help="pixels; width is half")
+    parser.add_argument("--difficulty", default="easy", help="easy, mid or hard")
+    parser.add_argument("--seed", type=int, default=0, help="which world")
+    parser.add_argument("--workers", type=int, help="processes; all cores if left out")
+    return parser
+
+
+def write_manifest(path: str, specs, **world) -> None:
+    """Write one line per image: file name, tab, SHA-256 of the decoded RGB pixels."""
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        for spec, data, _ in generate(specs, **world):
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+            digest = hashlib.sha256(pixels[..., ::-1].tobytes()).hexdigest()
+            file.write(f"{spec.filename}\t{digest}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    variants = list(CAMERAS) if options.variant == "both" else [options.variant]
+    identities = range(options.first_id, options.first_id + options.ids)
+    size = (options.height, options.height // 2)
+    if not options.sheet and not options.manifest:
+        parser.error("nothing to do: give --sheet out.png or --manifest out.tsv.")
+    if options.ids < 1 or options.seed < 0:
+        parser.error("give at least --ids 1 and a --seed of 0 or more.")
+    try:
+        knobs = preset(options.difficulty)
+        if options.sheet:
+            sheet = contact_sheet(
+                variants, identities, seed=options.seed, size=size, knobs=knobs,
+                columns=options.images,
+            )  # fmt: skip
+            if not cv2.imwrite(options.sheet, sheet[..., ::-1]):
+                raise OSError(f"cannot write {options.sheet}")
+        if options.manifest:
+            specs = [s for v in variants for s in plan(v, identities, options.images)]
+            write_manifest(
+                options.manifest, specs, seed=options.seed, size=size, knobs=knobs,
+                workers=options.workers,
+            )  # fmt: skip
+    except (ValueError, OSError, cv2.error) as error:
+        parser.error(str(error).strip().splitlines()[0])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
