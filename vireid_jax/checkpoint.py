@@ -5,6 +5,7 @@ opt_state) and `about` (JSON: config, data set, versions, metrics). So an embedd
 `model` and `about`, and nothing else.
 """
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint.checkpoint_managers import (
     AnyPreservationPolicy,
     BestN,
@@ -29,7 +31,7 @@ class Checkpoints:
     """Saves and restores a run's states; keeps the latest and the best."""
 
     def __init__(self, workdir: str | Path, *, read_only: bool = False):
-        """Opens `workdir/checkpoints`. The best is the one of highest validation mAP."""
+        """Opens `workdir/checkpoints`. The best has the highest validation mAP."""
         self.folder = Path(workdir).resolve() / FOLDER
         metric = lambda metrics: metrics[BEST_METRIC]
         best = BestN(get_metric_fn=metric, n=1, keep_checkpoints_without_metrics=False)
@@ -49,7 +51,7 @@ class Checkpoints:
     def save(
         self, state: TrainState, about: Mapping[str, Any], metrics: Mapping[str, float]
     ) -> None:
-        """Writes a checkpoint in the background; `metrics` may hold the best's metric."""
+        """Writes a checkpoint in the background; `metrics` may hold BEST_METRIC."""
         step = int(state.step)
         self._manager.save(
             step,
@@ -69,11 +71,14 @@ class Checkpoints:
         """Returns the latest state, placed as `target` says, or None where none is.
 
         `target` holds arrays or ShapeDtypeStructs with shardings: the topology that
-        saved does not matter.
+        saved does not matter. Raises ValueError where another network was saved.
         """
         step = self._manager.latest_step()
         if step is None:
             return None
+        self._check_fits(
+            step, {"params": target.params, "batch_stats": target.batch_stats}
+        )
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(
@@ -86,6 +91,22 @@ class Checkpoints:
             ),
         )
         return TrainState(**restored["model"], **restored["optimizer"])
+
+    def _check_fits(self, step: int, target: Mapping[str, Any]) -> None:
+        """Raises ValueError unless `target` has the arrays that were saved at `step`.
+
+        Orbax would cast another type silently, and names no array of another shape.
+        """
+        handler = ocp.StandardCheckpointHandler()
+        stored = handler.metadata(epath.Path(self.folder / str(step) / "model"))
+        one, two = _kinds(stored.tree), _kinds(target)
+        other = [name for name in one | two if one.get(name) != two.get(name)]
+        if other:
+            raise ValueError(
+                f"the checkpoint of step {step} in {self.folder} is of another network:"
+                f" {len(other)} arrays differ, the first is {other[0]}. Give the config"
+                " that began this run, or another --workdir"
+            )
 
     def restore_model(self, step: int, target: Mapping[str, Any]) -> dict[str, Any]:
         """Returns `{"params", "batch_stats"}` of `step`, placed as `target` says."""
@@ -104,8 +125,8 @@ class Checkpoints:
         steps = sorted(self._manager.all_steps())
         if not steps:
             raise ValueError(
-                f"no checkpoint in {self.folder}; train first: python -m vireid_jax.main"
-                " --config CONFIG --workdir DIR"
+                f"no checkpoint in {self.folder}; train first: python -m"
+                " vireid_jax.main --config CONFIG --workdir DIR"
             )
         if which == "last":
             return steps[-1]
@@ -132,6 +153,13 @@ class Checkpoints:
     def close(self) -> None:
         """Waits, and lets the folder go."""
         self._manager.close()
+
+
+def _kinds(tree: Mapping[str, Any]) -> dict[str, tuple]:
+    """Lists the shape and the type of every array, by its place in the tree."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    name = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
+    return {name(place): (tuple(x.shape), str(x.dtype)) for place, x in leaves}
 
 
 def abstract(tree: Any, sharding: jax.sharding.Sharding) -> Any:

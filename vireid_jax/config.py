@@ -6,7 +6,7 @@ A config file starts from `default_config()` and changes what it needs to.
 import dataclasses
 import math
 
-from ml_collections import ConfigDict, FrozenConfigDict, config_dict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from vireid_jax import models
 from vireid_jax.models.heads import NECK_NORMS
@@ -14,12 +14,12 @@ from vireid_jax.optimizer import OPTIMIZERS
 
 
 def default_config() -> ConfigDict:
-    """Returns the recipe for real data at 288x144; values are our choice unless said."""
+    """Returns the recipe for real data at 288x144: our choices, unless noted."""
     c = ConfigDict()
     c.seed = 0
 
     c.data = ConfigDict()
-    c.data.name = config_dict.required_placeholder(str)  # a folder of datasets/
+    c.data.name = ""  # a folder of datasets/
     c.data.variant = ""  # its TFDS config; "": the data set's first
     c.data.options = ConfigDict()  # walkers only: any other variant, made to measure
     c.data.dir = ""  # prepared data sets; "": TFDS's own default folder
@@ -45,6 +45,7 @@ def default_config() -> ConfigDict:
     c.model.num_specific_stages = 1  # AGW's two stems
     c.model.separate_norm = False
     c.model.neck_norm = "shared"
+    c.model.num_stripes = 0  # of the last map, pooled apart and appended
     c.model.zero_init_residual = True
     c.model.dtype = "float32"
     c.model.pretrained = ""  # shipped name or .safetensors path; "": random weights
@@ -126,8 +127,8 @@ def validate(config: ConfigDict) -> FrozenConfigDict:
     size = tuple(config.data.size)
     if len(size) != 2 or any(n < 32 or n % 16 for n in size):
         raise ValueError(
-            f"config.data.size is {size}; it must be (height, width), each a multiple of"
-            " 16 (the network's output stride) and at least 32"
+            f"config.data.size is {size}; it must be (height, width), each a multiple"
+            " of 16 (the network's output stride) and at least 32"
         )
     return FrozenConfigDict(config)
 

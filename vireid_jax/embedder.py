@@ -5,6 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, UInt8
 from ml_collections import ConfigDict, FrozenConfigDict
@@ -101,6 +102,7 @@ def create_model(config: ConfigDict | FrozenConfigDict, num_classes: int) -> nn.
         num_specific_stages=c.num_specific_stages,
         separate_norm=c.separate_norm,
         neck_norm=c.neck_norm,
+        num_stripes=c.num_stripes,
         zero_init_residual=c.zero_init_residual,
         dtype=c.dtype,
     )
@@ -109,18 +111,19 @@ def create_model(config: ConfigDict | FrozenConfigDict, num_classes: int) -> nn.
 def init_variables(model: nn.Module, key: jax.Array) -> dict[str, Any]:
     """Draws a network's variables; under `jax.eval_shape` only their shapes.
 
-    Variables do not depend on the images' size, so a small one serves.
+    Variables do not depend on the images' size, so a small one serves, as tall as any
+    number of stripes in use asks for.
     """
-    images = np.zeros((1, len(MODALITIES), 32, 32, 3), np.float32)
+    images = jnp.zeros((1, len(MODALITIES), 256, 32, 3))
     return dict(model.init(key, images, MODALITIES, train=True))
 
 
 def load(path: str | Path, which: str | int = "last") -> Embedder:
     """Loads an embedder from a checkpoint alone: no config file, no data.
 
-    `path` is a run's workdir, its `checkpoints` folder, or one step's folder; `which` is
-    "last", "best" or a step, and a step's folder wins over it. Raises ValueError where
-    there is no such checkpoint.
+    `path` is a run's workdir, its `checkpoints` folder, or one step's folder; `which`
+    is "last", "best" or a step, and a step's folder wins over it. Raises ValueError
+    where there is no such checkpoint.
     """
     path = Path(path).expanduser().resolve()
     if not path.is_dir():

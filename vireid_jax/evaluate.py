@@ -52,7 +52,7 @@ def evaluate_split(
     protocols: Sequence[Protocol],
     *,
     epoch: float,
-    selection: str,
+    selection: str | None,
 ) -> list[Result]:
     """Embeds every row of a split once and ranks it by each protocol."""
     features = embedder.embed_records(records)
@@ -84,7 +84,7 @@ def evaluate_test_split(
     config: Config,
     *,
     about: dict[str, Any],
-    selection: str,
+    selection: str | None,
     path: Path,
     console: Console,
 ) -> list[Result]:
@@ -118,9 +118,9 @@ def main() -> None:
             embedder,
             ConfigDict(embedder.about["config"]),
             about=embedder.about,
-            selection="best" if which == "best" else "last",
+            selection=None if isinstance(which, int) else which,
             path=arguments.workdir / "eval.json",
-            console=Console(),
+            console=Console(emoji=False),
         )
     except ValueError as error:
         raise SystemExit(f"error: {error}") from error

@@ -49,8 +49,8 @@ def rate_factors(params: dict[str, Any], pretrained: bool, factor: float) -> Any
     Pretrained are all stages of the network; the head starts anew.
     """
     return {
-        name: jax.tree.map(
-            lambda _: factor if pretrained and name != "head" else 1.0, branch
+        name: jax.tree.broadcast(
+            factor if pretrained and name != "head" else 1.0, branch
         )
         for name, branch in params.items()
     }

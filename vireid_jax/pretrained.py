@@ -2,8 +2,14 @@
 
 Files are safetensors with torch's keys and layouts (`conv2.0.conv1.conv.weight`, OIHW),
 so that torchreid can read ours and we read its.
+
+    python -m vireid_jax.pretrained --workdir DIR --out FILE.safetensors
+
+writes the weights of a trained single stream, with the run that made them as metadata.
 """
 
+import argparse
+import json
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,8 +18,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from vireid_jax.models.osnet import STAGES
 from vireid_jax.modality import MODALITIES
+from vireid_jax.models.osnet import STAGES
 
 Tensors = dict[str, np.ndarray]
 Variables = dict[str, Any]
@@ -58,10 +64,11 @@ def read_weights(name_or_path: str) -> tuple[Tensors, dict[str, str]]:
 def write_weights(
     path: str | Path, variables: Variables, about: dict[str, str]
 ) -> None:
-    """Writes the network's one stream (k = 0) with torch's names; `about` is metadata."""
+    """Writes the one stream (k = 0) under torch's names; `about` is metadata."""
     tensors = {}
     for place, leaf in _leaves(variables):
-        if place[1] != "shared":
+        # A norm per modality has two leaves for one name of torch's.
+        if place[1] != "shared" or _torch_key(place) in tensors:
             raise ValueError(
                 f"the network has separate parameters {'/'.join(place)}; only one with"
                 " num_specific_stages=0 and separate_norm=False is a plain OSNet"
@@ -131,3 +138,26 @@ def _to_torch(x: np.ndarray) -> np.ndarray:
 
 def _from_torch(x: np.ndarray) -> np.ndarray:
     return x.transpose(2, 3, 1, 0) if x.ndim == 4 else x
+
+
+def main() -> None:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vireid_jax.pretrained",
+        description="Write the weights of a run with num_specific_stages=0.",
+    )
+    parser.add_argument("--workdir", required=True, type=Path, help="of a training run")
+    parser.add_argument("--out", required=True, type=Path, help="FILE.safetensors")
+    arguments = parser.parse_args()
+    from vireid_jax.embedder import load
+
+    try:
+        embedder = load(arguments.workdir)
+        about = {key: json.dumps(value) for key, value in embedder.about.items()}
+        write_weights(arguments.out, embedder.variables, about)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

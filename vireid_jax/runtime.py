@@ -1,4 +1,4 @@
-"""What a program sets before its first array: memory, compile cache, quiet libraries."""
+"""What a program sets before its first array: memory, compile cache, silence."""
 
 import ctypes
 import os
@@ -7,8 +7,10 @@ from pathlib import Path
 
 from absl import logging
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
-_KEEP = 2**31 - 1  # bytes; mallopt takes an int
+# glibc's numbers for mallopt, and what to set: never map a buffer by itself, never give
+# the top of the heap back, grow the heap by 64 MB, one heap for all threads.
+_MALLOPT = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, 2**31 - 1)}
+_MALLOPT |= {"M_TOP_PAD": (-2, 64 * 2**20), "M_ARENA_MAX": (-8, 1)}
 
 
 def set_up() -> None:
@@ -38,5 +40,5 @@ def _keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         return
-    for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD, _M_TOP_PAD):
-        mallopt(option, _KEEP if option != _M_TOP_PAD else 64 * 2**20)
+    for option, value in _MALLOPT.values():
+        mallopt(option, value)

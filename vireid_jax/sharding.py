@@ -32,7 +32,7 @@ def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
 
 
 def check_divides(rows: int, mesh: Mesh, what: str) -> None:
-    """Raises ValueError if `rows` cannot be split evenly over the mesh's `data` axis."""
+    """Raises ValueError if `rows` do not split evenly over the mesh's `data` axis."""
     devices = mesh.shape["data"]
     if rows % devices:
         fits = sorted(

@@ -1,4 +1,4 @@
-"""What training changes: data only, so that a checkpoint can be read without our code."""
+"""What training changes: data only, so that a checkpoint reads without our code."""
 
 from typing import Any, NamedTuple
 

@@ -24,6 +24,7 @@ class Knobs(NamedTuple):
     """Numbers that a step takes as arguments, so that changing one compiles nothing."""
 
     learning_rate: float
+    signed: float  # share of signed responses in pseudo-infrared views
     flip: float
     erase: float
     identity: float
@@ -34,11 +35,17 @@ class Knobs(NamedTuple):
     temperature: float
 
 
-def make_knobs(config: ConfigDict, learning_rate: float) -> Knobs:
-    """Reads the numbers of a step from the config."""
+def make_knobs(
+    config: ConfigDict, learning_rate: float, progress: float = 1.0
+) -> Knobs:
+    """Reads the numbers of a step from the config; `progress` is the run's, in 0..1.
+
+    Signed responses come in slowly: from random weights they teach nothing.
+    """
     loss, augmentation = config.loss, config.augment
     return Knobs(
         learning_rate=learning_rate,
+        signed=0.5 * progress,
         flip=augmentation.flip,
         erase=augmentation.erase,
         identity=loss.identity,
@@ -66,10 +73,10 @@ class Views(NamedTuple):
 def make_views(
     batch: Batch, key: Key[Array, ""], knobs: Knobs, views: Views
 ) -> Float[Array, "batch views H W 3"]:
-    """Augments and normalises a uint8 batch, each view with random numbers of its own."""
+    """Augments and normalises a uint8 batch, each view with its own random numbers."""
     visible, infrared = batch["visible"], batch["infrared"]
     if views.pseudo_infrared:
-        infrared = augment.pseudo_infrared(key, infrared)
+        infrared = augment.pseudo_infrared(key, infrared, knobs.signed)
     images = [visible, infrared]
     if views.third_view:
         images.insert(1, augment.third_view(key, visible))
@@ -121,7 +128,7 @@ def make_train_step(
     rate_factors: Any,
     views: Views,
 ) -> Callable[[TrainState, Batch, Key[Array, ""], Knobs], tuple[TrainState, Metrics]]:
-    """Builds `(state, batch, key, knobs) -> (state, metrics)`, to be jitted and donated.
+    """Builds `(state, batch, key, knobs) -> (state, metrics)`, to jit and donate.
 
     All randomness of step n comes from `fold_in(key, n)`.
     """
@@ -156,7 +163,7 @@ def make_train_step(
             directions,
             rate_factors,
         )
-        metrics |= {"gradient_norm": optax.global_norm(gradients)}
+        metrics |= {"gradient_norm": optax.tree.norm(gradients)}
         return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 
     return train_step

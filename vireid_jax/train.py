@@ -42,19 +42,19 @@ def train(config: ConfigDict, workdir: str | Path) -> list[Result]:
     config = validate(config)
     workdir = Path(workdir).expanduser().resolve()
     workdir.mkdir(parents=True, exist_ok=True)
-    console = Console()
+    console = Console(emoji=False)  # else a title with ":train:" becomes one
     (workdir / "config.json").write_text(config.to_json_best_effort(indent=2) + "\n")
     (workdir / "environment.json").write_text(
         json.dumps(environment(), indent=2) + "\n"
     )
 
-    # --- Devices ------------------------------------------------------------------------
+    # --- Devices ----------------------------------------------------------------------
     mesh = sharding.make_mesh()
     replicated = sharding.replicated(mesh)
     batch_size = config.batch.identities * config.batch.images
     sharding.check_divides(batch_size, mesh, "a batch's P x K")
 
-    # --- Data ---------------------------------------------------------------------------
+    # --- Data -------------------------------------------------------------------------
     records, validation = training_data(config)
     visible, infrared = records.of("visible"), records.of("infrared")
     if config.data.second_side == "visible":
@@ -68,7 +68,7 @@ def train(config: ConfigDict, workdir: str | Path) -> list[Result]:
     )
     plan = make_plan(config, stream.steps_per_epoch)
 
-    # --- State: shapes first, then created where it will live ---------------------------
+    # --- State: shapes first, then created where it will live -------------------------
     model = create_model(config, records.num_identities)
     optimizer = make_optimizer(config)
 
@@ -82,7 +82,7 @@ def train(config: ConfigDict, workdir: str | Path) -> list[Result]:
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     state = jax.jit(init_state, out_shardings=replicated)(init_key)
 
-    # --- Restore, or start from pretrained weights --------------------------------------
+    # --- Restore, or start from pretrained weights ------------------------------------
     checkpoints = Checkpoints(workdir)
     restored = checkpoints.restore(abstract(state, replicated))
     if restored is not None:
@@ -93,7 +93,7 @@ def train(config: ConfigDict, workdir: str | Path) -> list[Result]:
         console.print(f"Starting from the weights {config.model.pretrained}.")
     start_step = int(state.step)
 
-    # --- The step -----------------------------------------------------------------------
+    # --- The step ---------------------------------------------------------------------
     pretraining = config.data.second_side == "visible"
     views = Views(
         pad=config.augment.pad,
@@ -117,7 +117,7 @@ def train(config: ConfigDict, workdir: str | Path) -> list[Result]:
     )
     step_key = jax.device_put(step_key, replicated)
 
-    # --- Evaluation and bookkeeping -----------------------------------------------------
+    # --- Evaluation and bookkeeping ---------------------------------------------------
     embedder = Embedder(
         model,
         variables_of(state),
@@ -139,7 +139,7 @@ def train(config: ConfigDict, workdir: str | Path) -> list[Result]:
             f" {jax.devices()[0].platform} device(s)."
         )
 
-    # --- Loop: step, then log, then evaluate and save -----------------------------------
+    # --- Loop: step, then log, then evaluate and save ---------------------------------
     stream_batches = batches(
         visible,
         infrared,
@@ -158,15 +158,18 @@ def train(config: ConfigDict, workdir: str | Path) -> list[Result]:
     for step, batch in enumerate(stream_batches, start=start_step + 1):
         rate = learning_rate(config, step - 1, plan.num_steps)
         batch = sharding.place_batch(batch, mesh)
-        state, metrics = train_step(state, batch, step_key, make_knobs(config, rate))
+        knobs = make_knobs(config, rate, step / plan.num_steps)
+        state, metrics = train_step(state, batch, step_key, knobs)
         pending.append(metrics)
 
-        if step % config.log.every_steps == 0 or step == plan.num_steps:
+        # Before each checkpoint too: none is saved of a loss that is no number.
+        if step % config.log.every_steps == 0 or plan.is_eval(step):
             row = mean_metrics(pending)
             seconds = time.perf_counter() - since
             row |= {
                 "epoch": plan.epoch(step),
                 "learning_rate": rate,
+                "seconds": seconds,
                 "steps_per_second": len(pending) / seconds,
                 "images_per_second": len(pending) * plan.images_per_step / seconds,
             }
@@ -188,7 +191,7 @@ def train(config: ConfigDict, workdir: str | Path) -> list[Result]:
             since += time.perf_counter() - paused
     bar.close()
 
-    # --- Test: the last epoch is the result ---------------------------------------------
+    # --- Test: the last epoch is the result -------------------------------------------
     checkpoints.close()
     for writer in log:
         writer.close()
@@ -216,7 +219,7 @@ def training_data(config: FrozenConfigDict) -> tuple[Records, Records | None]:
 def validate_network(
     embedder: Embedder, validation: Records, config: FrozenConfigDict, epoch: float
 ) -> dict[str, float]:
-    """Ranks the held-out training identities; Rank-1 and mAP are means of directions."""
+    """Ranks the held-out identities; Rank-1 and mAP are means of both directions."""
     protocols = get_protocols(dataset_title(config))
     results = evaluate_split(
         embedder, validation, protocols, epoch=epoch, selection="last"
@@ -251,11 +254,12 @@ def mean_metrics(rows: list[dict[str, jax.Array]]) -> dict[str, float]:
 
 
 def check_finite(row: dict[str, float], step: int, workdir: Path) -> None:
-    """Raises ValueError where the loss is not a number any more."""
-    if not np.isfinite(row["loss"]):
+    """Raises ValueError where the loss or its gradient is no number any more."""
+    if not np.isfinite([row["loss"], row["gradient_norm"]]).all():
         raise ValueError(
-            f"the loss is {row['loss']} at step {step}. The last checkpoint in {workdir}"
-            " is from before. Try a lower config.optimizer.learning_rate or"
+            f"the loss is {row['loss']} at step {step}, its gradient's norm"
+            f" {row['gradient_norm']}. The last checkpoint in {workdir} is from"
+            " before. Try a lower config.optimizer.learning_rate or"
             " config.optimizer.clip_norm, in a new workdir"
         )
 

@@ -1,4 +1,4 @@
-"""Where numbers go while training: JSON lines, TensorBoard if wanted, a progress bar."""
+"""Where numbers go in training: JSON lines, TensorBoard if wanted, a progress bar."""
 
 import json
 from collections.abc import Mapping
@@ -62,7 +62,7 @@ class TensorBoard:
 
 
 class Bar:
-    """Shows progress on a terminal: rates, losses, time left. Elsewhere it is silent."""
+    """Shows progress on a terminal: rates, losses, time left; elsewhere nothing."""
 
     def __init__(self, console: Console, num_steps: int, start_step: int):
         """Starts at `start_step` of `num_steps`."""

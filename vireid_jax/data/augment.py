@@ -23,7 +23,6 @@ _NUMBERS = 4 + 4 * _ERASING_TRIALS  # random ones an image: see `augment`
 # Folded into the keys of the two views made of visible images: callers fold in small
 # numbers.
 _CHANNEL, _RESPONSE = 1 << 30, 2 << 30
-_WAVES = 3
 
 
 def normalise(
@@ -52,23 +51,28 @@ def third_view(
 
 
 def pseudo_infrared(
-    key: Key[Array, ""], images: UInt8[Array, "batch height width 3"]
+    key: Key[Array, ""],
+    images: UInt8[Array, "batch height width 3"],
+    signed: ArrayLike = 0.5,
 ) -> UInt8[Array, "batch height width 3"]:
-    """See each visible image through a random, smooth response to colour.
+    """See each visible image through a random linear response to colour.
 
-    Every image draws three waves over RGB space; their sum, scaled to 0..255, is the
-    brightness of a colour, the same in all three channels. Borders between garments
-    stay, which side is the brighter does not: what a network can learn of the infrared
-    before it has seen one. Our choice, after the random linear maps of RLE (Tan et al.,
-    NeurIPS 2024).
+    Brightness is a weighted sum of the channels, scaled to mean 127.5 and standard
+    deviation 64, the same in all three channels. With probability `signed` an image
+    draws weights of any sign, otherwise one channel. Signed ones keep the borders
+    between garments, but not which side is the brighter: what a network can learn of
+    the infrared before it has seen one. Our choice, after RLE (Tan et al., NeurIPS 2024).
     """
     key = jax.random.fold_in(key, _RESPONSE)
-    numbers = jax.random.normal(key, (len(images), 1, 1, 4, _WAVES))
-    direction, phase = 4 * numbers[..., :3, :], 2 * np.pi * numbers[..., 3, :]
-    colour = images.astype(jnp.float32) / 255
-    waves = sum(colour[..., i, None] * direction[..., i, :] for i in range(3))
-    brightness = jnp.cos(waves + phase).mean(-1, keepdims=True)
-    grey = jnp.round(127.5 * (1 + brightness)).astype(jnp.uint8)
+    weights = jax.random.normal(key, (len(images), 1, 1, 3))
+    one_channel = weights == weights.max(-1, keepdims=True)
+    chosen = jax.random.uniform(jax.random.fold_in(key, 1), (len(images), 1, 1, 1))
+    weights = jnp.where(chosen < signed, weights, one_channel)
+    brightness = (images.astype(jnp.float32) * weights).sum(-1, keepdims=True)
+    mean = brightness.mean((1, 2, 3), keepdims=True)
+    spread = brightness.std((1, 2, 3), keepdims=True)
+    grey = 127.5 + 64 * (brightness - mean) / jnp.maximum(spread, 1)
+    grey = jnp.clip(jnp.round(grey), 0, 255).astype(jnp.uint8)
     return jnp.broadcast_to(grey, images.shape)
 
 

@@ -1,4 +1,4 @@
-"""Losses as plain functions of features, labels and modalities; all mean to a scalar."""
+"""Losses as plain functions of features, labels and modalities; each a mean."""
 
 from vireid_jax.losses.identity import accuracy, cross_entropy
 from vireid_jax.losses.metric import cross_modal_infonce, hetero_center_triplet

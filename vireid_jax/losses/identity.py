@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from vireid_jax.precision import widen
@@ -10,9 +11,9 @@ from vireid_jax.precision import widen
 def cross_entropy(
     logits: Float[Array, "rows classes"],
     labels: Int[Array, " rows"],
-    smoothing: float = 0.1,
+    smoothing: ArrayLike = 0.1,
 ) -> Float[Array, ""]:
-    """Averages the cross entropy against `(1 - smoothing) onehot + smoothing / classes`.
+    """Averages the cross entropy with `(1 - smoothing) onehot + smoothing / classes`.
 
     Computed in float32 or wider. Source: label smoothing as torch and torchreid do it.
     """

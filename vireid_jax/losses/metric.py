@@ -8,6 +8,7 @@ compute in float32 or wider, and their gradients stay finite at distance zero.
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from vireid_jax.precision import EXACT, widen
@@ -17,7 +18,7 @@ def hetero_center_triplet(
     features: Float[Array, "rows dim"],
     labels: Int[Array, " rows"],
     modalities: Int[Array, " rows"],
-    margin: float = 0.3,
+    margin: ArrayLike = 0.3,
 ) -> Float[Array, ""]:
     """Pulls an identity's two modality centers together, other centers apart.
 
@@ -48,7 +49,7 @@ def cross_modal_infonce(
     features: Float[Array, "rows dim"],
     labels: Int[Array, " rows"],
     modalities: Int[Array, " rows"],
-    temperature: float = 0.1,
+    temperature: ArrayLike = 0.1,
 ) -> Float[Array, ""]:
     """Classifies, for each row, which rows of the other modality show its identity.
 
@@ -79,6 +80,9 @@ def euclidean_distances(
     x: Float[Array, "rows dim"], y: Float[Array, "columns dim"]
 ) -> Float[Array, "rows columns"]:
     """Measures all distances; one that rounds to zero has a zero gradient, not NaN."""
+    # An offset that all share would eat up the digits of the difference below.
+    offset = lax.stop_gradient(y.mean(0))
+    x, y = x - offset, y - offset
     products = jnp.matmul(x, y.T, precision=EXACT)
     squares = (x * x).sum(1)[:, None] + (y * y).sum(1) - 2 * products
     far = squares > 1e-12

@@ -21,6 +21,7 @@ def create(
     num_specific_stages: int = 1,
     separate_norm: bool = False,
     neck_norm: str = "shared",
+    num_stripes: int = 0,
     zero_init_residual: bool = True,
     dtype: str = "float32",
 ) -> TwoStreamOSNet:
@@ -41,6 +42,7 @@ def create(
         num_specific_stages=num_specific_stages,
         separate_norm=separate_norm,
         neck_norm=neck_norm,
+        num_stripes=num_stripes,
         zero_init_residual=zero_init_residual,
         dtype=dtype,
     )

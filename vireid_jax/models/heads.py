@@ -22,6 +22,21 @@ def generalised_mean(
     return (jnp.maximum(widen(x), 1e-6) ** p).mean((1, 2)) ** (1 / p)
 
 
+def stripes(x: Float[Array, "rows H W C"], count: int) -> list[Array]:
+    """Cuts a map into horizontal stripes, whose edges are those of torch's adaptive pool.
+
+    Raises ValueError for more stripes than the map has rows. Source: PCB (Sun et al.,
+    ECCV 2018).
+    """
+    height = x.shape[1]
+    if count > height:
+        raise ValueError(
+            f"{count} stripes of a map of {height} rows; lower config.model.num_stripes"
+            f" to {height} or raise config.data.size"
+        )
+    return [x[:, i * height // count : -(-(i + 1) * height // count)] for i in range(count)]
+
+
 def l2_normalise(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
     """Scales vectors to length 1; a zero vector stays zero, with a zero gradient."""
     return x * lax.rsqrt(jnp.maximum((x * x).sum(-1, keepdims=True), 1e-12))
@@ -30,17 +45,20 @@ def l2_normalise(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
 class IdentityHead(nn.Module):
     """Pools, normalises (BNNeck, Luo et al. 2019) and classifies.
 
+    With `num_stripes` the pooled stripes of the map are appended to the pooled map.
     The neck's bias stays 0 and is not stored. `neck_norm="per_modality"` keeps one set
     of statistics a modality, which takes the modality's offset out of the embedding.
     """
 
     num_classes: int | None
     neck_norm: str = "shared"
+    num_stripes: int = 0
 
     @nn.compact
     def __call__(self, x: Array, views: Views, train: bool) -> dict[str, Array]:
-        """Returns `pooled` and `neck` `[rows, C]`, and in training `logits`."""
-        pooled = generalised_mean(x)
+        """Returns `pooled` and `neck` `[rows, D]`, and in training `logits`."""
+        parts = [x, *stripes(x, self.num_stripes)]
+        pooled = jnp.concatenate([generalised_mean(part) for part in parts], axis=1)
         neck = norm(
             pooled,
             views,

@@ -1,4 +1,4 @@
-"""Three operations that XLA compiles badly for CPUs, each in a CPU and an ordinary form.
+"""Three operations that XLA compiles badly for CPUs, in a CPU and an ordinary form.
 
 `_per_platform` is the one place that decides. It decides while lowering, so one traced
 program can be compiled, or exported, for CPU, GPU and TPU. Both forms take the same
@@ -10,6 +10,7 @@ have long left the cache.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,13 +21,13 @@ _NHWC = ("NHWC", "HWIO", "NHWC")
 _GROUP_BYTES = 2**19  # images handled together on CPU: half of a core's L2 cache
 
 
-def _per_platform(cpu: Callable, ordinary: Callable, *args: Array) -> Array:
+def _per_platform(cpu: Callable, ordinary: Callable, *args: Array) -> Any:
     """Calls `cpu` where the program is compiled for a CPU, `ordinary` elsewhere."""
     return lax.platform_dependent(*args, cpu=cpu, default=ordinary)
 
 
 def _groups(x: Array, bytes_per_image: int) -> Array:
-    """Splits the batch `[B, ...]` into `[groups, B / groups, ...]` that fit the cache."""
+    """Splits `[B, ...]` into `[groups, B / groups, ...]` that fit the cache."""
     batch = x.shape[0]
     size = max(1, min(batch, _GROUP_BYTES // bytes_per_image))
     while batch % size:
@@ -34,7 +35,7 @@ def _groups(x: Array, bytes_per_image: int) -> Array:
     return x.reshape(batch // size, size, *x.shape[1:])
 
 
-# --- depthwise 3x3, stride 1, padding 1 -------------------------------------------------
+# --- depthwise 3x3, stride 1, padding 1 -----------------------------------------------
 
 
 @jax.custom_vjp
@@ -77,7 +78,7 @@ def _depthwise_shifts(x: Array, kernel: Array) -> Array:
 def _depthwise_kernel_gradient(x: Array, g: Array) -> Array:
     """Sums, per tap, the product of the shifted input and the output's gradient.
 
-    Rows are summed by a product with ones, which XLA:CPU does in half the time of a sum.
+    Rows are summed by a product with ones: half the time of a sum in XLA:CPU.
     """
     height, width, channels = x.shape[1:]
     bytes_per_image = height * width * channels * x.dtype.itemsize
@@ -117,7 +118,7 @@ def _depthwise_backward(saved, g: Array):
 depthwise3x3.defvjp(_depthwise_forward, _depthwise_backward)
 
 
-# --- the stem: 7x7, stride 2, padding 3 -------------------------------------------------
+# --- the stem: 7x7, stride 2, padding 3 -----------------------------------------------
 
 
 @jax.custom_vjp
@@ -139,7 +140,7 @@ def _stem_conv(x: Array, kernel: Array) -> Array:
 
 
 def _fold(x: Array) -> Array:
-    """Folds 2x2 pixels into channels and pads: 64 strided slices become 16 plain ones."""
+    """Folds 2x2 pixels into channels and pads: 16 plain slices for 64 strided ones."""
     batch, height, width, channels = x.shape
     h, w = height // 2, width // 2
     folded = x.reshape(batch, h, 2, w, 2, channels).transpose(0, 1, 3, 2, 4, 5)
@@ -203,7 +204,7 @@ def _stem_backward(saved, g: Array):
 stem7x7.defvjp(_stem_forward, _stem_backward)
 
 
-# --- pooling ----------------------------------------------------------------------------
+# --- pooling --------------------------------------------------------------------------
 
 
 def max_pool3x3(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:

@@ -1,8 +1,8 @@
 """OSNet (Zhou et al., arXiv 1905.00953): stages `conv1` to `conv5`, output stride 16.
 
-Layer names are torchreid's, so that a torch key `conv2.0.conv2b.1.bn.weight` is the path
-`conv2/0/conv2b/1/bn/scale` here. Maps are NHWC. Rows of several views lie side by side
-(see `norm`); a layer that treats modalities alike never looks at the views.
+Layer names are torchreid's, so that a torch key `conv2.0.conv2b.1.bn.weight` is the
+path `conv2/0/conv2b/1/bn/scale` here. Maps are NHWC. Rows of several views lie side by
+side (see `norm`); a layer that treats modalities alike never looks at the views.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vireid_jax.models import ops
 from vireid_jax.modality import Views
+from vireid_jax.models import ops
 from vireid_jax.models.norm import norm
 
 STAGES = ("conv1", "conv2", "conv3", "conv4", "conv5")
@@ -35,7 +35,7 @@ def _kaiming_depthwise(key: Array, shape: Sequence[int], dtype=jnp.float32) -> A
 
 
 class Kernel(nn.Module):
-    """Owns a convolution's `kernel` `[height, width, in, out]`, and a `bias` if asked."""
+    """Owns a convolution's `kernel` `[height, width, in, out]`; a `bias` if asked."""
 
     shape: tuple[int, int, int, int]
     use_bias: bool = False
@@ -94,7 +94,7 @@ class LightConv3x3(nn.Module):
 
 
 class LightConvChain(nn.Module):
-    """Stacks Lite 3x3 convolutions: the branch that sees a (2 depth + 1)-pixel field."""
+    """Stacks Lite 3x3 convolutions: a branch that sees (2 depth + 1) pixels."""
 
     features: int
     depth: int

@@ -25,6 +25,7 @@ class TwoStreamOSNet(nn.Module):
     num_specific_stages: int = 1
     separate_norm: bool = False
     neck_norm: str = "shared"
+    num_stripes: int = 0
     zero_init_residual: bool = True
     dtype: Any = jnp.float32
 
@@ -66,7 +67,9 @@ class TwoStreamOSNet(nn.Module):
             maps |= {name: split(x) for name, x in found.items()}
             last = found[shared[-1]]
 
-        head = IdentityHead(self.num_classes, self.neck_norm, name="head")
+        head = IdentityHead(
+            self.num_classes, self.neck_norm, self.num_stripes, name="head"
+        )
         out = {name: split(x) for name, x in head(last, views, train).items()}
         return l2_normalise(out["neck"]), maps | out
 

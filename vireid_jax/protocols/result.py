@@ -38,7 +38,7 @@ class Labels:
     gallery: int
     feature: str  # "global", or the name of a baseline
     flip: bool  # features of an image and its mirror are combined
-    epoch: int | None  # None: not from training
+    epoch: float | None  # None: not from training
     selection: str | None  # "last", "best"; None: not a checkpoint
     baseline: bool  # a floor to compare with, not a trained model
 
@@ -71,7 +71,7 @@ def evaluate(
     *,
     feature: str = "global",
     flip: bool = False,
-    epoch: int | None = None,
+    epoch: float | None = None,
     selection: str | None = None,
     baseline: bool = False,
 ) -> Result:

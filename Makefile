@@ -1,0 +1,66 @@
+# The first call makes .venv and installs into it; later calls find it ready, and install
+# again when pyproject.toml or the constraints have changed.
+
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# py311, py312, ...: which constraints fit, and which Python .venv is made of.
+TAG := $(shell $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) and \
+         print("py%d%d" % sys.version_info[:2])')
+ifeq ($(TAG),)
+  $(error $(PYTHON) is missing or older than 3.11; name another: make PYTHON=python3.12)
+endif
+PINS := $(wildcard constraints/$(TAG).txt)
+# Compiling all of 1.2 GB takes half of the install; Python compiles what it imports.
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile --prefer-binary \
+           $(PINS:%=-c %)
+
+.PHONY: help demo test lint lock clean
+
+help:
+	@echo "make demo    train on synthetic people and evaluate, into runs/demo"
+	@echo "make test    run the tests"
+	@echo "make lint    check format and style"
+	@echo "make lock    write constraints/$(TAG).txt anew, from the newest releases"
+	@echo "make clean   remove .venv and what builds and tests leave; runs/ and data/ stay"
+	@echo "Each takes PYTHON=..., for instance: make demo PYTHON=python3.12"
+
+demo: .venv/$(TAG)-demo
+	$(BIN)/python -m vireid_jax.main --config configs/demo.py --workdir runs/demo
+
+test: .venv/$(TAG)-dev
+	$(BIN)/python -m pytest
+
+lint: .venv/$(TAG)-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+# The stamps: a .venv of this Python, what the demo needs in it, what developers need.
+.venv/$(TAG):
+	@$(BIN)/python -c 'import pip, sys; \
+	  sys.exit("py%d%d" % sys.version_info[:2] != "$(TAG)")' 2>/dev/null \
+	  || $(PYTHON) -m venv --clear .venv
+	@touch $@
+
+.venv/$(TAG)-demo: .venv/$(TAG) pyproject.toml $(PINS)
+	@echo "Installing into .venv: about 1.2 GB, a minute or two."
+	@$(if $(PINS),,echo "No constraints for $(TAG): taking the newest releases, untested.")
+	$(INSTALL) -e .
+	@touch $@
+
+.venv/$(TAG)-dev: .venv/$(TAG)-demo
+	$(INSTALL) -e '.[dev]'
+	@touch $@
+
+lock: venv := $(shell mktemp -d)
+lock:
+	$(PYTHON) -m venv $(venv)
+	$(venv)/bin/python -m pip install --quiet --prefer-binary -e '.[dev]'
+	{ echo "# The dev extra with all it needs; tested on Linux. Made by: make lock"; \
+	  $(venv)/bin/python -m pip freeze --all --exclude-editable --exclude pip; } \
+	  > constraints/$(TAG).txt
+	rm -rf $(venv)
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

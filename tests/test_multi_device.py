@@ -1,0 +1,203 @@
+"""One step on four devices is one step on one: run in a process that has four.
+
+Compared in float64: in float32 training drifts apart within a few steps.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, Mesh
+
+from vireid_jax import sharding
+from vireid_jax.config import default_config
+from vireid_jax.embedder import Embedder, init_variables
+from vireid_jax.models.heads import IdentityHead, l2_normalise
+from vireid_jax.models.osnet import OSBlock, Stem
+from vireid_jax.optimizer import make_optimizer, rate_factors
+from vireid_jax.state import TrainState
+from vireid_jax.step import Views, make_embed_step, make_knobs, make_train_step
+
+DEVICES = 4
+STEPS = 2
+SIZE = (32, 32)
+
+
+@pytest.fixture(scope="module")
+def found():
+    flags = f"--xla_force_host_platform_device_count={DEVICES}"
+    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = dict(os.environ, XLA_FLAGS=flags, PYTHONPATH=os.pathsep.join(paths))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", __file__],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", ["loss", "gradient_norm"])
+def test_two_steps_agree(found, name):
+    one, four = (found[mesh][name] for mesh in ("one", "four"))
+    assert len(one) == STEPS
+    assert one[0] != one[1]
+    np.testing.assert_allclose(four, one, rtol=1e-9)
+
+
+def test_norms_saw_the_whole_batch(found):
+    """The running statistics and the weights after two steps agree too."""
+    assert found["largest_statistic"] > 0.1
+    assert found["statistics_differ_by"] < 1e-9
+    assert found["weights_differ_by"] < 1e-9
+
+
+def test_images_are_split_and_the_state_is_on_every_device(found):
+    assert found["rows_per_device"] == [2] * DEVICES
+    assert found["state_devices"] == [DEVICES]
+    assert found["state_replicated"]
+
+
+def test_embeddings_agree(found):
+    assert found["embeddings_differ_by"] < 1e-5
+
+
+def test_a_batch_that_cannot_be_shared_names_the_nearest(found):
+    assert found["refused"] == (
+        "P x K is 6, which 4 devices cannot share evenly; the nearest that work are"
+        " [4, 8]"
+    )
+
+
+# --- In the process of four devices ---------------------------------------------------
+
+
+def batch_of(step):
+    rng = np.random.default_rng(step)
+    labels = np.repeat(rng.permutation(6)[:4], 2).astype(np.int32)
+    image = lambda: rng.integers(0, 256, (8, *SIZE, 3), np.uint8)
+    return {
+        "visible": image(),
+        "infrared": image(),
+        "visible_id": labels,
+        "infrared_id": labels,
+    }
+
+
+class Short(nn.Module):
+    """A stem, one block and the head: every kind of layer once, quick to compile."""
+
+    @nn.compact
+    def __call__(self, images, views, train=False):
+        batch = images.shape[0]
+        x = images.reshape(-1, *images.shape[2:]).astype(jnp.float64)
+        x = Stem(16, name="conv1")(x, views, train)
+        x = OSBlock(64, per_modality=True, name="conv2")(x, views, train)
+        out = IdentityHead(6, name="head")(x, views, train)
+        out = {name: x.reshape(batch, -1, x.shape[-1]) for name, x in out.items()}
+        return l2_normalise(out["neck"]), out
+
+
+def random_variables():
+    model = Short()
+    shapes = jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
+    rng = np.random.default_rng(0)
+
+    def fill(leaf):
+        if leaf.ndim == 1:  # scales, biases, means and variances, near 1
+            return 1 + 0.1 * rng.random(leaf.shape)
+        return rng.standard_normal(leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1]))
+
+    return jax.tree.map(fill, shapes)
+
+
+def train_on(mesh):
+    """Takes the steps that `train` takes, on the devices of `mesh`."""
+    config = default_config()
+    config.optimizer.name = "sgd"
+    config.loss.infonce = 1.0
+    optimizer = make_optimizer(config)
+    variables = random_variables()
+    factors = rate_factors(variables["params"], False, 1.0)
+    step = make_train_step(Short(), optimizer, factors, Views(pad=0))
+    everywhere = sharding.replicated(mesh)
+    step = jax.jit(
+        step,
+        in_shardings=(everywhere, sharding.over_batch(mesh), everywhere, everywhere),
+        out_shardings=everywhere,
+        donate_argnums=0,
+    )
+    params, batch_stats = variables["params"], variables["batch_stats"]
+    state = TrainState(jnp.int32(0), params, batch_stats, optimizer.init(params))
+    state = jax.device_put(state, everywhere)
+    key = jax.device_put(jax.random.key(0), everywhere)
+    history = []
+    for n in range(STEPS):
+        batch = sharding.place_batch(batch_of(n), mesh)
+        state, metrics = step(state, batch, key, make_knobs(config, 0.01))
+        history.append(jax.device_get(metrics))
+    numbers = {
+        name: [float(metrics[name]) for metrics in history]
+        for name in ("loss", "gradient_norm")
+    }
+    return state, batch, numbers
+
+
+def largest_difference(one, two):
+    differences = jax.tree.map(lambda a, b: np.abs(a - b).max(), one, two)
+    return float(max(jax.tree.leaves(differences)))
+
+
+def main():
+    jax.config.update("jax_enable_x64", True)
+    first = np.array(jax.devices()[:1]).reshape(1, 1)
+    alone = Mesh(first, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    mesh = sharding.make_mesh()
+    assert mesh.shape == {"data": DEVICES, "model": 1}
+    one, _, numbers_of_one = train_on(alone)
+    four, batch, numbers_of_four = train_on(mesh)
+    leaves = jax.tree.leaves(four)
+    found = {
+        "one": numbers_of_one,
+        "four": numbers_of_four,
+        "rows_per_device": [
+            shard.data.shape[0] for shard in batch["visible"].addressable_shards
+        ],
+        "state_devices": sorted({len(leaf.sharding.device_set) for leaf in leaves}),
+        "state_replicated": all(leaf.is_fully_replicated for leaf in leaves),
+    }
+    one, four = jax.device_get((one, four))
+    found["weights_differ_by"] = largest_difference(one.params, four.params)
+    found["statistics_differ_by"] = largest_difference(
+        one.batch_stats, four.batch_stats
+    )
+    found["largest_statistic"] = float(
+        max(np.abs(leaf).max() for leaf in jax.tree.leaves(one.batch_stats))
+    )
+    variables = {"params": one.params, "batch_stats": one.batch_stats}
+    images = batch_of(7)["visible"][:7]
+    embedder = Embedder(Short(), variables, size=SIZE, batch_size=8)
+    expected = jax.jit(make_embed_step(Short(), "visible", flip=True))(
+        variables, images
+    )
+    found["embeddings_differ_by"] = float(
+        np.abs(embedder.embed(images, "visible") - expected).max()
+    )
+    try:
+        sharding.check_divides(6, mesh, "P x K")
+    except ValueError as error:
+        found["refused"] = str(error)
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""The package as others meet it: installed, as a wheel, and from a clone alone."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import jaxtyping
+import numpy as np
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import vireid_jax
+from vireid_jax import models, protocols
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+REQUIREMENTS = [
+    *PROJECT["dependencies"],
+    *(one for extra in PROJECT["optional-dependencies"].values() for one in extra),
+]
+METADATA_OF_BUILDERS = ("*.py", "*.md", "*.bib", "*.txt", "*.tsv")
+
+
+def python(*arguments, cwd, path=""):
+    """Runs Python in `cwd`, with `path` before all else; returns what it printed."""
+    environment = {**os.environ, "PYTHONPATH": str(path), "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+# Uses the package through its doors, and tells where each part came from.
+TOUR = """
+import sys, vireid_jax
+import vireid_jax.datasets.walkers.walkers_dataset_builder as builder
+from vireid_jax import models
+from vireid_jax.data.source import load_records
+
+tiny = {"train_ids": 1, "test_ids": 1, "images_per_modality": 1}
+records = load_records("walkers", "test", config=tiny, data_dir=sys.argv[1])
+assert len(records) == 2 and records.image(0, (32, 16)).shape == (32, 16, 3)
+models.create("osnet_x0_25")
+for module in (vireid_jax, builder, models):
+    print(module.__file__)
+"""
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """A copy of what a build reads, so that no build leaves anything in the tree."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("vireid_jax", "datasets"):
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(clone, tmp_path_factory):
+    """The built wheel, unpacked as pip would."""
+    out = tmp_path_factory.mktemp("wheel")
+    python("-m", "build", "--wheel", "--no-isolation", "-o", out, clone, cwd=out)
+    (file,) = out.glob("*.whl")
+    with zipfile.ZipFile(file) as archive:
+        archive.extractall(out / "site")
+    return out / "site"
+
+
+def test_tests_run_the_tree_they_stand_in():
+    assert Path(vireid_jax.__file__) == ROOT / "vireid_jax/__init__.py"
+    # An egg-info folder in the tree also counts as a distribution; it has no origin.
+    for installed in metadata.distributions(name="vireid-jax"):
+        if origin := installed.read_text("direct_url.json"):
+            assert installed.version == vireid_jax.__version__
+            assert json.loads(origin)["dir_info"] == {"editable": True}
+            return
+    pytest.skip("vireid_jax is not installed: this is a clone's root alone")
+
+
+def test_wheel_holds_the_package_its_builders_and_nothing_else(wheel):
+    package = ROOT / "vireid_jax"
+    expected = {f"vireid_jax/{p.relative_to(package)}" for p in package.rglob("*.py")}
+    expected.add("vireid_jax/py.typed")
+    expected |= {
+        f"vireid_jax/weights/{p.name}" for p in package.glob("weights/*.safetensors")
+    }
+    expected |= {
+        f"vireid_jax/{p.relative_to(ROOT)}"
+        for pattern in METADATA_OF_BUILDERS
+        for p in (ROOT / "datasets").glob(f"*/{pattern}")
+    }
+    found = {str(p.relative_to(wheel)) for p in wheel.rglob("*") if p.is_file()}
+    assert {name for name in found if ".dist-info/" not in name} == expected
+    assert "vireid_jax/datasets/walkers/CITATIONS.bib" in expected
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in found)
+
+
+def test_wheel_works_in_a_foreign_folder(wheel, tmp_path):
+    places = python("-c", TOUR, tmp_path, cwd=tmp_path, path=wheel).split()
+    assert len(places) == 3
+    assert all(Path(place).is_relative_to(wheel) for place in places)
+    command = ("-m", "vireid_jax.synthetic", "--help")
+    assert "--sheet" in python(*command, cwd=tmp_path, path=wheel)
+
+
+def test_a_clones_root_works_without_an_installation(clone, tmp_path):
+    places = python("-c", TOUR, tmp_path, cwd=clone).split()
+    assert len(places) == 3
+    assert all(Path(place).is_relative_to(clone) for place in places)
+
+
+def test_import_is_light_and_load_is_the_embedders():
+    heavy = {"jax", "flax", "numpy", "tensorflow", "torch", "tensorflow_datasets"}
+    code = "import sys, vireid_jax; print(*sys.modules)"
+    assert not heavy & set(python("-c", code, cwd=ROOT).split())
+
+    from vireid_jax.embedder import load
+
+    assert vireid_jax.load is load
+    with pytest.raises(AttributeError, match="'vireid_jax' has no attribute 'laod'"):
+        vireid_jax.laod  # noqa: B018
+
+
+def test_nothing_installs_tensorflow_or_torch_by_default():
+    """Follows the requirements of what is installed, extras as they are asked for."""
+    seen, todo = set(), [Requirement(one) for one in PROJECT["dependencies"]]
+    while todo:
+        one = todo.pop()
+        name = canonicalize_name(one.name)
+        for extra in {"", *one.extras}:
+            if (name, extra) not in seen:
+                seen.add((name, extra))
+                todo += [
+                    needed
+                    for needed in map(Requirement, metadata.requires(name) or [])
+                    if not needed.marker or needed.marker.evaluate({"extra": extra})
+                ]
+    names = {name for name, _ in seen}
+    assert {"jaxlib", "protobuf", "tensorflow-metadata"} < names  # it did follow them
+    assert not names & {"tensorflow", "tensorflow-cpu", "tf-nightly", "keras", "torch"}
+
+
+@pytest.mark.parametrize("requirement", REQUIREMENTS)
+def test_every_dependency_has_a_reason(requirement):
+    lines = (ROOT / "pyproject.toml").read_text().splitlines()
+    reasons = [line.partition("#")[2] for line in lines if f'"{requirement}"' in line]
+    assert reasons
+    assert all(len(reason.split()) >= 2 for reason in reasons)
+
+
+@pytest.mark.parametrize("python_version", ["py311", "py312"])
+def test_constraints_pin_all_that_developers_need(python_version):
+    pins = {}
+    for line in (ROOT / f"constraints/{python_version}.txt").read_text().splitlines():
+        if not line.startswith("#"):
+            name, version = re.fullmatch(r"([\w.-]+)==([\w.+]+)", line).groups()
+            pins[canonicalize_name(name)] = version
+    dev = PROJECT["optional-dependencies"]["dev"]
+    for one in map(Requirement, [*PROJECT["dependencies"], *dev]):
+        assert one.specifier.contains(pins[canonicalize_name(one.name)]), one
+    assert not {"tensorflow", "torch", "vireid-jax"} & pins.keys()
+
+
+def test_changelog_starts_with_this_version():
+    versions = re.findall(r"\n## (\S+)", (ROOT / "CHANGELOG.md").read_text())
+    assert versions[0] == vireid_jax.__version__
+
+
+def test_signatures_are_checked_while_tests_run():
+    with pytest.raises(jaxtyping.TypeCheckError):
+        models.create(name=1)
+    with pytest.raises(jaxtyping.TypeCheckError):
+        protocols.cosine_rows(np.ones((2, 3)), np.ones(3))

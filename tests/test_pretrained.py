@@ -1,0 +1,143 @@
+"""Weights in torch's names and layouts: written, read, inserted, or refused by name."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from vireid_jax import models, pretrained
+from vireid_jax.embedder import init_variables
+
+KEYS = json.loads(
+    (Path(__file__).parent / "golden" / "osnet_x0_25_keys.json").read_text()
+)
+
+
+def variables_of(seed=0, **options):
+    """Fills a network with numbers, so that no two leaves are alike."""
+    model = models.create("osnet_x0_25", num_classes=3, **options)
+    shapes = jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
+    rng = np.random.default_rng(seed)
+    fill = lambda leaf: rng.standard_normal(leaf.shape).astype(leaf.dtype)
+    return jax.tree.map(fill, shapes)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return variables_of(num_specific_stages=0)
+
+
+@pytest.fixture(scope="module")
+def written(plain, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "plain.safetensors"
+    pretrained.write_weights(path, plain, {"data": "walkers", "epochs": "20"})
+    return path
+
+
+def leaves_of(tree):
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {"/".join(key.key for key in path): leaf for path, leaf in leaves}
+
+
+def test_a_file_has_the_names_and_layouts_of_torch(written):
+    expected = {
+        key: tuple(shape)
+        for key, shape in KEYS.items()
+        if not key.startswith(("fc.", "classifier."))
+        and not key.endswith("num_batches_tracked")
+    }
+    tensors = load_file(written)
+    assert {key: x.shape for key, x in tensors.items()} == expected
+
+
+def test_what_was_written_comes_back_with_its_description(written, plain):
+    tensors, about = pretrained.read_weights(str(written))
+    assert about == {"data": "walkers", "epochs": "20"}
+    other = variables_of(seed=1, num_specific_stages=0)
+    found = pretrained.insert_weights(other, tensors, "it")
+    assert jax.tree.structure(found) == jax.tree.structure(plain)
+    for path, leaf in leaves_of(found).items():
+        source = other if "/head/" in path else plain  # the head starts anew
+        np.testing.assert_array_equal(leaf, leaves_of(source)[path])
+
+
+def test_a_depthwise_kernel_is_laid_out_as_torch_does(written, plain):
+    kernel = plain["params"]["shared"]["conv3"]["1"]["conv2c"]["2"]["conv2"]["kernel"]
+    stored = load_file(written)["conv3.1.conv2c.2.conv2.weight"]
+    assert stored.shape == (24, 1, 3, 3)
+    for channel, row, column in ((0, 0, 2), (5, 1, 0), (23, 2, 1)):
+        assert stored[channel, 0, row, column] == kernel[row, column, 0, channel]
+
+
+def test_both_streams_and_both_norms_get_the_same_tensor(written, plain):
+    two = variables_of(seed=2, num_specific_stages=2, separate_norm=True)
+    tensors, _ = pretrained.read_weights(str(written))
+    found = pretrained.insert_weights(two, tensors, "it")
+    expected = leaves_of(plain)
+    seen = 0
+    for path, leaf in leaves_of(found).items():
+        if "/head/" in path:
+            continue
+        for modality in ("visible", "infrared"):
+            path = path.replace(f"/{modality}/", "/shared/")
+            path = path.replace(f"bn_{modality}", "bn")
+        np.testing.assert_array_equal(leaf, expected[path])
+        seen += 1
+    assert seen > len(expected)
+
+
+def test_extra_tensors_are_left_and_types_follow_the_network(written, plain):
+    tensors, _ = pretrained.read_weights(str(written))
+    tensors = {key: x.astype(np.float64) for key, x in tensors.items()}
+    tensors["classifier.weight"] = np.zeros((395, 512))
+    found = pretrained.insert_weights(plain, tensors, "it")
+    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype("float32")}
+
+
+def test_every_missing_and_misshaped_tensor_is_named(written, plain):
+    tensors, _ = pretrained.read_weights(str(written))
+    del tensors["conv2.0.gate.fc1.bias"], tensors["conv5.bn.running_var"]
+    tensors["conv1.conv.weight"] = np.zeros((64, 3, 7, 7), np.float32)
+    with pytest.raises(ValueError, match=r"^my\.file does not fit") as caught:
+        pretrained.insert_weights(plain, tensors, "my.file")
+    message = str(caught.value)
+    assert "conv2.0.gate.fc1.bias is missing" in message
+    assert "conv5.bn.running_var is missing" in message
+    assert "conv1.conv.weight is (7, 7, 3, 64)" in message
+    assert "wants (7, 7, 3, 16)" in message
+    assert len(message.splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"num_specific_stages": 1}, {"num_specific_stages": 0, "separate_norm": True}],
+)
+def test_only_one_stream_can_be_written(options, tmp_path):
+    with pytest.raises(ValueError, match="num_specific_stages=0"):
+        pretrained.write_weights(tmp_path / "w", variables_of(**options), {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_name_lists_the_shipped_ones(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"'no_such'.*neither a file") as caught:
+        pretrained.read_weights("no_such")
+    assert str(list(pretrained.shipped_weights())) in str(caught.value)
+    monkeypatch.setattr(
+        pretrained, "shipped_weights", lambda: {"mine": tmp_path / "m.safetensors"}
+    )
+    with pytest.raises(ValueError, match=r"\['mine'\]"):
+        pretrained.read_weights("theirs")
+    save_file({"x": np.ones(2)}, tmp_path / "m.safetensors")
+    tensors, about = pretrained.read_weights("mine")
+    assert tensors["x"].tolist() == [1, 1]
+    assert about == {}
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"PK\x03\x04 a torch archive, not safetensors")
+    with pytest.raises(ValueError, match=r"weights\.pth is not a safetensors file"):
+        pretrained.read_weights(str(path))

@@ -1,0 +1,323 @@
+"""Training from end to end on a tiny world: files, going on, evaluation, errors.
+
+One run is made for all tests. Its checkpoint of step 3 is copied away as it is written:
+what a run leaves behind that is killed right after.
+"""
+
+import functools
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+import vireid_jax
+from vireid_jax import train as training
+from vireid_jax.checkpoint import BEST_METRIC, Checkpoints
+from vireid_jax.config import default_config
+from vireid_jax.embedder import Embedder
+from vireid_jax.evaluate import open_split
+from vireid_jax.train import train
+
+FEATURES = ["global", "chance", "colour histogram", "silhouette"]
+CONFIG_FILE = "from vireid_jax.config import default_config as get_config\n"
+
+
+def config_of(data_dir):
+    c = default_config()
+    c.data.name = "walkers"
+    c.data.options.variant = "thermal"
+    c.data.options.train_ids = 9
+    c.data.options.test_ids = 6
+    c.data.options.images_per_modality = 4
+    c.data.options.height = 64
+    c.data.options.width = 32
+    c.data.dir = str(data_dir)
+    c.data.size = (64, 32)
+    c.data.validation_identities = 3
+    c.batch.identities = 2
+    c.batch.images = 2
+    c.augment.pad = 2
+    c.augment.third_view = False
+    c.model.name = "osnet_x0_25"
+    c.model.neck_norm = "per_modality"
+    c.schedule.epochs = 1.0  # 6 steps
+    c.eval.every_epochs = 0.5
+    c.eval.batch_size = 16
+    c.log.every_steps = 2
+    return c
+
+
+@pytest.fixture(scope="module")
+def compiled_once(tmp_path_factory):
+    """Keeps compiled programs for the second run, in a folder of this session's own."""
+    folder = str(tmp_path_factory.mktemp("compiled"))
+    options = {
+        "jax_enable_compilation_cache": True,
+        "jax_compilation_cache_dir": folder,
+        "jax_persistent_cache_min_compile_time_secs": 0.5,
+    }
+    before = {name: getattr(jax.config, name) for name in options}
+    jax.tree.map(jax.config.update, list(options), list(options.values()))
+    compilation_cache.reset_cache()
+    yield folder
+    jax.tree.map(jax.config.update, list(before), list(before.values()))
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, compiled_once):
+    """A run of 6 steps, what stood on disk after 3 of them, and where data lie."""
+    folder = tmp_path_factory.mktemp("train")
+    whole, part = folder / "whole", folder / "part"
+    config = config_of(folder / "data")
+    save = Checkpoints.save
+
+    def save_and_copy(self, state, about, metrics):
+        save(self, state, about, metrics)
+        if int(state.step) == 3:
+            self.wait()
+            shutil.copytree(whole, part)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save_and_copy)
+        results = train(config, whole)
+    return SimpleNamespace(config=config, whole=whole, part=part, results=results)
+
+
+def rows_of(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def untimed(rows):
+    return [
+        {k: v for k, v in row.items() if not k.endswith("_per_second")} for row in rows
+    ]
+
+
+def test_config_and_environment_stand_beside(run):
+    config = json.loads((run.whole / "config.json").read_text())
+    assert config["model"]["name"] == "osnet_x0_25"
+    assert config["data"]["size"] == [64, 32]
+    found = json.loads((run.whole / "environment.json").read_text())
+    assert found["packages"]["jax"] == jax.__version__
+    assert len(found["devices"]) == 1
+
+
+def test_metrics_are_json_lines(run):
+    rows = rows_of(run.whole)
+    # Every second step, and before each checkpoint.
+    assert [(row["step"], row["kind"]) for row in rows] == [
+        (2, "train"),
+        (3, "train"),
+        (3, "validation"),
+        (4, "train"),
+        (6, "train"),
+        (6, "validation"),
+    ]
+    for row in rows:
+        values = [value for name, value in row.items() if name != "kind"]
+        assert all(math.isfinite(value) for value in values)
+        assert row["epoch"] == round(row["step"] / 6, 3)
+        if row["kind"] == "train":
+            names = {"loss", "loss/identity", "loss/hetero_center", "loss/infonce"}
+            names |= {"accuracy", "gradient_norm", "learning_rate"}
+            assert names | {"steps_per_second", "images_per_second"} <= row.keys()
+            speed = row["images_per_second"] / row["steps_per_second"]
+            assert speed == pytest.approx(8)  # 2 x P x K
+        else:
+            assert 0 < row[BEST_METRIC] <= 1
+
+
+def test_eval_json_names_what_it_measured(run):
+    document = json.loads((run.whole / "eval.json").read_text())
+    assert document["run"]["step"] == 6
+    assert document["run"]["config"]["batch"]["identities"] == 2
+    assert len(document["run"]["data"]["fingerprint"]) == 64
+    results = document["results"]
+    seen = {(r["direction"], r["feature"]) for r in results}
+    directions = ("visible-to-infrared", "infrared-to-visible")
+    assert seen == {(d, f) for d in directions for f in FEATURES}
+    for result in results:
+        assert result["dataset"] == "walkers/thermal"
+        assert result["protocol"] == f"walkers/{result['direction']}"
+        assert result["queries"] == result["valid_queries"] == result["gallery"] == 24
+        assert result["baseline"] == (result["feature"] != "global")
+        assert {"Rank-1", "Rank-5", "Rank-10", "Rank-20", "mAP", "mINP"} == set(
+            result["metrics"]
+        )
+        assert all(0 < value <= 1 for value in result["metrics"].values())
+        if not result["baseline"]:
+            assert (result["epoch"], result["selection"]) == (1.0, "last")
+            assert result["flip"]
+    assert [r.to_json() for r in run.results] == results
+
+
+def test_the_latest_and_the_best_checkpoint_are_there(run):
+    scores = {
+        row["step"]: row[BEST_METRIC]
+        for row in rows_of(run.whole)
+        if row["kind"] == "validation"
+    }
+    checkpoints = Checkpoints(run.whole, read_only=True)
+    assert checkpoints.find("last") == 6
+    assert scores[checkpoints.find("best")] == max(scores.values())
+    about = checkpoints.about(6)
+    assert about["metrics"][BEST_METRIC] == scores[6]
+    assert about["num_classes"] == 6  # 3 of 9 are held out
+    checkpoints.close()
+
+
+@pytest.fixture(scope="module")
+def resumed(run):
+    """The killed run, taken up again; a dying process had logged more than it saved."""
+    with (run.part / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "kind": "train", "loss": 123}\n{"step": 5, "ki')
+    train(run.config, run.part)
+    return run.part
+
+
+def test_a_resumed_run_ends_bit_for_bit_where_an_uninterrupted_one_does(run, resumed):
+    one, two = (vireid_jax.load(workdir).variables for workdir in (run.whole, resumed))
+    assert jax.tree.structure(one) == jax.tree.structure(two)
+    jax.tree.map(np.testing.assert_array_equal, one, two)
+    assert untimed(rows_of(resumed)) == untimed(rows_of(run.whole))
+    results = [
+        json.loads((workdir / "eval.json").read_text())["results"]
+        for workdir in (run.whole, resumed)
+    ]
+    assert results[0] == results[1]
+
+
+def steps_of(workdir):
+    return {int(path.name) for path in (workdir / "checkpoints").iterdir()}
+
+
+def test_evaluating_alone_gives_the_same_numbers(run, compiled_once, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run.whole, copy)
+    expected = json.loads((copy / "eval.json").read_text())
+    (copy / "eval.json").unlink()
+    (copy / "config.json").unlink()  # the checkpoint holds it
+    environment = dict(os.environ, JAX_COMPILATION_CACHE_DIR=compiled_once)
+    environment["JAX_ENABLE_COMPILATION_CACHE"] = "true"
+    done = command("vireid_jax.evaluate", "--workdir", copy, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "walkers/infrared-to-visible" in done.stdout
+    found = json.loads((copy / "eval.json").read_text())
+    assert found["results"] == expected["results"]
+    assert found["run"]["step"] == 6
+    assert found["run"]["data"] == expected["run"]["data"]
+
+
+def test_a_finished_run_only_evaluates_again(run, monkeypatch):
+    before = rows_of(run.whole)
+    monkeypatch.setattr(training, "evaluate_test_split", lambda *_, **__: run.results)
+    assert train(run.config, run.whole) is run.results
+    assert rows_of(run.whole) == before
+
+
+# --- The embedder ---------------------------------------------------------------------
+
+
+def test_a_loaded_network_embeds_what_it_is_given(run):
+    embedder = vireid_jax.load(str(run.whole))
+    assert isinstance(embedder, Embedder)
+    assert embedder.about["step"] == 6
+    records = open_split(run.config, "test")
+    visible = np.flatnonzero(records.modality == 0)[:17]  # one batch and one image
+    images = records.images(visible, (64, 32))
+    found = embedder.embed(images, "visible")
+    assert found.shape == (17, 128)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
+    # No matter which others it shares a batch with.
+    alone = embedder.embed(images[16:], "visible")
+    np.testing.assert_allclose(found[16:], alone, atol=1e-5)
+    of_split = embedder.embed_records(records)
+    np.testing.assert_allclose(of_split[visible], found, atol=1e-5)
+    infrared = np.flatnonzero(records.modality == 1)[:3]
+    found = embedder.embed(records.images(infrared, (64, 32)), "infrared")
+    np.testing.assert_allclose(of_split[infrared], found, atol=1e-5)
+    assert embedder.embed(images[:0], "visible").shape[0] == 0
+
+    with pytest.raises(ValueError, match=r"'thermal'.*visible"):
+        embedder.embed(images, "thermal")
+    with pytest.raises(ValueError, match=r"\(17, 32, 32, 3\).*64, 32, 3"):
+        embedder.embed(images[:, :32], "visible")
+
+
+def test_a_network_loads_from_any_folder_of_its_run(run):
+    step = max(steps_of(run.whole))
+    folders = [run.whole, run.whole / "checkpoints"]
+    folders.append(run.whole / "checkpoints" / str(step))
+    for folder in folders:
+        assert vireid_jax.load(folder).about["step"] == step
+    assert vireid_jax.load(run.whole, "best").about["step"] in steps_of(run.whole)
+
+
+# --- Errors ---------------------------------------------------------------------------
+
+
+def command(module, *arguments, env=None):
+    return subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=env,
+        check=False,
+    )
+
+
+WRONG = {
+    "unknown model": ("model.name", "osnet_x2", r"'osnet_x2'.*osnet_x1_0"),
+    "size": ("data.size", (64, 40), r"data\.size is \(64, 40\).*multiple of 16"),
+    "no data set": ("data.name", "", r"data set is ''.*walkers"),
+    "unknown data set": ("data.name", "market", r"'market'.*walkers"),
+    "too many identities": ("batch.identities", 99, "P=99.*99 identities.*there are 6"),
+    "too many held out": ("data.validation_identities", 9, "held_out is 9.*1 to 8"),
+    "no such weights": ("model.pretrained", "none", r"'none'.*neither"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_a_user_can_mend_is_a_value_error_in_one_line(run, case, tmp_path):
+    key, value, message = WRONG[case]
+    config = run.config.copy_and_resolve_references()
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(ValueError, match=message) as caught:
+        train(config, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("bad", ["loss", "gradient_norm"])
+def test_a_loss_that_is_no_number_stops_the_run(bad, tmp_path):
+    row = {"loss": 1.0, "gradient_norm": 1.0}
+    training.check_finite(row, 7, tmp_path)
+    with pytest.raises(ValueError, match=r"at step 7, .*learning_rate"):
+        training.check_finite(row | {bad: math.nan}, 7, tmp_path)
+
+
+def test_commands_end_with_one_line(tmp_path):
+    config = tmp_path / "config.py"
+    config.write_text(CONFIG_FILE)
+    arguments = [f"--config={config}", f"--workdir={tmp_path / 'run'}"]
+    arguments += ["--config.data.name=walkers", "--config.model.name=osnet"]
+    start = functools.partial(command, "vireid_jax.main", *arguments)
+    missing = functools.partial(
+        command, "vireid_jax.evaluate", f"--workdir={tmp_path / 'nowhere'}"
+    )
+    for done, word in ((start(), "'osnet'"), (missing(), "nowhere")):
+        assert done.returncode == 1
+        assert done.stdout == ""
+        (line,) = done.stderr.strip().splitlines()
+        assert line.startswith("error: ")
+        assert word in line
