@@ -34,7 +34,9 @@ def stripes(x: Float[Array, "rows H W C"], count: int) -> list[Array]:
             f"{count} stripes of a map of {height} rows; lower config.model.num_stripes"
             f" to {height} or raise config.data.size"
         )
-    return [x[:, i * height // count : -(-(i + 1) * height // count)] for i in range(count)]
+    return [
+        x[:, i * height // count : -(-(i + 1) * height // count)] for i in range(count)
+    ]
 
 
 def l2_normalise(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
