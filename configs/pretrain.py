@@ -1,15 +1,16 @@
 """Pretrain OSNet x0.25 on visible walkers only: our stand-in for ImageNet weights.
 
-Source of the recipe: our choice (the real sets start from torchreid's ImageNet weights).
-One stream; each pair is two colour images of a person, the second one seen through a
-random response to colour (`augment.pseudo_infrared`). No infrared image is read, and the
-3,000 identities (100,000 and up) are in no other set.
+Source of the recipe: our choice (the real sets start from ImageNet weights). One
+stream; each pair is two colour images of a person, the second one seen through a
+random response to colour (`augment.pseudo_infrared`). No infrared image is read, and
+the 3,000 identities (100,000 and up) are in no other set.
 
     python -m vireid_jax.main --config configs/pretrain.py --workdir runs/pretrain
-    python -m vireid_jax.pretrained --workdir runs/pretrain --out osnet_x0_25_walkers.safetensors
+    python -m vireid_jax.pretrained --workdir runs/pretrain --out FILE.safetensors
 
 Stop it and type the same again: it goes on where it was. The shipped weights are the
-result; their metadata (`vireid_jax.pretrained.read_weights`) names commit, seed and hours.
+result; their metadata (`vireid_jax.pretrained.read_weights`) names config, commit, seed
+and hours.
 """
 
 from vireid_jax.config import default_config
@@ -29,7 +30,7 @@ def get_config():
     c.data.second_side = "visible"
     c.data.cache = "host"
 
-    c.batch.identities = 32
+    c.batch.identities = 64
     c.batch.images = 1
 
     c.augment.pad = 3
@@ -47,9 +48,9 @@ def get_config():
     c.loss.infonce = 1.0
 
     c.optimizer.name = "sgd"
-    c.optimizer.learning_rate = 0.2
+    c.optimizer.learning_rate = 0.3
 
-    c.schedule.epochs = 5.0
+    c.schedule.epochs = 10.0
     c.schedule.warmup = 0.02
     c.eval.every_epochs = 0.5
     return c
