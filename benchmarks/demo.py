@@ -56,8 +56,9 @@ def describe(
     lines += [
         "",
         f"Percent; {model['queries']} queries against {model['gallery']} images of "
-        f"identities never trained on, one trial, no re-ranking, embeddings of image and "
-        f"mirror summed, last epoch ({model['epoch']:g}), seed {run['config']['seed']}. "
+        "identities never trained on, one trial, no re-ranking, embeddings of image "
+        f"and mirror summed, last epoch ({model['epoch']:g}), seed "
+        f"{run['config']['seed']}. "
         f"`make demo` took {minutes:.1f} minutes in all (training "
         f"{sum(row['seconds'] for row in rows) / 60:.1f}) and {peak:.1f} GiB, on "
         f"{os.cpu_count()} cores of {environment['processor']}, Python "

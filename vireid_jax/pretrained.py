@@ -140,6 +140,13 @@ def _from_torch(x: np.ndarray) -> np.ndarray:
     return x.transpose(2, 3, 1, 0) if x.ndim == 4 else x
 
 
+def training_hours(workdir: Path) -> float:
+    """Sums the hours that a run's steps took, from its metrics.jsonl."""
+    rows = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    seconds = sum(row["seconds"] for row in rows if row["kind"] == "train")
+    return round(seconds / 3600, 3)
+
+
 def main() -> None:
     """Runs the command."""
     parser = argparse.ArgumentParser(
@@ -154,6 +161,7 @@ def main() -> None:
     try:
         embedder = load(arguments.workdir)
         about = {key: json.dumps(value) for key, value in embedder.about.items()}
+        about["hours"] = json.dumps(training_hours(arguments.workdir))
         write_weights(arguments.out, embedder.variables, about)
     except ValueError as error:
         raise SystemExit(f"error: {error}") from error

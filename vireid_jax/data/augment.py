@@ -61,7 +61,8 @@ def pseudo_infrared(
     deviation 64, the same in all three channels. With probability `signed` an image
     draws weights of any sign, otherwise one channel. Signed ones keep the borders
     between garments, but not which side is the brighter: what a network can learn of
-    the infrared before it has seen one. Our choice, after RLE (Tan et al., NeurIPS 2024).
+    the infrared before it has seen one. Our choice, after RLE (Tan et al., NeurIPS
+    2024).
     """
     key = jax.random.fold_in(key, _RESPONSE)
     weights = jax.random.normal(key, (len(images), 1, 1, 3))

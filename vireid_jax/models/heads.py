@@ -23,7 +23,7 @@ def generalised_mean(
 
 
 def stripes(x: Float[Array, "rows H W C"], count: int) -> list[Array]:
-    """Cuts a map into horizontal stripes, whose edges are those of torch's adaptive pool.
+    """Cuts a map into horizontal stripes, with the edges of torch's adaptive pool.
 
     Raises ValueError for more stripes than the map has rows. Source: PCB (Sun et al.,
     ECCV 2018).
