@@ -26,7 +26,7 @@ def get_config():
     c.data.cache = "host"
     c.data.validation_identities = 40
 
-    c.batch.identities = 32
+    c.batch.identities = 64
     c.batch.images = 1
 
     c.augment.pad = 3
@@ -46,7 +46,7 @@ def get_config():
     c.optimizer.learning_rate = 0.1
     c.optimizer.pretrained_factor = 1.0
 
-    c.schedule.epochs = 12.0
+    c.schedule.epochs = 14.0
     c.schedule.warmup = 0.05
     c.eval.every_epochs = 2.0
     return c

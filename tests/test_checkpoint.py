@@ -98,8 +98,9 @@ def test_what_is_not_there_is_said_with_what_is(workdir, tmp_path):
     empty.close()
 
 
-def test_without_validation_the_latest_is_kept_and_none_is_best(tmp_path):
-    checkpoints = Checkpoints(tmp_path)
+@pytest.mark.parametrize("validated", [True, False])
+def test_without_validation_the_latest_is_kept_and_none_is_best(validated, tmp_path):
+    checkpoints = Checkpoints(tmp_path, validated=validated)
     for step in (1, 2, 3):
         checkpoints.save(state_of(step), about_of(step), {})
     checkpoints.wait()

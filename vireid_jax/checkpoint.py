@@ -30,17 +30,23 @@ _ITEMS = ("model", "optimizer", "about")
 class Checkpoints:
     """Saves and restores a run's states; keeps the latest and the best."""
 
-    def __init__(self, workdir: str | Path, *, read_only: bool = False):
-        """Opens `workdir/checkpoints`. The best has the highest validation mAP."""
+    def __init__(
+        self, workdir: str | Path, *, read_only: bool = False, validated: bool = True
+    ):
+        """Opens `workdir/checkpoints`. The best has the highest validation mAP.
+
+        `validated=False` says that no save will bring one, so that orbax does not warn.
+        """
         self.folder = Path(workdir).resolve() / FOLDER
         metric = lambda metrics: metrics[BEST_METRIC]
         best = BestN(get_metric_fn=metric, n=1, keep_checkpoints_without_metrics=False)
+        kept = [LatestN(1), best] if validated else [LatestN(1)]
         self._manager = ocp.CheckpointManager(
             self.folder,
             item_names=_ITEMS,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=AnyPreservationPolicy([LatestN(1), best]),
-                best_fn=metric,
+                preservation_policy=AnyPreservationPolicy(kept),
+                best_fn=metric if validated else None,
                 best_mode="max",
                 cleanup_tmp_directories=not read_only,
                 read_only=read_only,

@@ -156,6 +156,9 @@ def main() -> None:
     parser.add_argument("--workdir", required=True, type=Path, help="of a training run")
     parser.add_argument("--out", required=True, type=Path, help="FILE.safetensors")
     arguments = parser.parse_args()
+    from vireid_jax.runtime import set_up
+
+    set_up()
     from vireid_jax.embedder import load
 
     try:

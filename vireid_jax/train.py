@@ -83,7 +83,7 @@ def train(config: ConfigDict, workdir: str | Path) -> list[Result]:
     state = jax.jit(init_state, out_shardings=replicated)(init_key)
 
     # --- Restore, or start from pretrained weights ------------------------------------
-    checkpoints = Checkpoints(workdir)
+    checkpoints = Checkpoints(workdir, validated=validation is not None)
     restored = checkpoints.restore(abstract(state, replicated))
     if restored is not None:
         state = restored
