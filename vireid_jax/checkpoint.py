@@ -38,6 +38,7 @@ class Checkpoints:
         `validated=False` says that no save will bring one, so that orbax does not warn.
         """
         self.folder = Path(workdir).resolve() / FOLDER
+        self._validated = validated
         metric = lambda metrics: metrics[BEST_METRIC]
         best = BestN(get_metric_fn=metric, n=1, keep_checkpoints_without_metrics=False)
         kept = [LatestN(1), best] if validated else [LatestN(1)]
@@ -137,7 +138,8 @@ class Checkpoints:
         if which == "last":
             return steps[-1]
         if which == "best":
-            step = self._manager.best_step()
+            # Orbax takes the latest for the best where it was told of no metric.
+            step = self._manager.best_step() if self._validated else None
             if step is None:
                 raise ValueError(
                     f"no checkpoint in {self.folder} has a validation mAP, so none is"
