@@ -4,6 +4,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# What is imported is compiled once and kept, also where images say not to: else each
+# process that a test starts compiles all of jax again, for six seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 # py311, py312, ...: which constraints fit, and which Python .venv is made of.
 TAG := $(shell $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) and \
