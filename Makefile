@@ -19,11 +19,11 @@ PINS := $(wildcard constraints/$(TAG).txt)
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --prefer-binary \
            $(PINS:%=-c %)
 
-.PHONY: help demo test lint lock clean
+.PHONY: help demo test test-slow lint lock clean
 
 help:
 	@echo "make demo    train on synthetic people and evaluate, into runs/demo"
-	@echo "make test    run the tests"
+	@echo "make test    run the tests; make test-slow those that take minutes"
 	@echo "make lint    check format and style"
 	@echo "make lock    write constraints/$(TAG).txt anew, from the newest releases"
 	@echo "make clean   remove .venv and what builds and tests leave; runs/ and data/ stay"
@@ -33,7 +33,10 @@ demo: .venv/$(TAG)-demo
 	$(BIN)/python -m vireid_jax.main --config configs/demo.py --workdir runs/demo
 
 test: .venv/$(TAG)-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: .venv/$(TAG)-dev
+	$(BIN)/python -m pytest -m slow
 
 lint: .venv/$(TAG)-dev
 	$(BIN)/ruff format --check .

@@ -138,6 +138,7 @@ TORCH_HEAD = {
 }
 
 
+@pytest.mark.slow  # XLA compiles a whole training step, in float64
 def test_a_training_step_has_torch_gradients_and_statistics(tmp_path):
     golden = dict(np.load(FOLDER / "osnet_x0_25_train.npz"))
     keys = json.loads((FOLDER / "osnet_x0_25_keys.json").read_text())

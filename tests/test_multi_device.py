@@ -25,6 +25,9 @@ from vireid_jax.optimizer import make_optimizer, rate_factors
 from vireid_jax.state import TrainState
 from vireid_jax.step import Views, make_embed_step, make_knobs, make_train_step
 
+# Slow: XLA compiles a training step of the network's parts in float64 for two meshes.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("multi_device")]
+
 DEVICES = 4
 STEPS = 2
 SIZE = (32, 32)
