@@ -46,7 +46,7 @@ def get_config():
     c.optimizer.learning_rate = 0.1
     c.optimizer.pretrained_factor = 1.0
 
-    c.schedule.epochs = 14.0
+    c.schedule.epochs = 11.0
     c.schedule.warmup = 0.05
     c.eval.every_epochs = 2.0
     return c
