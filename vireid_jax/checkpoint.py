@@ -20,6 +20,7 @@ from orbax.checkpoint.checkpoint_managers import (
     LatestN,
 )
 
+from vireid_jax.runtime import only_errors
 from vireid_jax.state import TrainState
 
 FOLDER = "checkpoints"
@@ -42,18 +43,19 @@ class Checkpoints:
         metric = lambda metrics: metrics[BEST_METRIC]
         best = BestN(get_metric_fn=metric, n=1, keep_checkpoints_without_metrics=False)
         kept = [LatestN(1), best] if validated else [LatestN(1)]
-        self._manager = ocp.CheckpointManager(
-            self.folder,
-            item_names=_ITEMS,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=AnyPreservationPolicy(kept),
-                best_fn=metric if validated else None,
-                best_mode="max",
-                cleanup_tmp_directories=not read_only,
-                read_only=read_only,
-                create=not read_only,
-            ),
-        )
+        with only_errors():  # orbax: that a folder opened for reading is read only
+            self._manager = ocp.CheckpointManager(
+                self.folder,
+                item_names=_ITEMS,
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=AnyPreservationPolicy(kept),
+                    best_fn=metric if validated else None,
+                    best_mode="max",
+                    cleanup_tmp_directories=not read_only,
+                    read_only=read_only,
+                    create=not read_only,
+                ),
+            )
 
     def save(
         self, state: TrainState, about: Mapping[str, Any], metrics: Mapping[str, float]

@@ -1,8 +1,10 @@
 """What a program sets before its first array: memory, compile cache, silence."""
 
+import contextlib
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from absl import logging
@@ -28,6 +30,17 @@ def set_up() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     # absl's default tells every probe for a device and every save in prose.
     logging.set_verbosity(logging.WARNING)
+
+
+@contextlib.contextmanager
+def only_errors() -> Iterator[None]:
+    """Holds back absl's warnings, where a library warns of what is meant to be so."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _keep_freed_memory() -> None:

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
 from etils import epath
 from rich.console import Console
 from rich.progress import track
 
 from vireid_jax import synthetic
+from vireid_jax.runtime import only_errors
 from vireid_jax.synthetic.plan import MODALITIES
 
 
@@ -119,15 +119,12 @@ def _ready(variant: str) -> WalkersConfig:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the bars, prints and warnings of TFDS; our own bar goes to stderr."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
     tfds.disable_progress_bar()
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with only_errors(), contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
         tfds.enable_progress_bar()
-        logging.set_verbosity(verbosity)
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):

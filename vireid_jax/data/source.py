@@ -11,18 +11,18 @@ import hashlib
 import importlib
 import io
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, SupportsIndex
 
-import absl.logging
 import cv2
 import numpy as np
 from jaxtyping import Bool, Int, Int32, UInt8
 
 import vireid_jax.datasets
 from vireid_jax.modality import MODALITIES
+from vireid_jax.runtime import only_errors
 
 
 class ImageStore:
@@ -249,7 +249,7 @@ def load_records(
     signed release is prepared from `manual_dir`, the folder that holds the release.
     Raises ValueError for an unknown name, config or split, or a release not given.
     """
-    with _quiet():
+    with only_errors():  # TFDS: that our configs are not among those it knows
         builder = _find_builder(name, config, data_dir)
         if not builder.is_prepared():
             _prepare(builder, manual_dir)
@@ -354,14 +354,3 @@ def _prepare(builder: Any, manual_dir: str | Path | None) -> None:
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(manual_dir=manual)
         )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back TFDS's warnings: that our configs are not among those it knows."""
-    before = absl.logging.get_verbosity()
-    absl.logging.set_verbosity(absl.logging.ERROR)
-    try:
-        yield
-    finally:
-        absl.logging.set_verbosity(before)
