@@ -214,6 +214,7 @@ def test_evaluating_alone_gives_the_same_numbers(run, compiled_once, tmp_path):
     done = command("vireid_jax.evaluate", "--workdir", copy, env=environment)
     assert done.returncode == 0, done.stderr
     assert "walkers/infrared-to-visible" in done.stdout
+    assert done.stderr == ""
     found = json.loads((copy / "eval.json").read_text())
     assert found["results"] == expected["results"]
     assert found["run"]["step"] == 6
