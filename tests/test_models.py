@@ -246,6 +246,7 @@ def images_of(batch, views, seed=0):
     return jnp.asarray((1 + 0.3 * offset) * x + 0.5 * offset, jnp.float32)
 
 
+@pytest.mark.slow  # XLA compiles a whole network, more than once
 def test_an_image_goes_through_its_own_stream_whatever_stands_beside_it():
     model = models.create(
         "osnet_x0_25",
@@ -272,6 +273,7 @@ def statistics(x):
     return {"mean": 0.1 * x.mean(0), "var": 0.9 + 0.1 * x.var(0, ddof=1)}
 
 
+@pytest.mark.slow  # XLA compiles a whole network each time
 @pytest.mark.parametrize(
     ("k", "separate_norm", "neck_norm"),
     [(0, False, "shared"), (1, True, "per_modality"), (5, False, "shared")],
@@ -438,6 +440,7 @@ def test_a_test_network_needs_no_classifier():
         assert "logits" not in out
 
 
+@pytest.mark.slow  # XLA compiles a whole network, more than once
 def test_bfloat16_computes_narrow_and_embeds_in_float32():
     narrow = models.create("osnet_x0_25", num_classes=5, dtype="bfloat16")
     wide = models.create("osnet_x0_25", num_classes=5)
