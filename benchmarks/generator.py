@@ -1,8 +1,7 @@
 """Times the synthetic generator on one core: `python -m benchmarks.generator`.
 
 Prints the best and the median of ten rounds, beside the target: on a machine that
-others
-share the best is what the program can do, the median what it got.
+others share, the best is what the program can do, the median what it got.
 """
 
 import statistics
