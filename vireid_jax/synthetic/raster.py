@@ -108,10 +108,11 @@ def rasterise(actors: list[Actor], view: View, size: tuple[int, int]) -> Raster:
     ax, ay, zoom_a, depth_a = _project(rows[:, 1:4], view)
     bx, by, zoom_b, depth_b = _project(rows[:, 4:7], view)
     radius_a, radius_b = rows[:, 7] * zoom_a, rows[:, 9] * zoom_b
-    step = np.stack([bx - ax, by - ay], 1)
+    a, b = np.array([ax, ay]).T, np.array([bx, by]).T
+    step = b - a
     length = np.maximum(np.hypot(step[:, 0], step[:, 1]), 1e-3)
     axis = step / length[:, None]
-    across = np.stack([axis[:, 1], -axis[:, 0]], 1)
+    across = np.array([axis[:, 1], -axis[:, 0]]).T
 
     # The outline: half an ellipse around b, then half an ellipse around a.
     cos, sin = _ARC_COS[:, None], _ARC_SIN[:, None]
@@ -119,8 +120,8 @@ def rasterise(actors: list[Actor], view: View, size: tuple[int, int]) -> Raster:
     end_a = -across[:, None] * cos - axis[:, None] * (sin * rows[:, 11, None, None])
     outline = np.concatenate(
         [
-            end_b * radius_b[:, None, None] + np.stack([bx, by], 1)[:, None],
-            end_a * radius_a[:, None, None] + np.stack([ax, ay], 1)[:, None],
+            end_b * radius_b[:, None, None] + b[:, None],
+            end_a * radius_a[:, None, None] + a[:, None],
         ],
         1,
     )
@@ -134,15 +135,17 @@ def rasterise(actors: list[Actor], view: View, size: tuple[int, int]) -> Raster:
     seen = np.flatnonzero(flat != 0)
     part = flat[seen].astype(np.int64) - 1
     # Per part, linear in x and y: distance from the axis and position along it.
-    table = np.stack(
+    table = np.array(
         [
             across[:, 0], across[:, 1], -(across[:, 0] * ax + across[:, 1] * ay),
             axis[:, 0], axis[:, 1], -(axis[:, 0] * ax + axis[:, 1] * ay),
             length, radius_a, (radius_b - radius_a) / length, rows[:, 17],
         ]
     ).astype(np.float32)  # fmt: skip
-    nx, ny, n0, ex, ey, e0, long, thick, taper, bulge = np.take(table, part, axis=1)
-    x, y = (grid[seen] for grid in _grids(size))
+    # No index is out of range; "clip" spares the check and the copy that goes with it.
+    columns = np.take(table, part, axis=1, mode="clip")
+    nx, ny, n0, ex, ey, e0, long, thick, taper, bulge = columns
+    x, y = (np.take(grid, seen, mode="clip") for grid in _grids(size))
     inside = ex * x + ey * y + e0
     clipped = np.minimum(np.maximum(inside, 0), long)
     radius = np.maximum(thick + taper * clipped, np.float32(0.5))
@@ -150,7 +153,7 @@ def rasterise(actors: list[Actor], view: View, size: tuple[int, int]) -> Raster:
     u = np.minimum(np.maximum(u, np.float32(-0.995)), np.float32(0.995))
     w = np.minimum(np.maximum((inside - clipped) / radius, -1), 1) * bulge
     facing = np.sqrt(np.maximum(1 - u * u - w * w, np.float32(0.01)))
-    cloth = np.stack([1 / zoom_a, rows[:, 15], rows[:, 16]]).astype(np.float32)
+    cloth = np.array([1 / zoom_a, rows[:, 15], rows[:, 16]]).astype(np.float32)
     return Raster(
         labels, seen, part, u, w, facing, radius, inside, rows[:, 0].astype(np.int64),
         across.astype(np.float32), axis.astype(np.float32), cloth,

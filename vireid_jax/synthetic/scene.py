@@ -174,7 +174,7 @@ def compose(
     tall = int(background.PIXELS_PER_METRE * 1.93 * rng.uniform(0.8, 1.25))
     horizon = rng.uniform(0.6, 0.86) - 0.5 * (view.pitch - 0.15)
     left = rng.integers(background.WIDTH - tall * width // height)
-    top = np.clip(background.FOOT - horizon * tall, 0, background.HEIGHT - tall)
+    top = min(max(background.FOOT - horizon * tall, 0), background.HEIGHT - tall)
     elevation, azimuth = rng.uniform(0.4, 1.2), rng.uniform(-1.3, 1.3)
     light = [math.sin(azimuth), -math.sin(elevation), math.cos(azimuth)]
     light = np.array(light) * [math.cos(elevation), 1, math.cos(elevation)]
