@@ -19,12 +19,13 @@ PINS := $(wildcard constraints/$(TAG).txt)
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --prefer-binary \
            $(PINS:%=-c %)
 
-.PHONY: help demo test test-slow lint lock clean
+.PHONY: help demo test test-slow docs lint lock clean
 
 help:
 	@echo "make demo    train on synthetic people and evaluate, into runs/demo"
 	@echo "make test    run the tests; make test-slow those that take minutes"
 	@echo "make lint    check format and style"
+	@echo "make docs    write the table of docs/reliability.md from the tests"
 	@echo "make lock    write constraints/$(TAG).txt anew, from the newest releases"
 	@echo "make clean   remove .venv and what builds and tests leave; runs/ and data/ stay"
 	@echo "Each takes PYTHON=..., for instance: make demo PYTHON=python3.12"
@@ -37,6 +38,9 @@ test: .venv/$(TAG)-dev
 
 test-slow: .venv/$(TAG)-dev
 	$(BIN)/python -m pytest -m slow
+
+docs: .venv/$(TAG)-dev
+	WRITE_DOCS=1 $(BIN)/python -m pytest --numprocesses=0 tests/test_bad_input.py
 
 lint: .venv/$(TAG)-dev
 	$(BIN)/ruff format --check .

@@ -21,6 +21,7 @@ def get_config():
     c.data.options.variant = "thermal"
     c.data.options.train_ids = 500
     c.data.options.test_ids = 200
+    c.data.options.difficulty = "easy"
     c.data.dir = "data"
     c.data.size = (64, 32)
     c.data.cache = "host"

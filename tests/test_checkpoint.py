@@ -163,3 +163,43 @@ def test_another_networks_checkpoint_is_refused(workdir, change):
     with pytest.raises(ValueError, match=r"another network: .* params/shared/kernel"):
         checkpoints.restore(abstract(target, HERE))
     checkpoints.close()
+
+
+BROKEN = ["model/d", "model/manifest.ocdbt", "optimizer/_METADATA", "about/metadata"]
+
+
+@pytest.mark.parametrize("part", BROKEN)
+def test_a_step_that_is_not_whole_is_named_with_those_that_are(workdir, part, tmp_path):
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    path = copy / "checkpoints" / "10" / part
+    if path.is_dir():
+        for file in path.iterdir():
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    else:
+        path.unlink()
+    checkpoints = Checkpoints(copy)
+    message = (
+        rf"step 10 .* its {part.split('/')[0]} is missing.*whole: \[6\].*rm -r .*/10"
+    )
+    with pytest.raises(ValueError, match=message):
+        checkpoints.restore(abstract(state_of(0), HERE))
+    checkpoints.close()
+    assert sorted(p.name for p in (copy / "checkpoints").iterdir()) == ["10", "6"]
+
+    shutil.rmtree(copy / "checkpoints" / "10")  # as the message says
+    checkpoints = Checkpoints(copy)
+    check_equal(checkpoints.restore(abstract(state_of(0), HERE)), state_of(6))
+    checkpoints.close()
+
+
+def test_a_kept_step_that_was_half_deleted_does_not_stop_a_run(workdir, tmp_path):
+    """A kill may come while an older step is being removed."""
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    shutil.rmtree(copy / "checkpoints" / "6" / "model")
+    shutil.rmtree(copy / "checkpoints" / "6" / "metrics")
+    checkpoints = Checkpoints(copy)
+    check_equal(checkpoints.restore(abstract(state_of(0), HERE)), state_of(10))
+    checkpoints.save(state_of(12), about_of(12), {BEST_METRIC: 0.1})
+    checkpoints.wait()
+    assert checkpoints.find("best") == 10
+    checkpoints.close()

@@ -88,7 +88,10 @@ def records(builder):
     return open_records(builder, "train")
 
 
-def example(image=b"pixels", filename="a", **numbers):
+PIXELS = png(np.zeros((4, 2, 3), np.uint8))
+
+
+def example(image=PIXELS, filename="a", **numbers):
     """Serialise one record as TFDS does."""
     out = tf_example_pb2.Example()
     feature = out.features.feature
@@ -165,8 +168,7 @@ def test_the_host_cache_reads_each_image_once():
             self.reads += 1
             return super().__getitem__(position)
 
-    pixels = png(np.zeros((4, 2, 3), np.uint8))
-    stored = Counting(example(pixels, filename=name) for name in "abc")
+    stored = Counting(example(filename=name) for name in "abc")
     records = index_records(stored, "tiny")
     half = records.select(np.array([0, 1]))
     stored.reads = 0
@@ -200,7 +202,9 @@ def test_split_identities_holds_out_whole_identities(records):
     others = {split_identities(records, 2, seed)[1].fingerprint for seed in range(20)}
     assert len(others) > 3
     for wrong in (0, 4):
-        with pytest.raises(ValueError, match=rf"held_out is {wrong}.*1 to 3"):
+        with pytest.raises(
+            ValueError, match=rf"validation_identities is {wrong}.*1 to 3"
+        ):
             split_identities(records, wrong, seed=0)
 
 
@@ -220,9 +224,10 @@ def test_held_out_identities_have_both_modalities():
 def test_fingerprint_sees_every_change(builder, records):
     assert open_records(builder, "train").fingerprint == records.fingerprint
     base = [example(filename="a"), example(filename="b", identity=1)]
+    other = png(np.ones((4, 2, 3), np.uint8))
     changed = {
         "order": base[::-1],
-        "image": [example(b"other", filename="a"), base[1]],
+        "image": [example(other, filename="a"), base[1]],
         "filename": [example(filename="c"), base[1]],
         "identity": [example(filename="a", identity=5), base[1]],
         "camera": [example(filename="a", camera=5), base[1]],
@@ -268,8 +273,11 @@ def test_errors_say_what_is_wrong_and_what_is_legal(builder, records):
         records.of("thermal")
     with pytest.raises(ValueError, match="cache is 'disk'"):
         records.images(np.arange(2), SIZE, cache="disk")
-    broken = index_records([example(b"no image", filename="x.jpg")], "tiny")
-    with pytest.raises(ValueError, match=r"'x.jpg' \(8 bytes\)"):
+    broken = PIXELS[:40] + b"#" + PIXELS[41:]  # its end is there
+    broken = index_records([example(broken, "x.png")], "tiny", "do this")
+    with pytest.raises(
+        ValueError, match=r"'x.png' \(\d+ bytes\) is nothing .*; do this"
+    ):
         broken.image(0, SIZE)
     with pytest.raises(ValueError, match="file name 'a' occurs more than once"):
         index_records([example(filename="a"), example(filename="a")], "tiny")
@@ -327,7 +335,7 @@ def test_load_prepares_a_set_that_generates_itself_once(
 ):
     first = load_records("made", "train", data_dir=tmp_path / "data")
     assert len(first) == 2
-    monkeypatch.setattr(source, "_prepare", None)  # calling it again would raise
+    monkeypatch.setattr(source, "prepare", None)  # calling it again would raise
     second = load_records("made", "train", config="ids2", data_dir=tmp_path / "data")
     assert second.fingerprint == first.fingerprint
     assert "tensorflow" not in sys.modules
@@ -342,7 +350,7 @@ def test_load_makes_a_config_from_arguments(builders, tmp_path):
 
 
 def test_load_asks_for_the_release_and_prepares_from_it(builders, tmp_path):
-    with pytest.raises(ValueError, match=r"manual_dir=.*\n.*Sign the agreement"):
+    with pytest.raises(ValueError, match=r"manual_dir=.*Sign the agreement"):
         load_records("signed", "train", data_dir=tmp_path / "data")
     release = tmp_path / "release"
     release.mkdir()
@@ -351,3 +359,16 @@ def test_load_asks_for_the_release_and_prepares_from_it(builders, tmp_path):
         "signed", "train", data_dir=tmp_path / "data", manual_dir=release
     )
     assert len(found) == 2
+
+
+def test_a_broken_signed_set_asks_for_the_release_again(builders, tmp_path):
+    Path(tmp_path, "release.txt").touch()
+    load = lambda: load_records(
+        "signed", "train", data_dir=tmp_path / "data", manual_dir=tmp_path
+    )
+    load()
+    [file] = tmp_path.glob("data/**/features.json")
+    file.unlink()
+    step = rf"delete this set \(rm -r {file.parent}\).*with the release \(manual_dir=\)"
+    with pytest.raises(ValueError, match=rf"{file} is missing.*{step}"):
+        load()

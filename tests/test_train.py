@@ -286,7 +286,11 @@ WRONG = {
     "no data set": ("data.name", "", r"data set is ''.*walkers"),
     "unknown data set": ("data.name", "market", r"'market'.*walkers"),
     "too many identities": ("batch.identities", 99, "P=99.*99 identities.*there are 6"),
-    "too many held out": ("data.validation_identities", 9, "held_out is 9.*1 to 8"),
+    "too many held out": (
+        "data.validation_identities",
+        9,
+        "validation_identities is 9.*1 to 8",
+    ),
     "no such weights": ("model.pretrained", "none", r"'none'.*neither"),
 }
 

@@ -5,14 +5,17 @@ opt_state) and `about` (JSON: config, data set, versions, metrics). So an embedd
 `model` and `about`, and nothing else.
 """
 
+import contextlib
 import functools
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+import tensorstore
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import (
     AnyPreservationPolicy,
@@ -60,31 +63,61 @@ class Checkpoints:
     def save(
         self, state: TrainState, about: Mapping[str, Any], metrics: Mapping[str, float]
     ) -> None:
-        """Writes a checkpoint in the background; `metrics` may hold BEST_METRIC."""
+        """Writes a checkpoint in the background; `metrics` may hold BEST_METRIC.
+
+        Raises ValueError where the disk has no room for it, now or for the one before.
+        """
         step = int(state.step)
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                model=ocp.args.StandardSave(
-                    {"params": state.params, "batch_stats": state.batch_stats}
+        # Its arrays, and a MiB for what orbax writes around them.
+        self._needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + 2**20
+        if shutil.disk_usage(self.folder).free < self._needed:
+            raise self._disk_full()
+        # Orbax warns of a save without the metric that makes a best one.
+        quiet = contextlib.nullcontext() if metrics else only_errors()
+        with self._writing(), quiet:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    model=ocp.args.StandardSave(
+                        {"params": state.params, "batch_stats": state.batch_stats}
+                    ),
+                    optimizer=ocp.args.StandardSave(
+                        {"step": state.step, "opt_state": state.opt_state}
+                    ),
+                    about=ocp.args.JsonSave({**about, "metrics": dict(metrics)}),
                 ),
-                optimizer=ocp.args.StandardSave(
-                    {"step": state.step, "opt_state": state.opt_state}
-                ),
-                about=ocp.args.JsonSave({**about, "metrics": dict(metrics)}),
-            ),
-            metrics=dict(metrics) or None,
+                metrics=dict(metrics) or None,
+            )
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns what orbax raises of a full disk, now or later, into one line."""
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            if any(words in str(error) for words in ("No space left", "quota")):
+                raise self._disk_full() from error
+            raise
+
+    def _disk_full(self) -> ValueError:
+        free = shutil.disk_usage(self.folder).free
+        return ValueError(
+            f"no room for a checkpoint in {self.folder}: {self._needed / 2**20:.1f} MiB"
+            f" are needed, {free / 2**20:.1f} MiB free. {self.kept()}. Free some space;"
+            " the same command goes on"
         )
 
     def restore(self, target: TrainState) -> TrainState | None:
         """Returns the latest state, placed as `target` says, or None where none is.
 
         `target` holds arrays or ShapeDtypeStructs with shardings: the topology that
-        saved does not matter. Raises ValueError where another network was saved.
+        saved does not matter. Raises ValueError where another network was saved, or
+        where the latest checkpoint is not whole.
         """
         step = self._manager.latest_step()
         if step is None:
             return None
+        self._check_whole(step, _ITEMS)
         self._check_fits(
             step, {"params": target.params, "batch_stats": target.batch_stats}
         )
@@ -113,17 +146,68 @@ class Checkpoints:
         if other:
             raise ValueError(
                 f"the checkpoint of step {step} in {self.folder} is of another network:"
-                f" {len(other)} arrays differ, the first is {other[0]}. Give the config"
-                " that began this run, or another --workdir"
+                f" {len(other)} arrays differ, the first is {other[0]}:"
+                f" {_kind(one, other[0])} there, {_kind(two, other[0])} in this"
+                " network. Give the config that began this run, or another --workdir"
             )
 
+    def _check_whole(self, step: int, items: tuple[str, ...]) -> None:
+        """Raises ValueError unless all of `items` of `step` can be read.
+
+        Orbax would find out in the middle of a restore, with tracebacks from threads.
+        """
+        broken = self._broken(step, items)
+        if not broken:
+            return
+        others = [n for n in self._manager.all_steps() if n != step]
+        whole = sorted(n for n in others if not self._broken(n, _ITEMS))
+        advice = "none other is whole; begin anew in another --workdir"
+        if whole:
+            advice = (
+                f"whole: {whole}. To go on from there, delete this one: rm -r"
+                f" {self.folder / str(step)}"
+            )
+        raise ValueError(
+            f"the checkpoint of step {step} in {self.folder} is not whole, its"
+            f" {broken} is missing or damaged; {advice}"
+        )
+
+    def _broken(self, step: int, items: tuple[str, ...]) -> str:
+        """Names the first of `items` that cannot be read; "" if all can."""
+        for item in items:
+            folder = self.folder / str(step) / item
+            try:
+                if item == "about":
+                    json.loads((folder / "metadata").read_text())
+                    continue
+                json.loads((folder / "_METADATA").read_text())
+                base = {"driver": "file", "path": f"{folder}/"}
+                spec = {"driver": "ocdbt", "base": base}
+                store = tensorstore.KvStore.open(spec).result()
+                for key in store.list().result():
+                    store.read(key).result()
+                if not store.list().result():
+                    return item
+            except (OSError, ValueError):
+                return item
+        return ""
+
     def restore_model(self, step: int, target: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns `{"params", "batch_stats"}` of `step`, placed as `target` says."""
+        """Returns `{"params", "batch_stats"}` of `step`, placed as `target` says.
+
+        Raises ValueError where they are not whole, or of another network.
+        """
+        self._check_whole(step, ("model", "about"))
+        self._check_fits(step, target)
         args = ocp.args.Composite(model=ocp.args.StandardRestore(dict(target)))
         return self._manager.restore(step, args=args)["model"]
 
     def about(self, step: int) -> dict[str, Any]:
-        """Returns what was stored beside the state of `step`."""
+        """Returns what was stored beside the state of `step`.
+
+        Raises ValueError where it is not whole.
+        """
+        self._check_whole(step, ("about",))
         return json.loads((self.folder / str(step) / "about" / "metadata").read_text())
 
     def find(self, which: str | int) -> int:
@@ -156,13 +240,25 @@ class Checkpoints:
             )
         return int(which)
 
+    def kept(self) -> str:
+        """Waits, and says in a sentence which checkpoint a run would go on from."""
+        with contextlib.suppress(ValueError, OSError):  # of a full disk: told before
+            self._manager.wait_until_finished()
+        names = [path.name for path in self.folder.iterdir()]
+        steps = sorted(int(name) for name in names if name.isdigit())
+        if not steps:
+            return "No checkpoint was saved before"
+        return f"The last checkpoint, of step {steps[-1]}, is whole"
+
     def wait(self) -> None:
-        """Returns when all that was saved is on disk."""
-        self._manager.wait_until_finished()
+        """Returns when all is on disk; raises ValueError where that is full."""
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, and lets the folder go."""
-        self._manager.close()
+        """Waits, and lets the folder go; raises ValueError where the disk is full."""
+        with self._writing():
+            self._manager.close()
 
 
 def _kinds(tree: Mapping[str, Any]) -> dict[str, tuple]:
@@ -170,6 +266,11 @@ def _kinds(tree: Mapping[str, Any]) -> dict[str, tuple]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     name = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
     return {name(place): (tuple(x.shape), str(x.dtype)) for place, x in leaves}
+
+
+def _kind(kinds: dict[str, tuple], name: str) -> str:
+    shape, dtype = kinds.get(name, ("absent", ""))
+    return f"{dtype} {shape}".strip()
 
 
 def abstract(tree: Any, sharding: jax.sharding.Sharding) -> Any:

@@ -4,6 +4,7 @@ A config file starts from `default_config()` and changes what it needs to.
 """
 
 import dataclasses
+import difflib
 import math
 
 from ml_collections import ConfigDict, FrozenConfigDict
@@ -11,6 +12,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from vireid_jax import models
 from vireid_jax.models.heads import NECK_NORMS
 from vireid_jax.optimizer import OPTIMIZERS
+from vireid_jax.workdir import flat
 
 
 def default_config() -> ConfigDict:
@@ -78,6 +80,8 @@ def default_config() -> ConfigDict:
     c.log = ConfigDict()
     c.log.every_steps = 20
     c.log.tensorboard = False
+    c.lock()  # a key that is not here is a mistake
+    c.data.options.unlock()
     return c
 
 
@@ -101,6 +105,19 @@ _POSITIVE = (
     "eval.batch_size",
     "log.every_steps",
 )
+_NOT_NEGATIVE = (
+    "data.validation_identities",
+    "data.threads",
+    "data.workers",
+    "augment.pad",
+    "model.num_stripes",
+    "loss.identity",
+    "loss.hetero_center",
+    "loss.infonce",
+    "loss.margin",
+    "optimizer.pretrained_factor",
+    "optimizer.weight_decay",
+)
 _FRACTIONS = (
     "augment.flip",
     "augment.erase",
@@ -115,22 +132,72 @@ def validate(config: ConfigDict) -> FrozenConfigDict:
 
     Raises ValueError naming the key, its value and the legal ones.
     """
+    _check_keys(config)
+    if config.seed < 0:
+        raise ValueError(f"config.seed is {config.seed}; it must be 0 or larger")
     for key, legal in _CHOICES.items():
         if (value := _get(config, key)) not in legal:
             raise ValueError(f"config.{key} is {value!r}; legal values: {list(legal)}")
     for key in _POSITIVE:
         if not (value := _get(config, key)) > 0:
             raise ValueError(f"config.{key} is {value}; it must be larger than 0")
+    for key in _NOT_NEGATIVE:
+        if not (value := _get(config, key)) >= 0:
+            raise ValueError(f"config.{key} is {value}; it must be 0 or larger")
     for key in _FRACTIONS:
         if not 0 <= (value := _get(config, key)) <= 1:
             raise ValueError(f"config.{key} is {value}; it must lie in 0..1")
     size = tuple(config.data.size)
-    if len(size) != 2 or any(n < 32 or n % 16 for n in size):
+    if len(size) != 2 or any(type(n) is not int or n < 32 or n % 16 for n in size):
         raise ValueError(
             f"config.data.size is {size}; it must be (height, width), each a multiple"
             " of 16 (the network's output stride) and at least 32"
         )
+    if config.model.num_stripes > size[0] // 16:
+        raise ValueError(
+            f"config.model.num_stripes is {config.model.num_stripes}; the last map of"
+            f" images {size[0]} high has {size[0] // 16} rows to cut, so give 0 to"
+            f" {size[0] // 16}, or a larger config.data.size"
+        )
     return FrozenConfigDict(config)
+
+
+def _check_keys(config: ConfigDict) -> None:
+    """Raises ValueError for a key that is not ours, one that lacks, or a wrong type."""
+    legal, given = flat(default_config()), flat(config)
+    for key, value in given.items():
+        if key.startswith("data.options."):
+            continue  # the data set's builder knows them
+        if unknown := explain_unknown_key(f"config.{key}"):
+            raise ValueError(unknown)
+        types = (int, float) if isinstance(legal[key], float) else type(legal[key])
+        if not isinstance(value, types) or isinstance(value, bool) != (types is bool):
+            raise ValueError(
+                f"config.{key} is {value!r}; it must be of type"
+                f" {type(legal[key]).__name__}, such as {legal[key]!r}"
+            )
+    if lacking := sorted(legal.keys() - given.keys()):
+        raise ValueError(
+            f"config.{lacking[0]} is missing; begin a config with"
+            " vireid_jax.config.default_config()"
+        )
+
+
+def explain_unknown_key(name: str) -> str:
+    """Says that there is no key `name`, and what may be meant; "" if there is one."""
+    legal = [f"config.{key}" for key in flat(default_config())]
+    if name in legal or name.startswith("config.data.options."):
+        return ""
+    close = difflib.get_close_matches(name, legal, 1)
+    meant = f"did you mean {close[0]}? " if close else ""
+    return f"there is no {name}; {meant}All keys stand in vireid_jax/config.py"
+
+
+def changed_keys(config: ConfigDict | FrozenConfigDict) -> str:
+    """Lists what differs from the default config: `data.name='walkers' seed=1 ...`."""
+    default, given = flat(default_config()), flat(config)
+    changed = (key for key in given if given[key] != default.get(key))
+    return " ".join(f"{key}={given[key]!r}" for key in changed)
 
 
 def _get(config: ConfigDict, key: str):

@@ -8,6 +8,8 @@ from typing import Any
 
 import jax
 
+from vireid_jax.workdir import flat
+
 
 def environment() -> dict[str, Any]:
     """Describes the machine: versions, devices, and the commit where git knows it."""
@@ -22,6 +24,27 @@ def environment() -> dict[str, Any]:
         "commit": commit(),
         "packages": {name: version(name) for name in packages},
     }
+
+
+def one_line(found: dict[str, Any]) -> str:
+    """Tells an environment in a line: versions, commit, devices."""
+    packages = (f"{name} {number}" for name, number in found["packages"].items())
+    kinds = found["devices"]
+    devices = (f"{kinds.count(kind)} x {kind}" for kind in dict.fromkeys(kinds))
+    return (
+        f"commit {found['commit']}, Python {found['python']}, {', '.join(packages)};"
+        f" {', '.join(devices)}, {found['processor']}; processes: {found['processes']}"
+    )
+
+
+def differing(then: dict[str, Any], now: dict[str, Any]) -> str:
+    """Says what of the environment differs; "" if nothing does."""
+    then, now = flat(then), flat(now)
+    return ", ".join(
+        f"{key.removeprefix('packages.')} went from {then.get(key)} to {now[key]}"
+        for key in now
+        if then.get(key) != now[key]
+    )
 
 
 def version(package: str) -> str | None:

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from vireid_jax.baselines import evaluate_baselines
 from vireid_jax.data.source import Records, load_records
+from vireid_jax.errors import one_line_errors
 from vireid_jax.protocols import (
     Protocol,
     Result,
@@ -25,6 +26,7 @@ from vireid_jax.protocols import (
     results_table,
 )
 from vireid_jax.runtime import set_up
+from vireid_jax.workdir import replace_text
 
 Config = ConfigDict | FrozenConfigDict
 
@@ -76,7 +78,7 @@ def report(
     """Prints the table, and writes it with the run's description as JSON."""
     console.print(results_table(results))
     document = {"run": about, "results": [result.to_json() for result in results]}
-    path.write_text(json.dumps(document, indent=2) + "\n")
+    replace_text(path, json.dumps(document, indent=2) + "\n")
 
 
 def evaluate_test_split(
@@ -112,7 +114,7 @@ def main() -> None:
     from vireid_jax.embedder import load
 
     which = int(arguments.which) if arguments.which.isdigit() else arguments.which
-    try:
+    with one_line_errors():
         embedder = load(arguments.workdir, which)
         evaluate_test_split(
             embedder,
@@ -122,8 +124,6 @@ def main() -> None:
             path=arguments.workdir / "eval.json",
             console=Console(emoji=False),
         )
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

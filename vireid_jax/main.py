@@ -4,30 +4,47 @@ Any value of the config can be changed on the command line, for instance
 `--config.schedule.epochs=30`. The same command goes on where it stopped.
 """
 
+import sys
 from collections.abc import Sequence
 
 from absl import app, flags
 from ml_collections import config_flags
 
+from vireid_jax.errors import check_config_path, explain_flags_error, one_line_errors
+
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "Path of the config, FILE.py[:ARG].")
 flags.DEFINE_string("workdir", None, "Where checkpoints, logs and results go.")
+flags.DEFINE_float("max_minutes", None, "Save and exit with 75 after this long.")
 
 
-def main(argv: Sequence[str]) -> None:
+def parse(argv: Sequence[str]) -> list[str]:
+    """Parses the flags and loads the config file; ends with one line on a mistake."""
+    try:
+        check_config_path(argv)
+        rest = FLAGS(argv)
+        if len(rest) > 1 or not (FLAGS.config and FLAGS.workdir):
+            raise flags.Error("give --config FILE.py and --workdir DIR")
+    except Exception as error:  # a config file may raise anything
+        raise SystemExit(f"error: {explain_flags_error(error, argv)}") from error
+    return rest
+
+
+def main(_: Sequence[str]) -> None:
     """Runs the command."""
-    if len(argv) > 1 or FLAGS.config is None or not FLAGS.workdir:
-        raise app.UsageError("give --config FILE.py and --workdir DIR")
     from vireid_jax.runtime import set_up
 
     set_up()
+    from vireid_jax.stopping import Stop, Stopped
     from vireid_jax.train import train
 
     try:
-        train(FLAGS.config, FLAGS.workdir)
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
+        with one_line_errors(), Stop(FLAGS.max_minutes) as stop:
+            train(FLAGS.config, FLAGS.workdir, stop)
+    except Stopped as stopped:
+        sys.stderr.write(f"{stopped}\n")
+        sys.exit(stopped.code)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse)

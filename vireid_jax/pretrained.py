@@ -18,6 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from vireid_jax.errors import one_line_errors
 from vireid_jax.modality import MODALITIES
 from vireid_jax.models.osnet import STAGES
 
@@ -161,13 +162,11 @@ def main() -> None:
     set_up()
     from vireid_jax.embedder import load
 
-    try:
+    with one_line_errors():
         embedder = load(arguments.workdir)
         about = {key: json.dumps(value) for key, value in embedder.about.items()}
         about["hours"] = json.dumps(training_hours(arguments.workdir))
         write_weights(arguments.out, embedder.variables, about)
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

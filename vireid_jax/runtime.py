@@ -5,9 +5,12 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator
+from logging import captureWarnings
 from pathlib import Path
 
 from absl import logging
+
+from vireid_jax.journal import Once
 
 # glibc's numbers for mallopt, and what to set: never map a buffer by itself, never give
 # the top of the heap back, grow the heap by 64 MB, one heap for all threads.
@@ -30,6 +33,9 @@ def set_up() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     # absl's default tells every probe for a device and every save in prose.
     logging.set_verbosity(logging.WARNING)
+    # Python's warnings go the same way as the libraries' own, and each is said once.
+    captureWarnings(True)
+    logging.get_absl_handler().addFilter(Once())
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Training, the whole story in order: devices, data, state, restore, loop, test."""
 
+import contextlib
 import functools
 import json
 import time
@@ -14,39 +15,67 @@ from rich.console import Console
 
 from vireid_jax import pretrained, sharding, writers
 from vireid_jax.checkpoint import BEST_METRIC, Checkpoints, abstract
-from vireid_jax.config import Plan, make_plan, validate
+from vireid_jax.config import Plan, changed_keys, make_plan, validate
 from vireid_jax.data.pipeline import batches
 from vireid_jax.data.pk import PKStream
 from vireid_jax.data.source import Records, split_identities
 from vireid_jax.embedder import Embedder, create_model, init_variables
-from vireid_jax.environment import environment
+from vireid_jax.environment import differing, environment, one_line
 from vireid_jax.evaluate import (
     dataset_title,
     evaluate_split,
     evaluate_test_split,
     open_split,
 )
+from vireid_jax.journal import Journal
 from vireid_jax.optimizer import learning_rate, make_optimizer, rate_factors
 from vireid_jax.protocols import Result, get_protocols
 from vireid_jax.state import TrainState
 from vireid_jax.step import Views, make_knobs, make_train_step
+from vireid_jax.stopping import Stop
+from vireid_jax.workdir import (
+    CONFIG,
+    ENVIRONMENT,
+    METRICS,
+    check_same_config,
+    claimed,
+    replace_text,
+)
 
 
-def train(config: ConfigDict, workdir: str | Path) -> list[Result]:
+def train(
+    config: ConfigDict, workdir: str | Path, stop: Stop | None = None
+) -> list[Result]:
     """Trains as `config` says, tests the last epoch, and returns the test's results.
 
-    Writes into `workdir`: config.json, environment.json, metrics.jsonl, checkpoints/
-    and eval.json. Called again it goes on from the latest checkpoint. Raises ValueError
-    for what the user can mend.
+    Writes into `workdir`: config.json, environment.json, log.txt, metrics.jsonl,
+    checkpoints/ and eval.json. Called again it goes on from the latest checkpoint, to
+    the same end bit for bit. Raises ValueError for what the user can mend, and Stopped
+    when `stop` has a reason, with all work saved.
     """
-    config = validate(config)
-    workdir = Path(workdir).expanduser().resolve()
-    workdir.mkdir(parents=True, exist_ok=True)
-    console = Console(emoji=False)  # else a title with ":train:" becomes one
-    (workdir / "config.json").write_text(config.to_json_best_effort(indent=2) + "\n")
-    (workdir / "environment.json").write_text(
-        json.dumps(environment(), indent=2) + "\n"
-    )
+    config, stop = validate(config), stop or Stop()
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(claimed(workdir))
+        check_same_config(folder, config)
+        replace_text(folder / CONFIG, config.to_json_best_effort(indent=2) + "\n")
+        console = Console(emoji=False)  # else a title with ":train:" becomes one
+        journal = stack.enter_context(Journal(folder / "log.txt", console))
+        stop.note = journal.note
+        return train_in(folder, config, stop, journal, stack)
+
+
+def train_in(
+    workdir: Path,
+    config: FrozenConfigDict,
+    stop: Stop,
+    journal: Journal,
+    stack: contextlib.ExitStack,
+) -> list[Result]:
+    """Does what `train` says, in a folder that is this process's."""
+    here = environment()
+    replace_text(workdir / ENVIRONMENT, json.dumps(here, indent=2) + "\n")
+    journal.note(f"environment: {one_line(here)}")
+    journal.note(f"config: {changed_keys(config)}")
 
     # --- Devices ----------------------------------------------------------------------
     mesh = sharding.make_mesh()
@@ -56,6 +85,7 @@ def train(config: ConfigDict, workdir: str | Path) -> list[Result]:
 
     # --- Data -------------------------------------------------------------------------
     records, validation = training_data(config)
+    journal.note(f"data: {records.title}, fingerprint {records.fingerprint}")
     visible, infrared = records.of("visible"), records.of("infrared")
     if config.data.second_side == "visible":
         infrared = None  # both sides of each pair are colour images: pretraining
@@ -84,13 +114,27 @@ def train(config: ConfigDict, workdir: str | Path) -> list[Result]:
 
     # --- Restore, or start from pretrained weights ------------------------------------
     checkpoints = Checkpoints(workdir, validated=validation is not None)
+    stack.callback(checkpoints.close)  # whatever comes, what is being saved is finished
     restored = checkpoints.restore(abstract(state, replicated))
+    unlogged = {"rows": [], "seconds": 0.0}
     if restored is not None:
         state = restored
-        console.print(f"Going on from step {int(state.step)} of {plan.num_steps}.")
+        about = checkpoints.about(int(state.step))
+        check_same_data(about, records)
+        unlogged = about["unlogged"]
+        journal.say(
+            f"Going on from step {int(state.step)} of {plan.num_steps}, the latest"
+            f" checkpoint in {checkpoints.folder}."
+        )
+        if other := differing(about["environment"], here):
+            journal.say(f"Since then {other}: the last bits may come out otherwise.")
     elif config.model.pretrained:
         state = insert_pretrained(state, config.model.pretrained, replicated)
-        console.print(f"Starting from the weights {config.model.pretrained}.")
+        journal.say(
+            f"No checkpoint yet: starting from the weights {config.model.pretrained}."
+        )
+    else:
+        journal.note("No checkpoint yet: starting from random weights.")
     start_step = int(state.step)
 
     # --- The step ---------------------------------------------------------------------
@@ -128,18 +172,19 @@ def train(config: ConfigDict, workdir: str | Path) -> list[Result]:
     describe = functools.partial(
         about_run, config=config, records=records, plan=plan, workdir=workdir
     )
-    log = [writers.JsonLines(workdir / "metrics.jsonl", start_step)]
+    log = [writers.JsonLines(workdir / METRICS, start_step)]
     if config.log.tensorboard:
-        log.append(writers.TensorBoard(workdir / "tensorboard"))
+        log.append(writers.TensorBoard(workdir / "tensorboard", start_step))
+        stack.callback(log[-1].close)
     if start_step < plan.num_steps:
-        console.print(
+        journal.say(
             f"Training {config.model.name} on {records.title}: {len(records)} images of"
             f" {records.num_identities} identities, {plan.num_steps} steps of"
             f" {plan.images_per_step} images, {jax.device_count()}"
             f" {jax.devices()[0].platform} device(s)."
         )
 
-    # --- Loop: step, then log, then evaluate and save ---------------------------------
+    # --- Loop: step, then log, then evaluate and save, then stop if asked to ----------
     stream_batches = batches(
         visible,
         infrared,
@@ -153,8 +198,11 @@ def train(config: ConfigDict, workdir: str | Path) -> list[Result]:
         process_count=jax.process_count(),
         cache=config.data.cache,
     )
-    bar = writers.Bar(console, plan.num_steps, start_step)
-    pending, since = [], time.perf_counter()
+    bar = writers.Bar(journal.console, plan.num_steps, start_step)
+    stack.callback(bar.close)
+    pending = [jax.tree.map(np.float32, row) for row in unlogged["rows"]]
+    since = time.perf_counter() - unlogged["seconds"]
+    stop.deferring = True
     for step, batch in enumerate(stream_batches, start=start_step + 1):
         rate = learning_rate(config, step - 1, plan.num_steps)
         batch = sharding.place_batch(batch, mesh)
@@ -173,7 +221,7 @@ def train(config: ConfigDict, workdir: str | Path) -> list[Result]:
                 "steps_per_second": len(pending) / seconds,
                 "images_per_second": len(pending) * plan.images_per_step / seconds,
             }
-            check_finite(row, step, workdir)
+            check_finite(row, step, checkpoints)
             for writer in log:
                 writer.write(step, "train", row)
             bar.advance(step, row)
@@ -188,24 +236,39 @@ def train(config: ConfigDict, workdir: str | Path) -> list[Result]:
                 for writer in log:
                     writer.write(step, "validation", found)
             checkpoints.save(state, describe(step), found)
+            journal.note(f"step {step}: saving; {found or 'no validation'}")
             since += time.perf_counter() - paused
+
+        if stop.reason():
+            if not plan.is_eval(step):
+                if pending:
+                    check_finite(mean_metrics(pending), step, checkpoints)
+                rows = [jax.tree.map(float, row) for row in jax.device_get(pending)]
+                unlogged = {"rows": rows, "seconds": time.perf_counter() - since}
+                checkpoints.save(state, describe(step) | {"unlogged": unlogged}, {})
+            checkpoints.close()
+            raise stop.stopped(f"step {step} of {plan.num_steps} is saved")
     bar.close()
 
     # --- Test: the last epoch is the result -------------------------------------------
     checkpoints.close()
-    for writer in log:
-        writer.close()
+    stop.deferring = False
     if pretraining:
         return []
     embedder.variables = variables_of(state)
-    return evaluate_test_split(
+    results = evaluate_test_split(
         embedder,
         config,
         about=describe(plan.num_steps),
         selection="last",
         path=workdir / "eval.json",
-        console=console,
+        console=journal.console,
     )
+    for result in results:
+        journal.note(
+            f"{result.labels.protocol} by {result.labels.feature}: {result.headline()}"
+        )
+    return results
 
 
 def training_data(config: FrozenConfigDict) -> tuple[Records, Records | None]:
@@ -253,14 +316,26 @@ def mean_metrics(rows: list[dict[str, jax.Array]]) -> dict[str, float]:
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
-def check_finite(row: dict[str, float], step: int, workdir: Path) -> None:
+def check_finite(row: dict[str, float], step: int, checkpoints: Checkpoints) -> None:
     """Raises ValueError where the loss or its gradient is no number any more."""
     if not np.isfinite([row["loss"], row["gradient_norm"]]).all():
         raise ValueError(
             f"the loss is {row['loss']} at step {step}, its gradient's norm"
-            f" {row['gradient_norm']}. The last checkpoint in {workdir} is from"
-            " before. Try a lower config.optimizer.learning_rate or"
-            " config.optimizer.clip_norm, in a new workdir"
+            f" {row['gradient_norm']}; both must be finite. {checkpoints.kept()}. Try"
+            " a lower config.optimizer.learning_rate or config.optimizer.clip_norm, in"
+            " a new --workdir"
+        )
+
+
+def check_same_data(about: dict[str, Any], records: Records) -> None:
+    """Raises ValueError unless a checkpoint was trained on these very images."""
+    then, now = about["data"]["fingerprint"], records.fingerprint
+    if then != now:
+        raise ValueError(
+            f"{records.title} has the fingerprint {now[:12]}, and step {about['step']}"
+            f" was trained on {about['data']['title']} with {then[:12]}: other images,"
+            " labels or file names. Give the old data (config.data.dir), or another"
+            " --workdir"
         )
 
 
@@ -274,5 +349,6 @@ def about_run(
         "step": step,
         "epoch": plan.epoch(step),
         "data": {"title": records.title, "fingerprint": records.fingerprint},
-        "environment": json.loads((workdir / "environment.json").read_text()),
+        "environment": json.loads((workdir / ENVIRONMENT).read_text()),
+        "unlogged": {"rows": [], "seconds": 0.0},  # steps since the last log row
     }

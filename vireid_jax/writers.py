@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from vireid_jax.workdir import replace_text
+
 
 class JsonLines:
     """Appends one JSON object a line; a resumed run first drops what it will redo."""
@@ -22,25 +24,24 @@ class JsonLines:
                 break
             if row["step"] <= start_step:
                 kept.append(line + "\n")
-        path.write_text("".join(kept))
-        self._file = path.open("a")
+        replace_text(path, "".join(kept))
+        self._path = path
 
     def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
         """Writes a row of `kind` ("train", "validation", "test")."""
         row = {"step": step, "kind": kind, **values}
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
+        with self._path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
 
 
 class TensorBoard:
     """Writes scalars as event files (extra `tensorboard`)."""
 
-    def __init__(self, folder: Path):
-        """Opens `folder`; raises ValueError where tensorboardX is not installed."""
+    def __init__(self, folder: Path, start_step: int):
+        """Opens `folder`, dropping what an earlier process wrote after `start_step`.
+
+        Raises ValueError where tensorboardX is not installed.
+        """
         try:
             import tensorboardX
         except ImportError as error:
@@ -48,13 +49,16 @@ class TensorBoard:
                 "config.log.tensorboard needs tensorboardX; type"
                 " pip install 'vireid-jax[tensorboard]'"
             ) from error
-        self._writer = tensorboardX.SummaryWriter(str(folder))
+        self._writer = tensorboardX.SummaryWriter(
+            str(folder), purge_step=start_step + 1
+        )
 
     def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
         """Writes the numbers among `values` under `kind/name`."""
         for name, value in values.items():
             if isinstance(value, int | float):
                 self._writer.add_scalar(f"{kind}/{name}", value, step)
+        self._writer.flush()
 
     def close(self) -> None:
         """Flushes and closes the event file."""

@@ -6,7 +6,12 @@ step, so order and contents cannot depend on who decodes what.
 
 import functools
 import math
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from typing import Any
 
 import grain
@@ -157,9 +162,37 @@ def _in_order(
     ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     steps = grain.MapDataset.range(start, start + count)
     dataset = steps.map(load).to_iter_dataset(ahead)
-    if workers:
-        # Grain hands its flags to the workers; outside an absl app nobody parsed them.
-        if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-    return iter(dataset)
+    if not workers:
+        return iter(dataset)
+    # Grain hands its flags to the workers; outside an absl app nobody parsed them.
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+    options = grain.MultiprocessingOptions(num_workers=workers)
+    return _deaf_to_ctrl_c(iter(dataset.mp_prefetch(options, _end_with_parent)))
+
+
+def _deaf_to_ctrl_c(iterator: Iterator[Any]) -> Iterator[Any]:
+    """Yield what `iterator` does, whose worker processes start at its first element.
+
+    A terminal sends Ctrl-C to all processes, and only the run itself knows how to stop.
+    """
+    # What is blocked in this thread is blocked in the processes that it starts; another
+    # thread of this one still hears it. The tracker would unblock it on its way.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        first = next(iterator)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    yield first
+    yield from iterator
+
+
+def _end_with_parent(*_: int) -> None:
+    """End this worker when the run is gone, however it went."""
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -5,12 +5,9 @@ itself. Only the index stays in memory: who, which camera, which modality. Pixel
 read from the array_record files when a batch asks for them.
 """
 
-import contextlib
 import functools
 import hashlib
-import importlib
-import io
-import sys
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,9 +17,14 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Int, Int32, UInt8
 
-import vireid_jax.datasets
+from vireid_jax.data.encoded import flaw
+from vireid_jax.data.manifest import Row, check_manifest
+from vireid_jax.data.prepare import find_builder, next_step, prepare
+from vireid_jax.data.record_files import RecordFiles, check_info_files
 from vireid_jax.modality import MODALITIES
 from vireid_jax.runtime import only_errors
+
+_NUMBERS = ("identity", "camera", "modality")
 
 
 class ImageStore:
@@ -32,10 +34,14 @@ class ImageStore:
     at its first read, wherever that is, and starts with an empty cache.
     """
 
-    def __init__(self, data_source: Any, title: str):
-        """Wrap the array_record `data_source`; `title` names the split in errors."""
+    def __init__(self, data_source: Any, title: str, next_step: str):
+        """Wrap the array_record `data_source`.
+
+        Errors begin with `title`, which names the split, and end with `next_step`.
+        """
         self._data_source = data_source
         self._title = title
+        self._next_step = next_step
         self._decoded: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
 
     def __len__(self) -> int:
@@ -54,21 +60,28 @@ class ImageStore:
         record = self._data_source[int(position)]
         return tf_example_pb2.Example.FromString(record).features.feature
 
+    def refusal(self, example: Mapping[str, Any], reason: str) -> ValueError:
+        """Make the error that refuses one image."""
+        filename = example["filename"].bytes_list.value[0].decode()
+        size = len(example["image"].bytes_list.value[0])
+        return ValueError(
+            f"{self._title}: image {filename!r} ({size} bytes) {reason}; "
+            f"{self._next_step}."
+        )
+
     def image(
         self, position: SupportsIndex, size: tuple[int, int]
     ) -> UInt8[np.ndarray, "height width 3"]:
         """Decode one image, resized to `size` (height, width) if it differs."""
         example = self.example(position)
         encoded = np.frombuffer(example["image"].bytes_list.value[0], np.uint8)
-        # A one-channel file comes out with three equal channels.
-        pixels = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+        try:
+            # A one-channel file comes out with three equal channels.
+            pixels = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+        except cv2.error:  # a header that promises more pixels than OpenCV takes
+            pixels = None
         if pixels is None:
-            filename = example["filename"].bytes_list.value[0].decode()
-            raise ValueError(
-                f"{self._title}: image {filename!r} ({encoded.size} bytes) is no JPEG, "
-                "PNG or BMP that OpenCV can read; delete the prepared data set, check "
-                "that file and prepare again."
-            )
+            raise self.refusal(example, "is nothing that OpenCV can decode")
         height, width = size
         if pixels.shape[:2] != (height, width):
             shrinks = height <= pixels.shape[0] and width <= pixels.shape[1]
@@ -220,8 +233,9 @@ def split_identities(
     )
     if not 1 <= held_out < len(candidates):
         raise ValueError(
-            f"held_out is {held_out}; {records.title} has {len(candidates)} identities "
-            f"in both modalities, so choose 1 to {len(candidates) - 1}."
+            f"config.data.validation_identities is {held_out}; {records.title} has "
+            f"{len(candidates)} identities in both modalities, so choose 1 to "
+            f"{len(candidates) - 1}, or 0 for no validation."
         )
     rng = np.random.default_rng(seed)
     drawn = rng.choice(candidates, held_out, replace=False)
@@ -247,57 +261,87 @@ def load_records(
     module's `make_config`, or None for the set's default. `data_dir` is where prepared
     sets live (TFDS's default is ~/tensorflow_datasets). A set that is made from a
     signed release is prepared from `manual_dir`, the folder that holds the release.
-    Raises ValueError for an unknown name, config or split, or a release not given.
+    The first opening writes a manifest of the rows beside them.
+    Raises ValueError for an unknown name, config or split, a release not given, a
+    folder that cannot be written to, and for rows that are damaged or are not those of
+    the manifest.
     """
     with only_errors():  # TFDS: that our configs are not among those it knows
-        builder = _find_builder(name, config, data_dir)
-        if not builder.is_prepared():
-            _prepare(builder, manual_dir)
-        return open_records(builder, split)
+        builder = find_builder(name, config, data_dir)
+        folder = Path(builder.data_path)
+        if not os.path.exists(folder):  # or is out of sight: `prepare` will say
+            prepare(builder, manual_dir)
+            builder = find_builder(name, config, data_dir)
+        records = open_records(builder, split)
+    manifest = folder / f"manifest-{split}.tsv"
+    check_manifest(manifest, _manifest_rows(records), next_step(builder))
+    return records
 
 
 def open_records(builder: Any, split: str) -> Records:
     """Index one split of a prepared TFDS builder (array_record files).
 
-    Raises ValueError for an unknown split, or when two rows share a file name.
+    Raises ValueError for an unknown split, a file that is missing or damaged, and for
+    what `index_records` refuses.
     """
-    from tensorflow_datasets.core.decode import DeserializeMethod
-
+    step = next_step(builder)
+    check_info_files(Path(builder.data_path), step)
     if split not in builder.info.splits:
         raise ValueError(
             f"split is {split!r}; {builder.info.full_name} has "
             f"{sorted(builder.info.splits)}."
         )
-    source = builder.as_data_source(
-        split, deserialize_method=DeserializeMethod.RAW_BYTES
-    )
     # The array_record reader below TFDS's: workers then need not rebuild the builder.
-    return index_records(source.data_source, f"{builder.info.full_name}:{split}")
+    instructions = builder.info.splits[split].file_instructions
+    if not instructions:
+        info = Path(builder.data_path) / "dataset_info.json"
+        raise ValueError(f"{info} says that {split!r} has no rows; {step}.")
+    files = RecordFiles(instructions, step)
+    return index_records(files, f"{builder.info.full_name}:{split}", step)
 
 
-def index_records(data_source: Any, title: str) -> Records:
+def index_records(
+    data_source: Any, title: str, next_step: str = "prepare the data set again"
+) -> Records:
     """Index serialised tf.train Examples: all that `data_source[0..len-1]` gives.
 
     Their features are those of our builders: image, identity, camera, modality and
     filename. Reads each once, some 30,000 small images a second. `title` names the
-    split in errors and in the fingerprint.
-    Raises ValueError when two rows share a file name.
+    split in errors and in the fingerprint; `next_step` is what an error tells to do.
+    Raises ValueError when two rows share a file name, and for an image that is no JPEG,
+    PNG or BMP or lacks its end.
     """
-    store = ImageStore(data_source, title)
+    from google.protobuf.message import DecodeError
+
+    store = ImageStore(data_source, title, next_step)
     filename, numbers, digest = [], [], []
     for position in range(len(store)):
-        example = store.example(position)
-        filename.append(example["filename"].bytes_list.value[0].decode())
-        numbers.append(
-            [example[k].int64_list.value[0] for k in ("identity", "camera", "modality")]
-        )
-        digest.append(hashlib.sha256(example["image"].bytes_list.value[0]).digest())
+        try:
+            example = store.example(position)
+            filename.append(example["filename"].bytes_list.value[0].decode())
+            numbers.append([example[key].int64_list.value[0] for key in _NUMBERS])
+            encoded = example["image"].bytes_list.value[0]
+        except (DecodeError, IndexError) as error:
+            raise ValueError(
+                f"{title}: record {position} lacks a feature, or is no tf.train "
+                f"Example; {next_step}."
+            ) from error
+        if reason := flaw(encoded):
+            raise store.refusal(example, reason)
+        digest.append(hashlib.sha256(encoded).digest())
     if len(set(filename)) < len(filename):
         twice = next(f for f in filename if filename.count(f) > 1)
-        raise ValueError(f"{title}: file name {twice!r} occurs more than once.")
+        raise ValueError(
+            f"{title}: file name {twice!r} occurs more than once; {next_step}."
+        )
 
     order = np.array(sorted(range(len(store)), key=filename.__getitem__), np.int64)
     identity, camera, modality = np.array(numbers, np.int32)[order].T.copy()
+    for row in np.flatnonzero((modality < 0) | (modality >= len(MODALITIES)))[:1]:
+        raise ValueError(
+            f"{title}: the modality of {filename[order[row]]!r} is {modality[row]}; 0 "
+            f"to {len(MODALITIES) - 1} are {MODALITIES}; {next_step}."
+        )
     return Records(
         title=title,
         identity=identity,
@@ -311,46 +355,15 @@ def index_records(data_source: Any, title: str) -> Records:
     )
 
 
-def _find_builder(
-    name: str, config: str | Mapping[str, Any] | None, data_dir: str | Path | None
-) -> Any:
-    known = sorted(
-        path.parent.name
-        for folder in vireid_jax.datasets.__path__
-        for path in Path(folder).glob("*/*_dataset_builder.py")
-    )
-    if name not in known:
-        raise ValueError(f"data set is {name!r}; the builders are {known}.")
-    module = importlib.import_module(
-        f"vireid_jax.datasets.{name}.{name}_dataset_builder"
-    )
-    configs = sorted(module.Builder.builder_configs)
-    if isinstance(config, Mapping):
-        if not hasattr(module, "make_config"):
-            raise ValueError(
-                f"{name} takes no config arguments, but was given {dict(config)}; name "
-                f"one of its configs {configs}, or leave it out."
-            )
-        config = module.make_config(**config)
-    elif config is not None and config not in configs:
-        raise ValueError(f"config is {config!r}; {name} has {configs}.")
-    return module.Builder(config=config, data_dir=data_dir, file_format="array_record")
-
-
-def _prepare(builder: Any, manual_dir: str | Path | None) -> None:
-    import tensorflow_datasets as tfds
-
-    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and manual_dir is None:
-        raise ValueError(
-            f"{builder.info.full_name} is not prepared in {builder.data_dir}, and is "
-            "made from a release that needs a signed agreement; pass manual_dir=, the "
-            f"folder that holds it.\n{builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
+def _manifest_rows(records: Records) -> list[Row]:
+    return [
+        (name, str(identity), str(camera), MODALITIES[modality], digest.tobytes().hex())
+        for name, identity, camera, modality, digest in zip(
+            records.filename,
+            records.identity,
+            records.camera,
+            records.modality,
+            records.digest,
+            strict=True,
         )
-    if not sys.stderr.isatty():
-        tfds.disable_progress_bar()
-    manual = None if manual_dir is None else Path(manual_dir)
-    # Its messages speak of downloads of unknown size.
-    with contextlib.redirect_stdout(io.StringIO()):
-        builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(manual_dir=manual)
-        )
+    ]

@@ -93,6 +93,7 @@ def _start(job: tuple) -> subprocess.Popen:
         [sys.executable, "-m", "vireid_jax.synthetic.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        process_group=0,  # Ctrl-C is for us; the worker ends when its pipe does
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
     try:

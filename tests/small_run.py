@@ -1,0 +1,165 @@
+"""Trains a network so small that it compiles in seconds; tests start it as a process.
+
+    python small_run.py --config=small_run.py --workdir=DIR --config.data.dir=DIR
+
+Everything but the network is what `python -m vireid_jax.main` runs. KILL=place:n in the
+environment kills the process (SIGKILL) when it is at the place for the n-th time; LIE=1
+tells it that there is room on any disk.
+
+    python small_run.py embed WORKDIR FILE.npy
+
+writes the embeddings of some images by a checkpoint.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from types import SimpleNamespace
+
+import flax.linen as nn
+import numpy as np
+from absl import app
+
+from vireid_jax import models
+from vireid_jax.config import default_config
+from vireid_jax.models.heads import IdentityHead, l2_normalise
+from vireid_jax.models.osnet import Stem
+
+
+class Small(nn.Module):
+    """A stem and the head."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images, views, train=False):
+        batch = images.shape[0]
+        x = Stem(8, name="conv1")(images.reshape(-1, *images.shape[2:]), views, train)
+        out = IdentityHead(self.num_classes, "per_modality", name="head")(
+            x, views, train
+        )
+        out = {name: x.reshape(batch, -1, x.shape[-1]) for name, x in out.items()}
+        return l2_normalise(out["neck"]), out
+
+
+def create(_, *, num_classes, **__):
+    """Stands in for `models.create`."""
+    return Small(num_classes)
+
+
+def config_of(data_dir):
+    """Returns a config of 6 steps, two epochs, on nine tiny walkers."""
+    c = default_config()
+    c.data.name = "walkers"
+    c.data.options.variant = "thermal"
+    c.data.options.train_ids = 9
+    c.data.options.test_ids = 6
+    c.data.options.images_per_modality = 4
+    c.data.options.height = 64
+    c.data.options.width = 32
+    c.data.dir = str(data_dir)
+    c.data.size = (64, 32)
+    c.data.validation_identities = 3
+    c.batch.identities = 2
+    c.batch.images = 2
+    c.augment.pad = 2
+    c.augment.third_view = False
+    c.model.name = "osnet_x0_25"
+    c.model.neck_norm = "per_modality"
+    c.schedule.epochs = 1.0  # 6 steps
+    c.eval.every_epochs = 0.5
+    c.eval.batch_size = 16
+    c.log.every_steps = 2
+    return c
+
+
+def get_config():
+    """Returns the config; the data folder comes with the command line."""
+    return config_of("")
+
+
+def images_of(rows=5):
+    """Draws some images of noise."""
+    return np.random.default_rng(0).integers(0, 256, (rows, 64, 32, 3), np.uint8)
+
+
+def start(workdir, *flags, **environment):
+    """Starts a run of this file in a process; output is captured."""
+    flags = (f"--config={__file__}", f"--workdir={workdir}", *flags)
+    return start_process(*flags, **environment)
+
+
+def start_process(*arguments, **environment):
+    """Starts this file with any arguments; output is captured."""
+    return subprocess.Popen(
+        [sys.executable, __file__, *map(str, arguments)],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process):
+    """Waits; returns the exit code, what it printed, and its errors."""
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+# --- In that process ------------------------------------------------------------------
+
+
+def die():
+    """Kills this process, as `kill -9` does."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at(place, count):
+    """Arranges for death at the place; "save" dies while orbax writes."""
+    from vireid_jax import train, workdir
+    from vireid_jax.checkpoint import Checkpoints
+    from vireid_jax.data import pipeline
+
+    owner, name = {
+        "stream": (pipeline, "_load_train_batch"),
+        "step": (train, "make_knobs"),
+        "log": (train, "mean_metrics"),
+        "rewrite": (workdir.os, "replace"),
+        "validation": (train, "validate_network"),
+        "save": (Checkpoints, "save"),
+        "test": (train, "evaluate_test_split"),
+    }[place]
+    original, left = getattr(owner, name), [count]
+
+    def dying(*arguments, **options):
+        left[0] -= 1
+        if left[0] == 0 and place == "save":
+            original(*arguments, **options)
+            threading.Timer(float(os.environ.get("KILL_AFTER", 0)), die).start()
+            return None
+        if left[0] == 0:
+            die()
+        return original(*arguments, **options)
+
+    setattr(owner, name, dying)
+
+
+if __name__ == "__main__":
+    models.create = create
+    if sys.argv[1] == "embed":
+        import vireid_jax
+
+        embedder = vireid_jax.load(sys.argv[2])
+        np.save(sys.argv[3], embedder.embed(images_of(), "infrared"))
+        sys.exit()
+    if "LIE" in os.environ:
+        shutil.disk_usage = lambda _: SimpleNamespace(free=2**30)
+    if "KILL" in os.environ:
+        place, count = os.environ["KILL"].split(":")
+        die_at(place, int(count))
+    from vireid_jax import main
+
+    app.run(main.main, flags_parser=main.parse)

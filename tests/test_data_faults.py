@@ -1,0 +1,589 @@
+"""What lies on the disk is damaged, changed, full or killed half-way: one clear line.
+
+Real faults, on a real `walkers` set of 2 + 2 identities.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+import pickle
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from tensorflow_datasets.proto import tf_example_pb2
+from test_data_source import example
+
+from vireid_jax.data import manifest, prepare
+from vireid_jax.data.encoded import flaw
+from vireid_jax.data.source import index_records, load_records
+
+CONFIG = {
+    "train_ids": 2, "test_ids": 2, "images_per_modality": 2, "height": 32, "width": 16
+}  # fmt: skip
+SET = "walkers/thermal_2+2x2_32x16_easy_96773aac/1.0.0"
+RECORDS = "walkers-train.array_record-00000-of-00001"
+
+
+def load(data, split="train"):
+    return load_records("walkers", split, config=CONFIG, data_dir=data)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    data = tmp_path_factory.mktemp("prepared") / "data"
+    load(data)
+    return data
+
+
+@pytest.fixture
+def data(prepared, tmp_path):
+    """A folder of prepared sets: one to damage, and another."""
+    shutil.copytree(prepared, tmp_path / "data")
+    (tmp_path / "data/other/1.0.0").mkdir(parents=True)
+    (tmp_path / "data/other/1.0.0/records").write_text("hours of work")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def folder(data):
+    return data / SET
+
+
+def contents(data):
+    """Every file, by path, with a hash of its bytes."""
+    files = (path for path in data.rglob("*") if path.is_file())
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def refusal(data):
+    """Load a set that must be refused, in one line, with nothing changed."""
+    before = contents(data)
+    with pytest.raises(ValueError, match="; ") as caught:
+        load(data)
+    assert contents(data) == before
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def assert_tells_to_delete(message, folder):
+    assert message.endswith(
+        f"; delete this set (rm -r {folder}) and run the same command again."
+    )
+
+
+# --- The manifest ---------------------------------------------------------------------
+
+
+def rewrite(folder, change):
+    """Let `change` edit the list of examples in the record file of `train`."""
+    path = folder / RECORDS
+    reader = ArrayRecordReader(str(path))
+    stored = reader.read(0, reader.num_records())
+    reader.close()
+    examples = [tf_example_pb2.Example.FromString(record) for record in stored]
+    examples.sort(key=filename)
+    promised = f'"{len(examples)}"'
+    change(examples)
+    writer = ArrayRecordWriter(str(path), "group_size:1")
+    for one in examples:
+        writer.write(one.SerializeToString())
+    writer.close()
+    info = folder / "dataset_info.json"
+    info.write_text(info.read_text().replace(promised, f'"{len(examples)}"', 1))
+
+
+def filename(one):
+    return one.features.feature["filename"].bytes_list.value[0].decode()
+
+
+def set_number(one, name, number):
+    one.features.feature[name].int64_list.value[0] = number
+
+
+def set_image(one, encoded):
+    one.features.feature["image"].bytes_list.value[0] = encoded
+
+
+def image(one):
+    return one.features.feature["image"].bytes_list.value[0]
+
+
+def other_image():
+    return cv2.imencode(".png", np.zeros((32, 16, 3), np.uint8))[1].tobytes()
+
+
+def add_row(examples):
+    new = tf_example_pb2.Example()
+    new.CopyFrom(examples[-1])
+    new.features.feature["filename"].bytes_list.value[0] = b"zzz.jpg"
+    examples.append(new)
+
+
+def test_the_first_opening_writes_a_manifest_and_the_next_ones_leave_it(folder, data):
+    path = folder / "manifest-train.tsv"
+    header, *rows = [line.split("\t") for line in path.read_text().splitlines()]
+    records = load(data)
+    assert header == ["filename", "identity", "camera", "modality", "sha256"]
+    assert [row[0] for row in rows] == records.filename
+    assert [int(row[1]) for row in rows] == records.identity.tolist()
+    assert [int(row[2]) for row in rows] == records.camera.tolist()
+    assert [row[3] == "infrared" for row in rows] == records.modality.tolist()
+    for row, position in zip(rows, records.position, strict=True):
+        encoded = records.store.example(position)["image"].bytes_list.value[0]
+        assert row[4] == hashlib.sha256(encoded).hexdigest()
+
+    before = path.stat()
+    load(data)
+    assert path.stat().st_ino == before.st_ino
+    whole = contents(folder)
+    path.unlink()  # a set of an earlier version has none
+    load(data)
+    assert contents(folder) == whole
+
+
+@pytest.mark.parametrize(
+    ("change", "which", "what"),
+    [
+        (lambda rows: set_number(rows[0], "identity", 7), 0, "identity was 0, is 7"),
+        (lambda rows: set_number(rows[3], "camera", 5), 3, r"camera was \d, is 5"),
+        (
+            lambda rows: set_number(rows[0], "modality", 1),
+            0,
+            "modality was visible, is infrared",
+        ),
+        (
+            lambda rows: set_image(rows[4], other_image()),
+            4,
+            "the image has other bytes",
+        ),
+        (lambda rows: rows.pop(2), 2, "the row is missing"),
+        (add_row, None, "the row is new"),
+    ],
+)
+def test_a_changed_row_is_named(folder, data, change, which, what):
+    name = "zzz.jpg" if which is None else load(data).filename[which]
+    rewrite(folder, change)
+    message = refusal(data)
+    path = re.escape(str(folder / "manifest-train.tsv"))
+    first = f"1 row is not as recorded there, the first being '{name}'"
+    assert re.match(rf"{path}: {first} \({what}\); ", message)
+    assert_tells_to_delete(message, folder)
+
+
+def test_all_changed_rows_are_counted_and_the_first_one_is_named(folder, data):
+    names = load(data).filename
+
+    def swap(rows):
+        set_number(rows[1], "camera", 5)
+        set_number(rows[1], "identity", 1)
+        first, last = image(rows[5]), image(rows[7])
+        set_image(rows[5], last)
+        set_image(rows[7], first)
+
+    rewrite(folder, swap)
+    message = refusal(data)
+    assert f"3 rows are not as recorded there, the first being '{names[1]}'" in message
+    assert "(identity was 0, is 1, camera was 1, is 5)" in message
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda old: b"", "its first line is not filename identity"),
+        (lambda old: b"hello\n", "its first line is not filename identity"),
+        (lambda old: old[: old.index(b"\tvisible")], "row 2 has 3 columns"),
+        (lambda old: b"\xff\xfe" + old, "can't decode byte 0xff"),
+        (lambda old: old + old.splitlines(True)[-1], "occurs more than once"),
+        (lambda old: old[:-30], "1 row is not as recorded"),
+    ],
+)
+def test_a_damaged_manifest_is_named(folder, data, damage, why):
+    path = folder / "manifest-train.tsv"
+    path.write_bytes(damage(path.read_bytes()))
+    message = refusal(data)
+    assert message.startswith(str(path))
+    assert why in message
+    assert_tells_to_delete(message, folder)
+
+
+def test_other_line_ends_change_nothing(folder, data):
+    path = folder / "manifest-train.tsv"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    load(data)
+
+
+def test_odd_file_names_survive(tmp_path):
+    rows = [(name, "0", "1", "visible", "ab") for name in ('a"b', "c\td", "e\nf", "é")]
+    manifest.check_manifest(tmp_path / "m.tsv", rows, "do this")
+    manifest.check_manifest(tmp_path / "m.tsv", rows, "do this")
+    with pytest.raises(ValueError, match=r"1 row is .* 'c\\td' \(the row is missing\)"):
+        manifest.check_manifest(tmp_path / "m.tsv", rows[:1] + rows[2:], "do this")
+
+
+def test_a_folder_that_cannot_be_written_to_gets_no_manifest(prepared, small_disk):
+    disk = small_disk(1)
+    shutil.copytree(prepared, disk / "data")
+    (disk / "data" / SET / "manifest-train.tsv").unlink()
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    before = contents(disk)
+    assert len(load(disk / "data")) == 8
+    assert contents(disk) == before
+
+
+def test_a_manifest_is_whole_or_absent_whoever_is_killed(tmp_path):
+    script = (
+        "import os, pathlib, signal, sys\n"
+        "from vireid_jax.data import manifest\n"
+        "manifest.os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "rows = [(f'{i}', '0', '0', 'visible', 'ab') for i in range(1000)]\n"
+        "manifest.check_manifest(pathlib.Path(sys.argv[1]), rows, 'do this')\n"
+    )
+    path = tmp_path / "manifest-train.tsv"
+    killed = subprocess.run([sys.executable, "-c", script, str(path)])
+    assert killed.returncode == -signal.SIGKILL
+    assert not path.exists()
+
+    rows = [(f"{i}", "0", "0", "visible", "ab") for i in range(1000)]
+    raised = []
+
+    def open_often():
+        try:
+            for _ in range(20):
+                manifest.check_manifest(path, rows, "do this")
+                path.unlink(missing_ok=True)
+        except ValueError as error:
+            raised.append(error)
+
+    threads = [threading.Thread(target=open_often) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert raised == []
+
+
+def test_two_writers_of_a_manifest_never_share_a_temporary_file(tmp_path, monkeypatch):
+    replace, sources = os.replace, []
+    note = lambda new, path: (sources.append(new), replace(new, path))
+    monkeypatch.setattr(manifest.os, "replace", note)
+    for _ in range(2):
+        manifest.check_manifest(tmp_path / "m.tsv", [], "do this")
+        (tmp_path / "m.tsv").unlink()
+    assert len(set(sources)) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- Images ---------------------------------------------------------------------------
+
+
+def encode(extension, *options):
+    rng = np.random.default_rng(0)
+    pixels = cv2.resize(rng.integers(0, 256, (8, 4, 3), np.uint8), (16, 32))
+    return cv2.imencode(extension, pixels, options)[1].tobytes()
+
+
+JPEG = encode(".jpg")
+WITH_THUMBNAIL = (
+    JPEG[:2] + b"\xff\xe1" + (len(JPEG) + 2).to_bytes(2, "big") + JPEG + JPEG[2:]
+)
+WHOLE = {
+    "JPEG": JPEG,
+    "progressive JPEG": encode(".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+    "JPEG with a thumbnail": WITH_THUMBNAIL,
+    "PNG": encode(".png"),
+    "BMP": encode(".bmp"),
+}
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_an_image_is_whole_or_truncated_wherever_it_is_cut(kind):
+    whole = WHOLE[kind]
+    for padding in (b"", bytes(20), b"\r\n", b"\xff\xff"):
+        assert flaw(whole + padding) == ""
+        encoded = np.frombuffer(whole + padding, np.uint8)
+        assert cv2.imdecode(encoded, cv2.IMREAD_COLOR).shape == (32, 16, 3)
+    truncated = f"is a truncated {kind.split()[-1 if kind[0] == 'p' else 0]}"
+    for length in range(8, len(whole)):
+        assert flaw(whole[:length]) == truncated
+    for length in range(8, len(whole) - 40, 7):  # as a full disk leaves it
+        if kind != "BMP":  # no mark says where its pixels end
+            assert flaw(whole[:length].ljust(len(whole), b"\0")) == truncated
+
+
+def test_a_bitmap_is_measured_by_its_pixels():
+    whole = WHOLE["BMP"]
+    for stated in (0, 10**6):  # writers that never filled it in, or got it wrong
+        odd = whole[:2] + stated.to_bytes(4, "little") + whole[6:]
+        assert flaw(odd) == ""
+        assert cv2.imdecode(np.frombuffer(odd, np.uint8), 1).shape == (32, 16, 3)
+        assert flaw(odd[:-1]) == "is a truncated BMP"
+    grey = cv2.imencode(".bmp", np.zeros((5, 3), np.uint8))[1].tobytes()
+    assert flaw(grey) == ""  # rows are padded to four bytes
+    assert flaw(grey[:-1]) == "is a truncated BMP"
+
+
+@pytest.mark.parametrize(
+    ("encoded", "reason"),
+    [
+        (JPEG[:-2], "is a truncated JPEG"),
+        (JPEG[: len(JPEG) // 2], "is a truncated JPEG"),
+        (WHOLE["PNG"][:-12], "is a truncated PNG"),
+        (WHOLE["BMP"][:-1], "is a truncated BMP"),
+        (b"", "is no JPEG, PNG or BMP"),
+        (b"GIF89a", "is no JPEG, PNG or BMP"),
+    ],
+)
+def test_a_truncated_image_is_refused_when_the_split_is_indexed(encoded, reason, capfd):
+    stored = [example(JPEG), example(encoded, "b.jpg"), example(JPEG, "c.jpg")]
+    message = rf"tiny: image 'b.jpg' \({len(encoded)} bytes\) {reason}; do this\."
+    with pytest.raises(ValueError, match=message):
+        index_records(stored, "tiny", "do this")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_truncated_image_in_a_set_is_named(folder, data):
+    name = load(data).filename[2]
+    rewrite(folder, lambda rows: set_image(rows[2], image(rows[2])[:-100]))
+    message = refusal(data)
+    assert re.match(
+        rf"walkers/.*:train: image '{name}' \(\d+ bytes\) is a trunc", message
+    )
+    assert_tells_to_delete(message, folder)
+
+
+def test_an_image_that_promises_too_many_pixels_is_named():
+    frame = JPEG.index(b"\xff\xc0") + 5
+    huge = JPEG[:frame] + b"\xfd\xe8\xfd\xe8" + JPEG[frame + 4 :]  # 65000 x 65000
+    records = index_records([example(huge, "x.jpg")], "tiny", "do this")
+    with pytest.raises(ValueError, match=r"'x.jpg' .* OpenCV can decode; do this\."):
+        records.image(0, (32, 16))
+
+
+def test_a_record_that_is_no_example_is_counted():
+    for odd in (b"\xff\xff\xff", tf_example_pb2.Example().SerializeToString()):
+        with pytest.raises(ValueError, match=r"tiny: record 1 lacks .*; do this\."):
+            index_records([example(), odd], "tiny", "do this")
+    with pytest.raises(ValueError, match=r"modality of 'b' is 2; 0 to 1 are .*do this"):
+        index_records([example(), example(filename="b", modality=2)], "tiny", "do this")
+
+
+# --- Files of a prepared set ----------------------------------------------------------
+
+
+def cut(size):
+    return lambda path: path.write_bytes(path.read_bytes()[:size])
+
+
+def overwrite(start, length):
+    def damage(path):
+        old = path.read_bytes()
+        noise = np.random.default_rng(0).bytes(length)
+        path.write_bytes(old[:start] + noise + old[start + length :])
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (cut(65536), "is damaged or cut short; "),
+        (cut(40000), "is damaged or cut short (ArrayRecord file should be at least"),
+        (cut(0), "is damaged or cut short (ArrayRecord file should be at least"),
+        (cut(-1), "is damaged or cut short (Invalid Riegeli/records file"),
+        (overwrite(4000, 3000), "is damaged or cut short (Corrupted Riegeli/records"),
+        (overwrite(0, 200), "is damaged or cut short (Corrupted Riegeli/records"),
+        (lambda path: path.unlink(), "is missing"),
+    ],
+)
+def test_a_damaged_record_file_is_named(folder, data, damage, reason):
+    damage(folder / RECORDS)
+    message = refusal(data)
+    assert message.startswith(f"{folder / RECORDS} {reason}")
+    assert_tells_to_delete(message, folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "reason"),
+    [
+        ("dataset_info.json", lambda path: path.unlink(), "is missing or empty"),
+        ("dataset_info.json", cut(0), "cannot be read (Failed to load JSON"),
+        ("dataset_info.json", cut(1000), "cannot be read (Failed to load JSON"),
+        (
+            "dataset_info.json",
+            lambda path: path.write_text("{}"),
+            "cannot be read (The constructed DatasetInfo instance",
+        ),
+        (
+            "dataset_info.json",
+            lambda path: path.write_text('{"odd": 1}'),
+            "cannot be read (Message type",
+        ),
+        (
+            "dataset_info.json",
+            lambda path: path.write_text(
+                path.read_text().replace("array_record", "tfrecord")
+            ),
+            "cannot be read (File format is already set to FileFormat.TFRECORD",
+        ),
+        ("features.json", lambda path: path.unlink(), "is missing or empty"),
+        ("features.json", cut(0), "is missing or empty"),
+    ],
+)
+def test_a_missing_or_broken_info_file_is_named(folder, data, name, damage, reason):
+    damage(folder / name)
+    message = refusal(data)
+    assert message.startswith(f"{folder / name} {reason}")
+    assert_tells_to_delete(message, folder)
+
+
+@pytest.mark.parametrize("promised", [[7], [9], []])
+def test_a_wrong_number_of_records_is_named(folder, data, promised):
+    path = folder / "dataset_info.json"
+    info = json.loads(path.read_text())
+    info["splits"][0]["shardLengths"] = promised
+    path.write_text(json.dumps(info))
+    message = refusal(data)
+    said = f"{folder / RECORDS} holds 8 records, dataset_info.json says {promised}"
+    if not promised:
+        said = f"{path} says that 'train' has no rows"
+    assert message.startswith(said.replace("[", "").replace("]", ""))
+    assert_tells_to_delete(message, folder)
+
+
+def test_a_file_that_breaks_while_it_is_read_is_named(folder, data):
+    records = load(data)
+    overwrite(0, 60000)(folder / RECORDS)
+    fresh = pickle.loads(pickle.dumps(records))  # as in a worker process
+    with pytest.raises(ValueError, match=r"is damaged .*; delete this") as caught:
+        fresh.image(0, (32, 16))
+    assert str(folder / RECORDS) in str(caught.value)
+
+
+# --- Preparing ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("megabytes", [0.05, 0.2, 0.265])  # a set takes 0.27
+def test_a_full_disk_keeps_nothing_and_the_same_command_goes_on(small_disk, megabytes):
+    disk = small_disk(megabytes)
+    (disk / "other").write_text("hours of work")
+    before = contents(disk)
+    with pytest.raises(ValueError, match="No space left on device") as caught:
+        load(disk)
+    message = str(caught.value)
+    free = shutil.disk_usage(disk).free / 1e6
+    assert message == (
+        f"{disk / SET} cannot be prepared: No space left on device ({free:.1f} MB are "
+        "free). Nothing was kept; free some space and run the same command again, or "
+        "give another folder, --config.data.dir=DIR."
+    )
+    lock = (disk / SET).with_name(".1.0.0.lock")
+    assert contents(disk).keys() - {lock} == before.keys()
+    assert {path.name for path in lock.parent.iterdir()} == {lock.name}
+
+    subprocess.run(["mount", "-o", "remount,size=2m", str(disk)], check=True)
+    assert len(load(disk)) == 8
+    assert (disk / "other").read_text() == "hours of work"
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(small_disk):
+    disk = small_disk(1)
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    message = refusal(disk)
+    assert message.startswith(
+        f"{disk / SET} cannot be prepared: Read-only file system (1.0 MB are free). "
+        "Nothing was kept; make it writable and run the same command again, or give "
+        "another folder, --config.data.dir=DIR."
+    )
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
+    (tmp_path / "data").write_text("no folder")
+    message = refusal(tmp_path / "data")
+    assert message.startswith(f"{tmp_path / 'data' / SET} cannot be prepared: Not a di")
+    assert (tmp_path / "data").read_text() == "no folder"
+
+
+def start(data):
+    """Begin to prepare the set in another process, and stop it half-way."""
+    script = (
+        "import sys\n"
+        "from vireid_jax.data.source import load_records\n"
+        f"found = load_records('walkers', 'train', config={CONFIG}, "
+        f"data_dir={str(data)!r})\n"
+        "print(found.fingerprint)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True
+    )
+    aside = (data / SET).with_name(".1.0.0.preparing")
+    wait_until(aside.exists)
+    process.send_signal(signal.SIGSTOP)
+    assert not (data / SET).exists()
+    return process
+
+
+def wait_until(condition):
+    for _ in itertools.takewhile(lambda _: not condition(), range(10_000)):
+        time.sleep(0.002)
+    assert condition()
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGCONT])
+def test_a_second_process_waits_for_the_first_or_for_its_death(
+    prepared, tmp_path, capfd, monkeypatch, end
+):
+    prepare_aside, calls = prepare._prepare_aside, []
+    note = lambda *arguments: (calls.append(arguments), prepare_aside(*arguments))
+    monkeypatch.setattr(prepare, "_prepare_aside", note)
+    first = start(tmp_path)
+    found, said = [], ""
+    second = threading.Thread(target=lambda: found.append(load(tmp_path)))
+    second.start()
+
+    def waits():
+        nonlocal said
+        said += capfd.readouterr().err
+        return said
+
+    wait_until(waits)
+    assert said == f"waiting for another process to prepare {tmp_path / SET}\n"
+    assert second.is_alive()
+    first.send_signal(end)
+    out, _ = first.communicate(timeout=60)
+    second.join()
+    expected = load(prepared).fingerprint
+    assert found[0].fingerprint == expected
+    assert len(calls) == (end == signal.SIGKILL)
+    if end == signal.SIGCONT:
+        assert (first.returncode, out) == (0, f"{expected}\n")
+    else:
+        assert first.returncode == -signal.SIGKILL
+    left = {path.name for path in (tmp_path / SET).parent.iterdir()}
+    assert left == {"1.0.0", ".1.0.0.lock"}
+    assert sorted(path.name for path in (tmp_path / SET).iterdir()) == sorted(
+        path.name for path in (prepared / SET).iterdir()
+    )
+
+
+def test_a_killed_process_leaves_nothing_behind_the_next(prepared, tmp_path):
+    for _ in range(2):
+        process = start(tmp_path)
+        process.kill()
+        process.communicate(timeout=60)
+    half = (tmp_path / SET).with_name(".1.0.0.preparing") / SET
+    half.mkdir(parents=True)
+    (half / "dataset_info.json").touch()
+    assert load(tmp_path).fingerprint == load(prepared).fingerprint
+    left = {path.name for path in (tmp_path / SET).parent.iterdir()}
+    assert left == {"1.0.0", ".1.0.0.lock"}

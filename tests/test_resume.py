@@ -1,0 +1,186 @@
+"""A run killed anywhere, or asked to stop, ends where an undisturbed one does.
+
+Real processes, killed with SIGKILL; a tiny network, so that each starts in seconds.
+benchmarks/kills.py does the same with a real network, at random moments.
+"""
+
+import json
+import signal
+import time
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from small_run import finish, start
+
+# Slow: some thirty processes, each with the start of jax.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("resume")]
+
+TIMED = {"seconds", "steps_per_second", "images_per_second"}
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """Lets the processes of this module share what XLA compiles."""
+    folder = str(tmp_path_factory.mktemp("compiled"))
+    return {
+        "JAX_ENABLE_COMPILATION_CACHE": "true",
+        "JAX_COMPILATION_CACHE_DIR": folder,
+    }
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return f"--config.data.dir={tmp_path_factory.mktemp('data')}"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, compiled, data):
+    """A run that nobody disturbed."""
+    workdir = tmp_path_factory.mktemp("whole")
+    code, _, err = finish(start(workdir, data, **compiled))
+    assert code == 0, err
+    return workdir
+
+
+def arrays_of(workdir, step):
+    """Reads every array of a checkpoint, optimizer and all."""
+    folder = workdir / "checkpoints" / str(step)
+    handler = ocp.StandardCheckpointer()
+    return {item: handler.restore(folder / item) for item in ("model", "optimizer")}
+
+
+def check_same_end(workdir, whole):
+    """Compares parameters, optimizer, log rows and test results, bit for bit."""
+    one, two = (ocp.tree.to_flat_dict(arrays_of(w, 6)) for w in (whole, workdir))
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], two[name], err_msg=str(name))
+    rows = [
+        [
+            {k: v for k, v in json.loads(line).items() if k not in TIMED}
+            for line in (w / "metrics.jsonl").read_text().splitlines()
+        ]
+        for w in (whole, workdir)
+    ]
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == 6
+    results = [
+        json.loads((w / "eval.json").read_text())["results"] for w in (whole, workdir)
+    ]
+    assert results[0] == results[1]
+
+
+def test_a_run_killed_again_and_again_ends_like_one_that_was_not(
+    whole, compiled, data, tmp_path
+):
+    deaths = ["stream:2", "step:3", "rewrite:3", "validation:1", "save:1", "step:2"]
+    deaths += ["log:2", "save:2", "test:1"]
+    for death in deaths:
+        code, _, err = finish(start(tmp_path, data, KILL=death, **compiled))
+        assert code == -signal.SIGKILL, (death, err)
+    code, out, err = finish(start(tmp_path, data, **compiled))
+    assert code == 0, err
+    assert "Going on from step 6 of 6" in out
+    check_same_end(tmp_path, whole)
+
+
+# --- Stopping -------------------------------------------------------------------------
+
+
+def wait_for_log(workdir, words, process):
+    """Returns when the run's log.txt holds `words`."""
+    log = workdir / "log.txt"
+    for _ in range(1200):
+        if log.exists() and words in log.read_text():
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    raise AssertionError(f"{words!r} never came: {log.read_text()}")
+
+
+def stop_while_training(workdir, data, compiled, number):
+    """Sends a signal when the loop has begun, before its first step is done."""
+    process = start(workdir, data, KILL_AFTER="0", **compiled)
+    wait_for_log(workdir, "Training", process)
+    process.send_signal(number)
+    return finish(process)
+
+
+@pytest.mark.parametrize(
+    ("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)]
+)
+def test_a_signal_saves_once_and_the_same_command_goes_on(
+    number, exit_code, whole, compiled, data, tmp_path
+):
+    code, _, err = stop_while_training(tmp_path, data, compiled, number)
+    assert code == exit_code, err
+    assert "is saved; the same command goes on" in err
+    assert "Traceback" not in err
+    (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+    step = int(checkpoint.name)
+    assert 1 <= step < 6
+    code, out, err = finish(start(tmp_path, data, **compiled))
+    assert code == 0, err
+    assert f"Going on from step {step} of 6" in out
+    check_same_end(tmp_path, whole)
+
+
+def test_the_clock_stops_a_run_anywhere_between_two_log_rows(
+    whole, compiled, data, tmp_path
+):
+    # After the first step, in the middle of a row; after the second, with its row; and
+    # after the third, which is saved anyway.
+    for step in (1, 2, 3):
+        process = start(tmp_path, data, "--max_minutes=1e-6", **compiled)
+        code, _, err = finish(process)
+        assert code == 75, err
+        assert f"--max_minutes=1e-06: step {step} of 6 is saved" in err
+    code, _, err = finish(start(tmp_path, data, **compiled))
+    assert code == 0, err
+    check_same_end(tmp_path, whole)
+
+
+def interrupt_twice(process):
+    """Presses Ctrl-C twice; returns the exit code, the errors and the seconds."""
+    started = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    code, _, err = finish(process)
+    return code, err, time.monotonic() - started
+
+
+def test_a_second_ctrl_c_ends_at_once_and_the_last_checkpoint_is_whole(
+    compiled, data, tmp_path
+):
+    process = start(tmp_path, data, "--config.schedule.epochs=1e6", **compiled)
+    wait_for_log(tmp_path, "step 9: saving", process)
+    code, err, _ = interrupt_twice(process)
+    assert code == 130, err
+    assert "Traceback" not in err
+    names = [path.name for path in (tmp_path / "checkpoints").iterdir()]
+    step = max(int(name) for name in names if name.isdigit())
+    found = arrays_of(tmp_path, step)
+    assert int(found["optimizer"]["step"]) == step
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_compiler(data, tmp_path):
+    process = start(tmp_path, data)  # nothing compiled: its first step takes seconds
+    wait_for_log(tmp_path, "Training", process)
+    time.sleep(0.5)
+    code, err, seconds = interrupt_twice(process)
+    assert code == 130
+    assert "Stopping after this step and one save. Again: at once." in err
+    assert seconds < 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_outside_the_loop_ends_the_run_there(number, compiled, data, tmp_path):
+    process = start(tmp_path, data, **compiled)
+    wait_for_log(tmp_path, "environment", process)
+    process.send_signal(number)
+    code, _, err = finish(process)
+    assert code == {signal.SIGINT: 130, signal.SIGTERM: 75}[number], err
+    assert "Traceback" not in err
+    assert "the same command goes on" in err

@@ -1,0 +1,178 @@
+"""Find the builder of a data set, and prepare the set: whole, or not at all."""
+
+import contextlib
+import errno
+import fcntl
+import functools
+import importlib
+import io
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import vireid_jax.datasets
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_UNWRITABLE = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST,
+    errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP,  # of flock
+)  # fmt: skip
+
+
+def find_builder(
+    name: str, config: str | Mapping[str, Any] | None, data_dir: str | Path | None
+) -> Any:
+    """Return the TFDS builder of the data set `name`; see `load_records`.
+
+    Raises ValueError for an unknown name or config, and where the dataset_info.json of
+    a prepared set cannot be read.
+    """
+    import tensorflow_datasets as tfds
+    from google.protobuf.json_format import ParseError
+
+    known = sorted(
+        path.parent.name
+        for folder in vireid_jax.datasets.__path__
+        for path in Path(folder).glob("*/*_dataset_builder.py")
+    )
+    if name not in known:
+        raise ValueError(f"data set is {name!r}; the builders are {known}.")
+    module = importlib.import_module(
+        f"vireid_jax.datasets.{name}.{name}_dataset_builder"
+    )
+    config = _find_config(module, name, config)
+    make = functools.partial(module.Builder, config=config, file_format="array_record")
+    root = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser().absolute()
+    try:
+        return make(data_dir=root)
+    except (AssertionError, OSError, ParseError, ValueError) as error:
+        # TFDS reads dataset_info.json here, but its error does not say where that is.
+        unread = make(data_dir=os.devnull)
+        folder = root / unread.data_path.relative_to(os.devnull)
+        reason = str(error).partition("\n")[0].rstrip(".")
+        step = next_step(unread, folder)
+        if isinstance(error.__cause__, PermissionError):
+            step = "make it readable, or give another folder, --config.data.dir=DIR"
+        raise ValueError(
+            f"{folder / 'dataset_info.json'} cannot be read ({reason}); {step}."
+        ) from error
+
+
+def next_step(builder: Any, folder: Path | None = None) -> str:
+    """Tell the user how to replace a prepared set that is not as it should be."""
+    folder = shlex.quote(str(folder or builder.data_path))
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        return (
+            f"check the release, delete this set (rm -r {folder}) and run the same "
+            "command again with the release (manual_dir=)"
+        )
+    return f"delete this set (rm -r {folder}) and run the same command again"
+
+
+def prepare(builder: Any, manual_dir: str | Path | None) -> None:
+    """Prepare a set that is not there yet; a second process waits for the first.
+
+    Raises ValueError for a release not given, or a folder that is full or cannot be
+    written to.
+    """
+    folder = Path(builder.data_path)
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and manual_dir is None:
+        instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+        raise ValueError(
+            f"{folder} is not prepared, and is made from a release that needs a signed "
+            f"agreement; pass manual_dir=, the folder that holds it. {instructions}"
+        )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(folder):
+            if not folder.exists():
+                _prepare_aside(builder, folder, manual_dir)
+    except (OSError, RuntimeError) as error:
+        _refuse_folder(folder, error, manual_dir)
+        raise
+
+
+def _find_config(
+    module: Any, name: str, config: str | Mapping[str, Any] | None
+) -> Any | None:
+    configs = sorted(module.Builder.builder_configs)
+    if isinstance(config, Mapping):
+        if not hasattr(module, "make_config"):
+            raise ValueError(
+                f"{name} takes no config arguments, but was given {dict(config)}; name "
+                f"one of its configs {configs}, or leave it out."
+            )
+        return module.make_config(**config)
+    if config is not None and config not in configs:
+        raise ValueError(f"config is {config!r}; {name} has {configs}.")
+    return config
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from preparing `folder`; their death frees it as well."""
+    with folder.with_name(f".{folder.name}.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.stderr.write(f"waiting for another process to prepare {folder}\n")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _prepare_aside(builder: Any, folder: Path, manual_dir: str | Path | None) -> None:
+    """Prepare the set in a folder beside its own, and move it when it is whole."""
+    import tensorflow_datasets as tfds
+
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    aside = folder.with_name(f".{folder.name}.preparing")
+    shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
+    try:
+        new = type(builder)(
+            config=builder.builder_config, data_dir=aside, file_format="array_record"
+        )
+        manual = None if manual_dir is None else Path(manual_dir).absolute()
+        # Its messages speak of downloads of unknown size.
+        with contextlib.redirect_stdout(io.StringIO()):
+            new.download_and_prepare(
+                download_config=tfds.download.DownloadConfig(manual_dir=manual)
+            )
+        _move(Path(new.data_path), folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _move(new: Path, folder: Path) -> None:
+    try:
+        os.rename(new, folder)
+    except OSError:
+        if not folder.exists():  # else TFDS, which asks for no lock, made it meanwhile
+            raise
+
+
+def _refuse_folder(
+    folder: Path, error: Exception, manual_dir: str | Path | None
+) -> None:
+    """Raise ValueError if `error` says that the folder is full or not writable.
+
+    TFDS and the array_record writer wrap the system's errors: only words are left.
+    """
+    is_about = lambda number: os.strerror(number) in str(error)
+    number = next(filter(is_about, _FULL + _UNWRITABLE), None)
+    if number is None or (manual_dir and str(manual_dir) in str(error)):
+        return
+    there = next(path for path in folder.parents if os.path.exists(path))
+    if number in _FULL:
+        step = "free some space and run the same command again"
+    else:
+        step = "make it writable and run the same command again"
+    raise ValueError(
+        f"{folder} cannot be prepared: {os.strerror(number)} "
+        f"({shutil.disk_usage(there).free / 1e6:,.1f} MB are free). Nothing was kept; "
+        f"{step}, or give another folder, --config.data.dir=DIR."
+    ) from error
