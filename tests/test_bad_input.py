@@ -264,6 +264,18 @@ def test_a_run_of_another_config(refuses, run, config):
     assert "threads" not in SAID["the workdir of another config's run"]
 
 
+def test_a_run_goes_on_under_a_release_with_more_keys(run, config):
+    path = run / "config.json"
+    stored = json.loads(path.read_text())
+    del stored["model"]["separate_norm"]  # as if it had come later
+    path.write_text(json.dumps(stored))
+    assert train(config, run)
+    stored["model"]["neck_norm"] = 3
+    path.write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match=r"config\.json is no config \("):
+        train(config, run)
+
+
 def test_other_data_under_the_same_name(refuses, run, config, tmp_path, monkeypatch):
     real = training.open_split
 

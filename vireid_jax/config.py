@@ -6,13 +6,16 @@ A config file starts from `default_config()` and changes what it needs to.
 import dataclasses
 import difflib
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from vireid_jax import models
 from vireid_jax.models.heads import NECK_NORMS
 from vireid_jax.optimizer import OPTIMIZERS
-from vireid_jax.workdir import flat
+
+Tree = Mapping | ConfigDict | FrozenConfigDict
 
 
 def default_config() -> ConfigDict:
@@ -82,6 +85,17 @@ def default_config() -> ConfigDict:
     c.log.tensorboard = False
     c.lock()  # a key that is not here is a mistake
     c.data.options.unlock()
+    return c
+
+
+def with_defaults(stored: Mapping[str, Any]) -> ConfigDict:
+    """Returns a config that was stored as JSON; keys younger than it at their default.
+
+    So a new key's default must be what was done before there was the key.
+    """
+    c = default_config()
+    with c.unlocked():
+        c.update(stored)
     return c
 
 
@@ -191,6 +205,17 @@ def explain_unknown_key(name: str) -> str:
     close = difflib.get_close_matches(name, legal, 1)
     meant = f"did you mean {close[0]}? " if close else ""
     return f"there is no {name}; {meant}All keys stand in vireid_jax/config.py"
+
+
+def flat(tree: Tree, prefix: str = "") -> dict[str, Any]:
+    """Lists a nested mapping's values by dotted key."""
+    found = {}
+    for key, value in tree.items():
+        if isinstance(value, Tree):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
 
 
 def changed_keys(config: ConfigDict | FrozenConfigDict) -> str:

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from vireid_jax import models
 from vireid_jax.checkpoint import FOLDER, Checkpoints, abstract
+from vireid_jax.config import with_defaults
 from vireid_jax.data.pipeline import eval_batches
 from vireid_jax.data.source import Records
 from vireid_jax.modality import MODALITIES
@@ -137,7 +138,7 @@ def load(path: str | Path, which: str | int = "last") -> Embedder:
     )
     step = checkpoints.find(which)
     about = checkpoints.about(step)
-    config = ConfigDict(about["config"])
+    config = with_defaults(about["config"])
     model = create_model(config, about["num_classes"])
     shapes = jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
     target = abstract(shapes, replicated(make_mesh()))

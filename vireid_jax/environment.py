@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from vireid_jax.workdir import flat
+from vireid_jax.config import flat
 
 
 def environment() -> dict[str, Any]:

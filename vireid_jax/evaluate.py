@@ -16,6 +16,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
 from vireid_jax.baselines import evaluate_baselines
+from vireid_jax.config import with_defaults
 from vireid_jax.data.source import Records, load_records
 from vireid_jax.errors import one_line_errors
 from vireid_jax.protocols import (
@@ -118,7 +119,7 @@ def main() -> None:
         embedder = load(arguments.workdir, which)
         evaluate_test_split(
             embedder,
-            ConfigDict(embedder.about["config"]),
+            with_defaults(embedder.about["config"]),
             about=embedder.about,
             selection=None if isinstance(which, int) else which,
             path=arguments.workdir / "eval.json",

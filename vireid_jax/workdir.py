@@ -5,13 +5,12 @@ import fcntl
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
-Tree = Mapping | ConfigDict | FrozenConfigDict
+from vireid_jax.config import flat, with_defaults
 
 CONFIG, ENVIRONMENT, METRICS = "config.json", "environment.json", "metrics.jsonl"
 
@@ -70,13 +69,13 @@ def check_same_config(workdir: Path, config: ConfigDict | FrozenConfigDict) -> N
     if not has_work or not path.exists():
         return
     try:
-        old = flat(json.loads(path.read_text()))
-    except json.JSONDecodeError as error:
+        old = with_defaults(json.loads(path.read_text()))
+    except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{path} is no JSON ({error}), so what began this run is not known; give"
+            f"{path} is no config ({error}), so what began this run is not known; give"
             " another --workdir"
         ) from error
-    new = flat(json.loads(config.to_json_best_effort()))
+    old, new = flat(old), flat(config)
     other = [
         f"config.{key} is {new.get(key, 'absent')!r}, was {old.get(key, 'absent')!r}"
         for key in sorted(old.keys() | new.keys())
@@ -87,14 +86,3 @@ def check_same_config(workdir: Path, config: ConfigDict | FrozenConfigDict) -> N
             f"{workdir} holds a run of another config: {'; '.join(other)}. Give its"
             " config to go on, or another --workdir to begin anew"
         )
-
-
-def flat(tree: Tree, prefix: str = "") -> dict[str, Any]:
-    """Lists a nested mapping's values by dotted key."""
-    found = {}
-    for key, value in tree.items():
-        if isinstance(value, Tree):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value
-    return found
