@@ -27,6 +27,7 @@ from vireid_jax import models
 from vireid_jax import train as training
 from vireid_jax.checkpoint import Checkpoints
 from vireid_jax.errors import one_line_errors
+from vireid_jax.protocols import get_protocols
 from vireid_jax.stopping import Stop
 from vireid_jax.train import train
 from vireid_jax.workdir import claimed
@@ -239,6 +240,11 @@ def test_wrong_values(title, refuses, config, tmp_path):
         if key == "data.options.difficulty":
             config.data.options.difficulty = value
     refuses(title, lambda: train(config, tmp_path / "run"), *words)
+
+
+def test_no_protocol(refuses):
+    title = "a data set without a protocol"
+    refuses(title, lambda: get_protocols("market/x"), "'market/x'", "walkers")
 
 
 def test_no_time(refuses):

@@ -5,9 +5,11 @@ benchmarks/kills.py does the same with a real network, at random moments.
 """
 
 import json
+import re
 import signal
 import time
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -69,6 +71,26 @@ def check_same_end(workdir, whole):
         json.loads((w / "eval.json").read_text())["results"] for w in (whole, workdir)
     ]
     assert results[0] == results[1]
+
+
+def test_the_log_tells_the_story_in_order(whole):
+    lines = (whole / "log.txt").read_text().splitlines()
+    story = (
+        rf"--- .*small_run\.py --config=.* --workdir={whole}",
+        rf"environment: commit \S+, Python .*, jax {jax.__version__}, .*; 1 x cpu, ",
+        r"config: .*data\.name='walkers' .*model\.name='osnet_x0_25'",
+        r"data: walkers/thermal_\S+:train, fingerprint [0-9a-f]{64}$",
+        r"No checkpoint yet: starting from random weights\.",
+        r"Training osnet_x0_25 on walkers/.*: 48 images of 6 identities, 6 steps of 8",
+        r"step 3: saving; .*'validation_mAP': 0\.\d+",
+        r"step 6: saving; ",
+        r"walkers/visible-to-infrared by global: {'Rank-1': ",
+        r"done$",
+    )
+    date, found = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", iter(lines)
+    for pattern in story:  # others may stand between them
+        assert any(re.match(date + pattern, line) for line in found), pattern
+    assert len(lines) == len(set(lines))
 
 
 def test_a_run_killed_again_and_again_ends_like_one_that_was_not(

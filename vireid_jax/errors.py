@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import re
+import signal
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ def one_line_errors() -> Iterator[None]:
         if not str(error).startswith("RESOURCE_EXHAUSTED"):
             raise
         raise SystemExit(f"error: {explain_out_of_memory(error)}") from error
+    except KeyboardInterrupt as error:  # training has its own way (stopping.py)
+        raise SystemExit(128 + signal.SIGINT) from error
 
 
 def explain_os_error(error: OSError) -> str:

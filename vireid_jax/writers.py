@@ -50,7 +50,7 @@ class TensorBoard:
                 " pip install 'vireid-jax[tensorboard]'"
             ) from error
         self._writer = tensorboardX.SummaryWriter(
-            str(folder), purge_step=start_step + 1
+            str(folder), purge_step=start_step + 1, filename_suffix=f".{start_step}"
         )
 
     def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
