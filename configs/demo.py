@@ -40,7 +40,7 @@ def get_config():
     c.model.pretrained = "osnet_x0_25_walkers"
 
     c.loss.identity = 0.5
-    c.loss.hetero_center = 0.0
+    c.loss.metric = 0.0
     c.loss.infonce = 1.0
 
     c.optimizer.name = "sgd"

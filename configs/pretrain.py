@@ -44,7 +44,7 @@ def get_config():
 
     # From scratch a classifier of 3,000 learns nothing before the pairs have.
     c.loss.identity = 0.0
-    c.loss.hetero_center = 0.0
+    c.loss.metric = 0.0
     c.loss.infonce = 1.0
 
     c.optimizer.name = "sgd"

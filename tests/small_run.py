@@ -33,11 +33,14 @@ class Small(nn.Module):
     """A stem and the head."""
 
     num_classes: int
+    features: int = 8
 
     @nn.compact
     def __call__(self, images, views, train=False):
         batch = images.shape[0]
-        x = Stem(8, name="conv1")(images.reshape(-1, *images.shape[2:]), views, train)
+        x = Stem(self.features, name="conv1")(
+            images.reshape(-1, *images.shape[2:]), views, train
+        )
         out = IdentityHead(self.num_classes, "per_modality", name="head")(
             x, views, train
         )

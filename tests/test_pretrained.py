@@ -16,9 +16,9 @@ KEYS = json.loads(
 )
 
 
-def variables_of(seed=0, **options):
+def variables_of(seed=0, create=models.create, num_classes=3, **options):
     """Fills a network with numbers, so that no two leaves are alike."""
-    model = models.create("osnet_x0_25", num_classes=3, **options)
+    model = create("osnet_x0_25", num_classes=num_classes, **options)
     shapes = jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
     rng = np.random.default_rng(seed)
     fill = lambda leaf: rng.standard_normal(leaf.shape).astype(leaf.dtype)
@@ -109,6 +109,34 @@ def test_every_missing_and_misshaped_tensor_is_named(written, plain):
     assert "conv1.conv.weight is (7, 7, 3, 64)" in message
     assert "wants (7, 7, 3, 16)" in message
     assert len(message.splitlines()) == 4
+
+
+def test_a_single_network_is_written_and_read_with_its_head(written, plain, tmp_path):
+    single = variables_of(create=models.create_single)
+    path = tmp_path / "single.safetensors"
+    pretrained.write_weights(path, single, {})
+    tensors, _ = pretrained.read_weights(str(path))
+    assert tensors["fc.0.weight"].shape == (512, 128)
+    assert tensors["fc.0.weight"][7, 3] == single["params"]["fc"]["0"]["kernel"][3, 7]
+
+    other = variables_of(seed=1, create=models.create_single, num_classes=4)
+    found = leaves_of(pretrained.insert_weights(other, tensors, "it"))
+    for name, leaf in found.items():
+        # Other classes, other classifier.
+        source = other if "/classifier/" in name else single
+        np.testing.assert_array_equal(leaf, leaves_of(source)[name])
+    other["params"]["classifier"] = single["params"]["classifier"]
+    other = jax.tree.map(np.zeros_like, other)
+    found = pretrained.insert_weights(other, tensors, "it")
+    jax.tree.map(np.testing.assert_array_equal, found, single)
+
+    # A two-stream network takes the stages alone, and has no `fc` to give.
+    found = leaves_of(pretrained.insert_weights(plain, tensors, "it"))
+    for name, leaf in found.items():
+        source = plain if "/head/" in name else single
+        np.testing.assert_array_equal(leaf, leaves_of(source)[name])
+    with pytest.raises(ValueError, match=r"fc\.0\.weight is missing"):
+        pretrained.insert_weights(single, load_file(written), "it")
 
 
 @pytest.mark.parametrize(

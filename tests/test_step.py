@@ -149,7 +149,9 @@ def test_no_gradient_is_carried_from_step_to_step(train_step, variables):
 def test_knobs_compile_nothing_anew_and_all_matter(train_step, variables):
     _, usual = train_step(fresh_state(variables), batch_of(), KEY, KNOBS)
     compiled = train_step._cache_size()
-    for name in set(KNOBS._fields) - {"signed"}:  # which pretraining alone reads
+    # Pretraining alone reads the first; the others are for students and for parts.
+    others = {"signed", "distillation", "parts", "soft_target", "softness", "imitation"}
+    for name in set(KNOBS._fields) - others:
         value = {"flip": 0.0, "erase": 1.0}.get(name, 1.5 * getattr(KNOBS, name))
         changed = KNOBS._replace(**{name: value})
         state, metrics = train_step(fresh_state(variables), batch_of(), KEY, changed)
@@ -271,7 +273,7 @@ def test_the_total_is_the_weighed_sum_over_rows_in_view_order():
         name: jnp.asarray(rng.standard_normal((4, 3, dim)), jnp.float32)
         for name, dim in (("logits", CLASSES), ("pooled", 5), ("neck", 5))
     }
-    knobs = KNOBS._replace(identity=2.0, hetero_center=3.0, infonce=5.0, margin=1.0)
+    knobs = KNOBS._replace(identity=2.0, metric=3.0, infonce=5.0, margin=1.0)
     loss, metrics = total_loss(out, labels, views, knobs)
     # Row by row: image pair first, view second.
     rows = [(b, v) for b in range(4) for v in range(3)]
@@ -280,12 +282,12 @@ def test_the_total_is_the_weighed_sum_over_rows_in_view_order():
     modality = jnp.array([int(views[v] == "infrared") for _, v in rows])
     parts = {
         "identity": cross_entropy(take("logits"), of_rows, 0.1),
-        "hetero_center": hetero_center_triplet(take("pooled"), of_rows, modality, 1.0),
+        "metric": hetero_center_triplet(take("pooled"), of_rows, modality, 1.0),
         "infonce": cross_modal_infonce(take("neck"), of_rows, modality, 0.1),
     }
     for name, expected in parts.items():
         np.testing.assert_allclose(metrics[f"loss/{name}"], expected, rtol=1e-6)
-    expected = 2 * parts["identity"] + 3 * parts["hetero_center"] + 5 * parts["infonce"]
+    expected = 2 * parts["identity"] + 3 * parts["metric"] + 5 * parts["infonce"]
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
     assert metrics["loss"] == loss
     assert metrics["accuracy"] == accuracy(take("logits"), of_rows)
@@ -312,6 +314,26 @@ def test_embeddings_have_length_one_and_flip_makes_them_mirror_blind(
     assert np.abs(one - two).max() > 1e-3
     np.testing.assert_allclose(np.linalg.norm(one, axis=1), 1, rtol=1e-6)
     np.testing.assert_allclose(blind, l2_normalise(one + two), atol=1e-6)
+
+
+class StubWithParts(Stub):
+    """The embedding is longer than the deepest head's feature."""
+
+    @nn.compact
+    def __call__(self, images, views, train=False):
+        embedding, out = super().__call__(images, views, train)
+        return jnp.concatenate([embedding, 2 * embedding[..., :3]], axis=-1), out
+
+
+def test_the_global_feature_leaves_the_parts_out(variables):
+    images = batch_of()["visible"]
+    embed = lambda model, feature: jax.jit(
+        make_embed_step(model, "visible", flip=True, feature=feature)
+    )(variables, images)
+    alone = embed(Stub(), "all")
+    whole, found = (embed(StubWithParts(), name) for name in ("all", "global"))
+    assert whole.shape == (BATCH, 11)
+    np.testing.assert_allclose(found, alone, atol=1e-6)
 
 
 def test_an_image_is_embedded_by_its_own_stream(variables):

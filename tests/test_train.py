@@ -130,7 +130,7 @@ def test_metrics_are_json_lines(run):
         assert all(math.isfinite(value) for value in values)
         assert row["epoch"] == round(row["step"] / 6, 3)
         if row["kind"] == "train":
-            names = {"loss", "loss/identity", "loss/hetero_center", "loss/infonce"}
+            names = {"loss", "loss/identity", "loss/metric", "loss/infonce"}
             names |= {"accuracy", "gradient_norm", "learning_rate"}
             assert names | {"steps_per_second", "images_per_second"} <= row.keys()
             speed = row["images_per_second"] / row["steps_per_second"]

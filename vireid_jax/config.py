@@ -12,7 +12,9 @@ from typing import Any
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from vireid_jax import models
+from vireid_jax.losses import METRIC_LOSSES
 from vireid_jax.models.heads import NECK_NORMS
+from vireid_jax.models.part_relations import PART_WIDTHS, RELATIONS
 from vireid_jax.optimizer import OPTIMIZERS
 
 Tree = Mapping | ConfigDict | FrozenConfigDict
@@ -22,6 +24,7 @@ def default_config() -> ConfigDict:
     """Returns the recipe for real data at 288x144: our choices, unless noted."""
     c = ConfigDict()
     c.seed = 0
+    c.init_from = ""  # a run whose network to start from, in place of model.pretrained
 
     c.data = ConfigDict()
     c.data.name = ""  # a folder of datasets/
@@ -51,17 +54,28 @@ def default_config() -> ConfigDict:
     c.model.separate_norm = False
     c.model.neck_norm = "shared"
     c.model.num_stripes = 0  # of the last map, pooled apart and appended
+    c.model.distillation = False  # SDM: students after conv2, conv3, conv4
+    c.model.granularities = ()  # MGIM: parts of the last map, for instance (2, 3, 6)
+    c.model.part_width = "lite"  # 128 features a part; "full": 256, no weights shared
+    c.model.relation = "one_vs_rest"
+    c.model.contrastive = False  # a feature of the whole map for each granularity
     c.model.zero_init_residual = True
     c.model.dtype = "float32"
     c.model.pretrained = ""  # shipped name or .safetensors path; "": random weights
 
     c.loss = ConfigDict()
-    c.loss.identity = 1.0  # weights of the three losses
-    c.loss.hetero_center = 1.0
+    c.loss.identity = 1.0  # weights of the parts of the loss
+    c.loss.metric = 1.0
     c.loss.infonce = 0.0
+    c.loss.distillation = 0.5
+    c.loss.parts = 1.0
+    c.loss.metric_form = "hetero_center"
     c.loss.smoothing = 0.1
     c.loss.margin = 0.3
-    c.loss.temperature = 0.1
+    c.loss.temperature = 0.1  # of infonce
+    c.loss.soft_target = 0.3  # of a student's cross entropy, the teacher's share
+    c.loss.softness = 3.0  # the temperature of that target
+    c.loss.imitation = 0.1  # of the teacher's feature
 
     c.optimizer = ConfigDict()
     c.optimizer.name = "adamw"
@@ -79,6 +93,7 @@ def default_config() -> ConfigDict:
     c.eval.every_epochs = 10.0  # validation and a checkpoint
     c.eval.batch_size = 64
     c.eval.flip = True  # sum the embeddings of image and mirror
+    c.eval.feature = "all"  # "global" leaves the parts out
 
     c.log = ConfigDict()
     c.log.every_steps = 20
@@ -106,12 +121,17 @@ _CHOICES = {
     "model.num_specific_stages": tuple(range(6)),
     "model.neck_norm": NECK_NORMS,
     "model.dtype": models.DTYPES,
+    "model.part_width": tuple(PART_WIDTHS),
+    "model.relation": RELATIONS,
+    "loss.metric_form": tuple(METRIC_LOSSES),
+    "eval.feature": ("all", "global"),
     "optimizer.name": OPTIMIZERS,
 }
 _POSITIVE = (
     "batch.identities",
     "batch.images",
     "loss.temperature",
+    "loss.softness",
     "optimizer.learning_rate",
     "optimizer.clip_norm",
     "schedule.epochs",
@@ -126,8 +146,11 @@ _NOT_NEGATIVE = (
     "augment.pad",
     "model.num_stripes",
     "loss.identity",
-    "loss.hetero_center",
+    "loss.metric",
     "loss.infonce",
+    "loss.distillation",
+    "loss.parts",
+    "loss.imitation",
     "loss.margin",
     "optimizer.pretrained_factor",
     "optimizer.weight_decay",
@@ -136,6 +159,7 @@ _FRACTIONS = (
     "augment.flip",
     "augment.erase",
     "loss.smoothing",
+    "loss.soft_target",
     "schedule.warmup",
     "schedule.final",
 )
@@ -173,6 +197,13 @@ def validate(config: ConfigDict) -> FrozenConfigDict:
             f" images {size[0]} high has {size[0] // 16} rows to cut, so give 0 to"
             f" {size[0] // 16}, or a larger config.data.size"
         )
+    for count in config.model.granularities:
+        if type(count) is not int or not 2 <= count <= size[0] // 16:
+            raise ValueError(
+                f"config.model.granularities holds {count!r}; the last map of images"
+                f" {size[0]} high has {size[0] // 16} rows to cut, so each must be 2 to"
+                f" {size[0] // 16}, or a larger config.data.size"
+            )
     return FrozenConfigDict(config)
 
 

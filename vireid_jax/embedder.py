@@ -31,21 +31,24 @@ class Embedder:
         size: tuple[int, int],
         flip: bool = True,
         batch_size: int = 64,
+        feature: str = "global",
         about: dict[str, Any] | None = None,
     ):
         """Takes a network and its variables; `size` is the (height, width) it wants.
 
         Images are embedded `batch_size` at a time, the last batch padded, so that only
-        one shape a modality is ever compiled.
+        one shape a modality is ever compiled. `feature` is "all", or "global" without
+        the parts.
         """
         self.variables = variables
         self.size, self.flip, self.batch_size = size, flip, batch_size
+        self.feature = feature
         self.about = about or {}
         self._mesh = make_mesh()
         check_divides(batch_size, self._mesh, "config.eval.batch_size")
         self._steps = {
             modality: jax.jit(
-                make_embed_step(model, modality, flip=flip),
+                make_embed_step(model, modality, flip=flip, feature=feature),
                 in_shardings=(replicated(self._mesh), over_batch(self._mesh)),
                 out_shardings=replicated(self._mesh),
             )
@@ -104,9 +107,19 @@ def create_model(config: ConfigDict | FrozenConfigDict, num_classes: int) -> nn.
         separate_norm=c.separate_norm,
         neck_norm=c.neck_norm,
         num_stripes=c.num_stripes,
+        distillation=c.distillation,
+        granularities=tuple(c.granularities),
+        part_width=c.part_width,
+        relation=c.relation,
+        contrastive=c.contrastive,
         zero_init_residual=c.zero_init_residual,
         dtype=c.dtype,
     )
+
+
+def feature_of(config: ConfigDict | FrozenConfigDict) -> str:
+    """Names what the config tests by: "all", or "global" where there are no parts."""
+    return config.eval.feature if config.model.granularities else "global"
 
 
 def init_variables(model: nn.Module, key: jax.Array) -> dict[str, Any]:
@@ -150,5 +163,6 @@ def load(path: str | Path, which: str | int = "last") -> Embedder:
         size=tuple(config.data.size),
         flip=config.eval.flip,
         batch_size=config.eval.batch_size,
+        feature=feature_of(config),
         about=about,
     )

@@ -64,7 +64,7 @@ def evaluate_split(
             protocol,
             records,
             features,
-            feature="global",
+            feature=embedder.feature,
             flip=embedder.flip,
             epoch=epoch,
             selection=selection,

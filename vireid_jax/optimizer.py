@@ -7,6 +7,8 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
+from vireid_jax.modality import MODALITIES
+
 OPTIMIZERS = ("adamw", "sgd")
 
 
@@ -46,11 +48,12 @@ def learning_rate(config: ConfigDict, step: int, num_steps: int) -> float:
 def rate_factors(params: dict[str, Any], pretrained: bool, factor: float) -> Any:
     """Returns per parameter what multiplies the rate: `factor` where weights came in.
 
-    Pretrained are all stages of the network; the head starts anew.
+    Pretrained are all stages of the network; the heads start anew.
     """
+    stages = (*MODALITIES, "shared")
     return {
         name: jax.tree.broadcast(
-            factor if pretrained and name != "head" else 1.0, branch
+            factor if pretrained and name in stages else 1.0, branch
         )
         for name, branch in params.items()
     }

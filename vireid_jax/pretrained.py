@@ -20,12 +20,12 @@ from safetensors.numpy import save_file
 
 from vireid_jax.errors import one_line_errors
 from vireid_jax.modality import MODALITIES
-from vireid_jax.models.osnet import STAGES
 
 Tensors = dict[str, np.ndarray]
 Variables = dict[str, Any]
 
 _TRUNKS = (*MODALITIES, "shared")
+_SINGLE_HEAD = ("fc", "classifier")  # of the single-modality network
 _TORCH_NAMES = {
     ("params", "kernel"): "weight",
     ("params", "scale"): "weight",
@@ -65,11 +65,15 @@ def read_weights(name_or_path: str) -> tuple[Tensors, dict[str, str]]:
 def write_weights(
     path: str | Path, variables: Variables, about: dict[str, str]
 ) -> None:
-    """Writes the one stream (k = 0) under torch's names; `about` is metadata."""
+    """Writes one stream under torch's names; `about` is metadata.
+
+    The stages of a two-stream network with k = 0, or the whole of a single-modality
+    one. Raises ValueError where some layer has a copy per modality.
+    """
     tensors = {}
     for place, leaf in _leaves(variables):
         # A norm per modality has two leaves for one name of torch's.
-        if place[1] != "shared" or _torch_key(place) in tensors:
+        if place[1] in MODALITIES or _torch_key(place) in tensors:
             raise ValueError(
                 f"the network has separate parameters {'/'.join(place)}; only one with"
                 " num_specific_stages=0 and separate_norm=False is a plain OSNet"
@@ -82,33 +86,35 @@ def insert_weights(variables: Variables, tensors: Tensors, source: str) -> Varia
     """Returns the variables with every stage's leaf taken from `tensors`.
 
     A stage with a copy per modality gets the same tensor twice, and so does a norm per
-    modality. The head stays as it is; tensors nobody asks for (a classifier) are left.
-    Raises ValueError naming every missing and every mis-shaped tensor.
+    modality. A single-modality network gets its `fc` too, and its classifier if that of
+    `tensors` has as many classes. All other heads stay as they are; tensors nobody asks
+    for are left. Raises ValueError naming every missing and every mis-shaped tensor.
     """
     wrong, found = [], {}
     for place, leaf in _leaves(variables):
         key = _torch_key(place)
-        if key not in tensors:
+        value = _from_torch(tensors[key]) if key in tensors else None
+        if value is not None and value.shape == leaf.shape:
+            found[place] = value.astype(leaf.dtype)
+        elif place[1] == "classifier":
+            pass  # of other classes, or none: ours starts anew
+        elif value is None:
             wrong.append(f"{key} is missing")
-            continue
-        value = _from_torch(tensors[key])
-        if value.shape != leaf.shape:
+        else:
             wrong.append(f"{key} is {value.shape}, the network wants {leaf.shape}")
-            continue
-        found[place] = value.astype(leaf.dtype)
     if wrong:
         raise ValueError(
-            f"{source} does not fit the network; is it of the same width?\n  "
-            + "\n  ".join(wrong)
+            f"{source} does not fit the network; is it of the same width and variant?"
+            "\n  " + "\n  ".join(wrong)
         )
     return _replace(variables, found)
 
 
 def _leaves(tree: Variables, place: tuple[str, ...] = ()):
-    """Yields the stages' leaves: `("params", "shared", "conv1", ..., "kernel")`."""
+    """Yields what torch names too: `("params", "shared", "conv1", ..., "kernel")`."""
     for name, value in tree.items():
         here = (*place, name)
-        if len(here) == 2 and name not in _TRUNKS:
+        if len(here) == 2 and name not in (*_TRUNKS, *_SINGLE_HEAD):
             continue
         if isinstance(value, dict):
             yield from _leaves(value, here)
@@ -126,19 +132,20 @@ def _replace(tree: Variables, found: dict, place: tuple[str, ...] = ()) -> Varia
 
 
 def _torch_key(place: tuple[str, ...]) -> str:
-    collection, _, *layers, leaf = place
-    assert layers[0] in STAGES, place
+    collection, *layers, leaf = place
+    if layers[0] in _TRUNKS:
+        del layers[0]
     for modality in MODALITIES:
         layers[-1] = layers[-1].removesuffix(f"_{modality}")
     return ".".join([*layers, _TORCH_NAMES[collection, leaf]])
 
 
 def _to_torch(x: np.ndarray) -> np.ndarray:
-    return x.transpose(3, 2, 0, 1) if x.ndim == 4 else x
+    return x.transpose(3, 2, 0, 1) if x.ndim == 4 else x.T
 
 
 def _from_torch(x: np.ndarray) -> np.ndarray:
-    return x.transpose(2, 3, 1, 0) if x.ndim == 4 else x
+    return x.transpose(2, 3, 1, 0) if x.ndim == 4 else x.T
 
 
 def training_hours(workdir: Path) -> float:

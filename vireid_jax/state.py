@@ -12,3 +12,8 @@ class TrainState(NamedTuple):
     params: dict[str, Any]
     batch_stats: dict[str, Any]
     opt_state: Any
+
+
+def variables_of(state: TrainState) -> dict[str, Any]:
+    """Returns what the network reads of a state."""
+    return {"params": state.params, "batch_stats": state.batch_stats}

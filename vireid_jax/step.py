@@ -14,6 +14,7 @@ from vireid_jax import losses
 from vireid_jax.data import augment
 from vireid_jax.modality import MODALITIES
 from vireid_jax.models.heads import l2_normalise
+from vireid_jax.models.self_distillation import STUDENTS
 from vireid_jax.state import TrainState
 
 Batch = dict[str, Array]
@@ -27,12 +28,17 @@ class Knobs(NamedTuple):
     signed: float  # share of signed responses in pseudo-infrared views
     flip: float
     erase: float
-    identity: float
-    smoothing: float
-    hetero_center: float
-    margin: float
+    identity: float  # from here on as in config.loss
+    metric: float
     infonce: float
+    distillation: float
+    parts: float
+    smoothing: float
+    margin: float
     temperature: float
+    soft_target: float
+    softness: float
+    imitation: float
 
 
 def make_knobs(
@@ -42,18 +48,12 @@ def make_knobs(
 
     Signed responses come in slowly: from random weights they teach nothing.
     """
-    loss, augmentation = config.loss, config.augment
     return Knobs(
         learning_rate=learning_rate,
         signed=0.5 * progress,
-        flip=augmentation.flip,
-        erase=augmentation.erase,
-        identity=loss.identity,
-        smoothing=loss.smoothing,
-        hetero_center=loss.hetero_center,
-        margin=loss.margin,
-        infonce=loss.infonce,
-        temperature=loss.temperature,
+        flip=config.augment.flip,
+        erase=config.augment.erase,
+        **{name: config.loss[name] for name in Knobs._fields[4:]},
     )
 
 
@@ -100,26 +100,58 @@ def total_loss(
     labels: Int[Array, " batch"],
     modalities: tuple[str, ...],
     knobs: Knobs,
+    metric_form: str = "hetero_center",
 ) -> tuple[Float[Array, ""], Metrics]:
-    """Weighs and sums the losses of one forward pass; returns them by name as well."""
-    rows = lambda x: x.reshape(-1, x.shape[-1])
+    """Weighs and sums the losses of one forward pass; returns them by name as well.
+
+    What the network does not give (students, parts) has no loss. `knobs` weighs; the
+    weight of `metric` is also that of the parts' metric loss.
+    """
+    rows = lambda x: x.reshape(-1, *x.shape[2:])
+    out = {name: rows(x) for name, x in out.items()}
     modality = jnp.array([MODALITIES.index(m) for m in modalities])
     modality = jnp.tile(modality, len(labels))
     labels = jnp.repeat(labels, len(modalities))
+    metric_loss = losses.METRIC_LOSSES[metric_form]
 
-    logits, pooled, neck = rows(out["logits"]), rows(out["pooled"]), rows(out["neck"])
     parts = {
-        "identity": losses.cross_entropy(logits, labels, knobs.smoothing),
-        "hetero_center": losses.hetero_center_triplet(
-            pooled, labels, modality, knobs.margin
-        ),
+        "identity": losses.cross_entropy(out["logits"], labels, knobs.smoothing),
+        "metric": metric_loss(out["pooled"], labels, modality, knobs.margin),
         "infonce": losses.cross_modal_infonce(
-            neck, labels, modality, knobs.temperature
+            out["neck"], labels, modality, knobs.temperature
         ),
     }
+    metrics = {"accuracy": losses.accuracy(out["logits"], labels)}
+    students = [name for name in STUDENTS if f"{name}/logits" in out]
+    if students:
+        parts["distillation"] = 0.0
+    for name in students:
+        loss = losses.distillation(
+            out[f"{name}/logits"],
+            out["logits"],
+            out[f"{name}/pooled"],
+            out["pooled"],
+            labels,
+            smoothing=knobs.smoothing,
+            soft_target=knobs.soft_target,
+            softness=knobs.softness,
+            imitation=knobs.imitation,
+        )
+        parts["distillation"] += loss
+        metrics[f"loss/{name}"] = loss
+        metrics[f"accuracy/{name}"] = losses.accuracy(out[f"{name}/logits"], labels)
+    if "parts/logits" in out:
+        logits, pooled = out["parts/logits"], out["parts/pooled"]
+        of_each = jnp.repeat(labels, logits.shape[1])
+        logits = logits.reshape(len(of_each), -1)
+        pooled = pooled.reshape(len(labels), -1)
+        identity = losses.cross_entropy(logits, of_each, knobs.smoothing)
+        metric = metric_loss(pooled, labels, modality, knobs.margin)
+        parts["parts"] = identity + knobs.metric * metric
+        metrics["accuracy/parts"] = losses.accuracy(logits, of_each)
     loss = sum(getattr(knobs, name) * value for name, value in parts.items())
-    named = {f"loss/{name}": value for name, value in parts.items()}
-    return loss, {"loss": loss, "accuracy": losses.accuracy(logits, labels)} | named
+    metrics |= {f"loss/{name}": value for name, value in parts.items()}
+    return loss, {"loss": loss} | metrics
 
 
 def make_train_step(
@@ -127,6 +159,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     rate_factors: Any,
     views: Views,
+    metric_form: str = "hetero_center",
 ) -> Callable[[TrainState, Batch, Key[Array, ""], Knobs], tuple[TrainState, Metrics]]:
     """Builds `(state, batch, key, knobs) -> (state, metrics)`, to jit and donate.
 
@@ -147,7 +180,7 @@ def make_train_step(
                 mutable=["batch_stats"],
             )
             loss, metrics = total_loss(
-                out, batch["visible_id"], views.modalities, knobs
+                out, batch["visible_id"], views.modalities, knobs, metric_form
             )
             return loss, (metrics, updated["batch_stats"])
 
@@ -170,11 +203,12 @@ def make_train_step(
 
 
 def make_embed_step(
-    model: nn.Module, modality: str, *, flip: bool
+    model: nn.Module, modality: str, *, flip: bool, feature: str = "all"
 ) -> Callable[[dict[str, Any], UInt8[Array, "batch H W 3"]], Float[Array, "batch D"]]:
     """Builds `(variables, images) -> embeddings`, L2-normalised, for one modality.
 
     `flip` sums the embeddings of the image and of its mirror, and normalises again.
+    `feature` "global" takes the deepest head's feature alone, without the parts.
     """
     if modality not in MODALITIES:
         raise ValueError(f"modality is {modality!r}; legal are {list(MODALITIES)}")
@@ -183,7 +217,9 @@ def make_embed_step(
         images = augment.normalise(images)
         if flip:
             images = jnp.concatenate([images, images[:, :, ::-1]])
-        embedding, _ = model.apply(variables, images[:, None], (modality,))
+        embedding, out = model.apply(variables, images[:, None], (modality,))
+        if feature == "global":
+            embedding = l2_normalise(out["neck"])
         if flip:
             embedding = embedding.reshape(2, -1, embedding.shape[-1]).sum(0)
         return l2_normalise(embedding.reshape(-1, embedding.shape[-1]))

@@ -13,13 +13,18 @@ import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
-from vireid_jax import pretrained, sharding, writers
+from vireid_jax import sharding, writers
 from vireid_jax.checkpoint import BEST_METRIC, Checkpoints, abstract
 from vireid_jax.config import Plan, changed_keys, make_plan, validate
 from vireid_jax.data.pipeline import batches
 from vireid_jax.data.pk import PKStream
 from vireid_jax.data.source import Records, split_identities
-from vireid_jax.embedder import Embedder, create_model, init_variables
+from vireid_jax.embedder import (
+    Embedder,
+    create_model,
+    feature_of,
+    init_variables,
+)
 from vireid_jax.environment import differing, environment, one_line
 from vireid_jax.evaluate import (
     dataset_title,
@@ -30,9 +35,10 @@ from vireid_jax.evaluate import (
 from vireid_jax.journal import Journal
 from vireid_jax.optimizer import learning_rate, make_optimizer, rate_factors
 from vireid_jax.protocols import Result, get_protocols
-from vireid_jax.state import TrainState
+from vireid_jax.state import TrainState, variables_of
 from vireid_jax.step import Views, make_knobs, make_train_step
 from vireid_jax.stopping import Stop
+from vireid_jax.warm_start import insert_pretrained, insert_run
 from vireid_jax.workdir import (
     CONFIG,
     ENVIRONMENT,
@@ -112,7 +118,7 @@ def train_in(
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     state = jax.jit(init_state, out_shardings=replicated)(init_key)
 
-    # --- Restore, or start from pretrained weights ------------------------------------
+    # --- Restore, else start from another run, else from pretrained weights -----------
     checkpoints = Checkpoints(workdir, validated=validation is not None)
     stack.callback(checkpoints.close)  # whatever comes, what is being saved is finished
     restored = checkpoints.restore(abstract(state, replicated))
@@ -128,6 +134,9 @@ def train_in(
         )
         if other := differing(about["environment"], here):
             journal.say(f"Since then {other}: the last bits may come out otherwise.")
+    elif config.init_from:
+        state = insert_run(state, config.init_from, replicated)
+        journal.say(f"No checkpoint yet: starting from the run {config.init_from}.")
     elif config.model.pretrained:
         state = insert_pretrained(state, config.model.pretrained, replicated)
         journal.say(
@@ -150,10 +159,11 @@ def train_in(
             optimizer,
             rate_factors(
                 state.params,
-                bool(config.model.pretrained),
+                bool(config.init_from or config.model.pretrained),
                 config.optimizer.pretrained_factor,
             ),
             views,
+            config.loss.metric_form,
         ),
         in_shardings=(replicated, sharding.over_batch(mesh), replicated, replicated),
         out_shardings=replicated,
@@ -168,6 +178,7 @@ def train_in(
         size=tuple(config.data.size),
         flip=config.eval.flip,
         batch_size=config.eval.batch_size,
+        feature=feature_of(config),
     )
     describe = functools.partial(
         about_run, config=config, records=records, plan=plan, workdir=workdir
@@ -294,20 +305,6 @@ def validate_network(
         BEST_METRIC: mean("mAP"),
         "validation_Rank-1": mean("Rank-1"),
     }
-
-
-def insert_pretrained(state: TrainState, source: str, place: Any) -> TrainState:
-    """Returns the state with every stage's weights read from `source`."""
-    tensors, _ = pretrained.read_weights(source)
-    variables = pretrained.insert_weights(
-        jax.device_get(variables_of(state)), tensors, source
-    )
-    return state._replace(**jax.device_put(variables, place))
-
-
-def variables_of(state: TrainState) -> dict[str, Any]:
-    """Returns what the network reads of a state."""
-    return {"params": state.params, "batch_stats": state.batch_stats}
 
 
 def mean_metrics(rows: list[dict[str, jax.Array]]) -> dict[str, float]:

@@ -1,6 +1,31 @@
 """Losses as plain functions of features, labels and modalities; each a mean."""
 
+from vireid_jax.losses.distillation import distillation
 from vireid_jax.losses.identity import accuracy, cross_entropy
-from vireid_jax.losses.metric import cross_modal_infonce, hetero_center_triplet
+from vireid_jax.losses.metric import (
+    batch_hard_triplet,
+    cross_modal_infonce,
+    enhanced_triplet,
+    hetero_center_triplet,
+    weighted_triplet,
+)
 
-__all__ = ["accuracy", "cross_entropy", "cross_modal_infonce", "hetero_center_triplet"]
+# One can stand for another: all are called `(features, labels, modalities, margin)`.
+METRIC_LOSSES = {
+    "hetero_center": hetero_center_triplet,
+    "batch_hard": batch_hard_triplet,
+    "weighted": weighted_triplet,
+    "enhanced": enhanced_triplet,
+}
+
+__all__ = [
+    "METRIC_LOSSES",
+    "accuracy",
+    "batch_hard_triplet",
+    "cross_entropy",
+    "cross_modal_infonce",
+    "distillation",
+    "enhanced_triplet",
+    "hetero_center_triplet",
+    "weighted_triplet",
+]

@@ -2,15 +2,18 @@
 
 All take `features [rows, dim]`, `labels [rows]` and `modalities [rows]` (0 visible,
 1 infrared) in any order: identities are grouped by label, never by position. All
-compute in float32 or wider, and their gradients stay finite at distance zero.
+compute in float32 or wider, and their gradients stay finite at distance zero. The four
+triplets also share their last argument, so that one can stand for another; what a form
+does not read, it ignores.
 """
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
+from vireid_jax.models.heads import l2_normalise
 from vireid_jax.precision import EXACT, widen
 
 
@@ -45,6 +48,58 @@ def hetero_center_triplet(
     return (weight * hinge).sum() / jnp.maximum(weight.sum(), 1e-12)
 
 
+def batch_hard_triplet(
+    features: Float[Array, "rows dim"],
+    labels: Int[Array, " rows"],
+    modalities: Int[Array, " rows"],
+    margin: ArrayLike = 0.3,
+) -> Float[Array, ""]:
+    """Pulls each row's furthest positive closer than its nearest negative.
+
+    The mean over all rows of `[margin + max d+ - min d-]_+`, Euclidean, un-normalised;
+    `modalities` is ignored. A row without a negative costs 0. Source: Hermans et al.,
+    "In defense of the triplet loss for person re-identification", 2017.
+    """
+    distances = distances_within(widen(features))
+    same_identity = labels[:, None] == labels
+    positive = jnp.where(same_identity, distances, 0).max(1)
+    negative = jnp.where(same_identity, jnp.inf, distances).min(1)
+    return jax.nn.relu(margin + positive - negative).mean()
+
+
+def weighted_triplet(
+    features: Float[Array, "rows dim"],
+    labels: Int[Array, " rows"],
+    modalities: Int[Array, " rows"],
+    margin: ArrayLike = 0.3,
+) -> Float[Array, ""]:
+    """Pulls positives closer than negatives, softly, the hard ones weighing most.
+
+    The mean over all rows of `softplus(D)`, D from `weighted_gaps`; `modalities` and
+    `margin` are ignored. Source: the weighted regularised triplet of AGW, Ye et al.,
+    "Deep learning for person re-identification: a survey and outlook", 2021.
+    """
+    return jax.nn.softplus(weighted_gaps(widen(features), labels)).mean()
+
+
+def enhanced_triplet(
+    features: Float[Array, "rows dim"],
+    labels: Int[Array, " rows"],
+    modalities: Int[Array, " rows"],
+    margin: ArrayLike = 0.3,
+) -> Float[Array, ""]:
+    """Does as `weighted_triplet`, with the gap squared: a wide one weighs more.
+
+    The mean over all rows of `softplus(-y min(D^2, 88))`, y = -1 where D > 0, else 1;
+    `modalities` and `margin` are ignored. D = 0 and |D| > 9.4 give no gradient. Source:
+    CAJ, Ye et al., "Channel augmented joint learning for visible-infrared
+    recognition", 2021.
+    """
+    gaps = weighted_gaps(widen(features), labels)
+    squares = jnp.minimum(gaps * gaps, 88)
+    return jax.nn.softplus(jnp.where(gaps > 0, squares, -squares)).mean()
+
+
 def cross_modal_infonce(
     features: Float[Array, "rows dim"],
     labels: Int[Array, " rows"],
@@ -57,9 +112,7 @@ def cross_modal_infonce(
     the rows of the same identity; the mean of both directions. A row without a partner
     does not count. Source: CLIP (Radford et al. 2021), SupCon (Khosla et al. 2020).
     """
-    features = widen(features)
-    length = lax.rsqrt(jnp.maximum((features * features).sum(1, keepdims=True), 1e-12))
-    unit = features * length
+    unit = l2_normalise(widen(features))
     similarity = jnp.matmul(unit, unit.T, precision=EXACT) / temperature
     others = modalities[:, None] != modalities
     # The lowest finite number instead of -inf: a batch of one modality has no NaN.
@@ -87,3 +140,40 @@ def euclidean_distances(
     squares = (x * x).sum(1)[:, None] + (y * y).sum(1) - 2 * products
     far = squares > 1e-12
     return jnp.where(far, jnp.sqrt(jnp.where(far, squares, 1)), 0)
+
+
+def distances_within(x: Float[Array, "rows dim"]) -> Float[Array, "rows rows"]:
+    """Measures a batch against itself; nothing is nearer than 1e-6, as in AGW."""
+    distances = jnp.maximum(euclidean_distances(x, x), 1e-6)
+    # In float32 the distance of a row to itself could round to 1e-3.
+    return jnp.where(jnp.eye(len(x), dtype=bool), 1e-6, distances)
+
+
+def weighted_gaps(
+    features: Float[Array, "rows dim"], labels: Int[Array, " rows"]
+) -> Float[Array, " rows"]:
+    """Subtracts each row's weighted negative distance from its positive one.
+
+    `D = sum w+ d+ - sum w- d-`, far positives and near negatives weighing most. A row
+    is its own positive, too. Meant for distances of a few units: negatives beyond about
+    14 lose their weight to the 1e-6 of `soft_weights`.
+    """
+    distances = distances_within(features)
+    same_identity = labels[:, None] == labels
+    positive = jnp.where(same_identity, distances, 0)
+    negative = jnp.where(same_identity, 0, distances)
+    positive_weights = soft_weights(positive, same_identity)
+    negative_weights = soft_weights(-negative, ~same_identity)
+    return (positive_weights * positive).sum(1) - (negative_weights * negative).sum(1)
+
+
+def soft_weights(
+    scores: Float[Array, "rows columns"], mask: Bool[Array, "rows columns"]
+) -> Float[Array, "rows columns"]:
+    """Takes a softmax along the rows of `scores`, which are 0 outside of `mask`.
+
+    AGW's form: the shift is the largest score of the whole row (so 0 for negated
+    distances), and 1e-6 keeps the weights finite where the mask is empty.
+    """
+    weights = jnp.exp(scores - scores.max(1, keepdims=True)) * mask
+    return weights / (weights.sum(1, keepdims=True) + 1e-6)

@@ -11,6 +11,8 @@ from vireid_jax.precision import EXACT, widen
 
 NECK_NORMS = ("shared", "per_modality")
 
+classifier_init = nn.initializers.normal(0.001)
+
 
 def generalised_mean(
     x: Float[Array, "rows H W C"], p: int = 3
@@ -22,17 +24,17 @@ def generalised_mean(
     return (jnp.maximum(widen(x), 1e-6) ** p).mean((1, 2)) ** (1 / p)
 
 
-def stripes(x: Float[Array, "rows H W C"], count: int) -> list[Array]:
+def stripes(x: Float[Array, "rows H W C"], count: int, key: str) -> list[Array]:
     """Cuts a map into horizontal stripes, with the edges of torch's adaptive pool.
 
-    Raises ValueError for more stripes than the map has rows. Source: PCB (Sun et al.,
-    ECCV 2018).
+    Raises ValueError, naming the config `key`, for more stripes than the map has rows.
+    Source: PCB (Sun et al., ECCV 2018).
     """
     height = x.shape[1]
     if count > height:
         raise ValueError(
-            f"{count} stripes of a map of {height} rows; lower config.model.num_stripes"
-            f" to {height} or raise config.data.size"
+            f"{count} stripes of a map of {height} rows; lower config.model.{key} to"
+            f" {height} or raise config.data.size"
         )
     return [
         x[:, i * height // count : -(-(i + 1) * height // count)] for i in range(count)
@@ -40,7 +42,7 @@ def stripes(x: Float[Array, "rows H W C"], count: int) -> list[Array]:
 
 
 def l2_normalise(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-    """Scales vectors to length 1; a zero vector stays zero, with a zero gradient."""
+    """Scales vectors to length 1; a zero vector stays zero, with a finite gradient."""
     return x * lax.rsqrt(jnp.maximum((x * x).sum(-1, keepdims=True), 1e-12))
 
 
@@ -59,7 +61,7 @@ class IdentityHead(nn.Module):
     @nn.compact
     def __call__(self, x: Array, views: Views, train: bool) -> dict[str, Array]:
         """Returns `pooled` and `neck` `[rows, D]`, and in training `logits`."""
-        parts = [x, *stripes(x, self.num_stripes)]
+        parts = [x, *stripes(x, self.num_stripes, "num_stripes")]
         pooled = jnp.concatenate([generalised_mean(part) for part in parts], axis=1)
         neck = norm(
             pooled,
@@ -71,11 +73,10 @@ class IdentityHead(nn.Module):
         )
         out = {"pooled": pooled, "neck": neck}
         if self.num_classes and (train or self.is_initializing()):
-            init = nn.initializers.normal(0.001)
             dense = nn.Dense(
                 self.num_classes,
                 use_bias=False,
-                kernel_init=init,
+                kernel_init=classifier_init,
                 dtype=neck.dtype,
                 precision=EXACT,
                 name="classifier",

@@ -1,4 +1,4 @@
-"""Batch normalisation with torch's running statistics, shared or one per modality."""
+"""Batch normalisation as torch does it, and instance norms; shared or per modality."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -51,6 +51,28 @@ class BatchNorm(nn.Module):
         return (wide * gain + (bias - mean * gain)).astype(x.dtype)
 
 
+class InstanceNorm(nn.Module):
+    """Normalises each channel of each image over its pixels, in float32 or wider."""
+
+    zero_scale: bool = False
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "... H W C"], train: bool
+    ) -> Float[Array, "... H W C"]:
+        """Normalises, scales and shifts; the same in training and at test."""
+        channels = x.shape[-1:]
+        scale_init = nn.initializers.zeros if self.zero_scale else nn.initializers.ones
+        scale = self.param("scale", scale_init, channels)
+        bias = self.param("bias", nn.initializers.zeros, channels)
+        # In two passes: over few pixels the mean's square can swallow the variance.
+        centred = widen(x) - widen(x).mean((-3, -2), keepdims=True)
+        var = (centred * centred).mean((-3, -2), keepdims=True)
+        gain = scale * lax.rsqrt(var + self.epsilon)
+        return (centred * gain + bias).astype(x.dtype)
+
+
 def norm(
     x: Float[Array, "rows ... C"],
     views: Views,
@@ -58,19 +80,21 @@ def norm(
     *,
     name: str,
     per_modality: bool,
+    layer: type[nn.Module] = BatchNorm,
     **kwargs,
 ) -> Float[Array, "rows ... C"]:
-    """Normalises rows with one BatchNorm `name`, or one `name_MODALITY` each.
+    """Normalises rows with one `layer` of this name, or one `name_MODALITY` each.
 
     Called inside a compact method, whose module then owns the parameters. Row `r` shows
     view `r % len(views)`: views lie side by side, so that a batch sharded over devices
-    keeps all views of an image pair on one device.
+    keeps all views of an image pair on one device. An instance norm has no statistics
+    to share: per modality its scale and bias are doubled, which is our choice.
     """
     if not per_modality:
-        return BatchNorm(name=name, **kwargs)(x, train)
+        return layer(name=name, **kwargs)(x, train)
     by_view = x.reshape(-1, len(views), *x.shape[1:])
     parts = []
     for modality, columns in columns_by_modality(views).items():
-        layer = BatchNorm(name=f"{name}_{modality}", **kwargs)
-        parts.append(layer(by_view[:, columns], train))
+        own = layer(name=f"{name}_{modality}", **kwargs)
+        parts.append(own(by_view[:, columns], train))
     return jnp.concatenate(parts, axis=1).reshape(x.shape)

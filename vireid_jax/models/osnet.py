@@ -1,11 +1,12 @@
 """OSNet (Zhou et al., arXiv 1905.00953): stages `conv1` to `conv5`, output stride 16.
 
-Layer names are torchreid's, so that a torch key `conv2.0.conv2b.1.bn.weight` is the
-path `conv2/0/conv2b/1/bn/scale` here. Maps are NHWC. Rows of several views lie side by
-side (see `norm`); a layer that treats modalities alike never looks at the views.
+IBN and AIN (arXiv 1910.06827) have instance norms in some places. Layer names are
+torchreid's, so that a torch key `conv2.0.conv2b.1.bn.weight` is the path
+`conv2/0/conv2b/1/bn/scale` here. Maps are NHWC. Rows of several views lie side by side
+(see `norm`); a layer that treats modalities alike never looks at the views.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -14,63 +15,95 @@ from jaxtyping import Array, Float
 
 from vireid_jax.modality import Views
 from vireid_jax.models import ops
-from vireid_jax.models.norm import norm
+from vireid_jax.models.norm import BatchNorm, InstanceNorm, norm
 
 STAGES = ("conv1", "conv2", "conv3", "conv4", "conv5")
+_WIDTHS = {
+    "x1_0": (64, 256, 384, 512),
+    "x0_75": (48, 192, 288, 384),
+    "x0_5": (32, 128, 192, 256),
+    "x0_25": (16, 64, 96, 128),
+}
 CHANNELS = {
-    "osnet_x1_0": (64, 256, 384, 512),
-    "osnet_x0_75": (48, 192, 288, 384),
-    "osnet_x0_5": (32, 128, 192, 256),
-    "osnet_x0_25": (16, 64, 96, 128),
+    **{f"osnet_{width}": channels for width, channels in _WIDTHS.items()},
+    "osnet_ibn_x1_0": _WIDTHS["x1_0"],
+    **{f"osnet_ain_{width}": channels for width, channels in _WIDTHS.items()},
+}
+# Where the two blocks of a stage have an instance norm: "sum" is after the sum with the
+# shortcut, "exit" in place of the exit's batch norm. IBN and AIN have one in the stem.
+INSTANCE_NORMS = {
+    "base": {},
+    "ibn": {"conv2": ("sum", "sum")},
+    "ain": {
+        "conv2": ("exit", "exit"),
+        "conv3": (None, "exit"),
+        "conv4": ("exit", None),
+    },
 }
 GATE_REDUCTION = 16
 
 kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
-def _kaiming_depthwise(key: Array, shape: Sequence[int], dtype=jnp.float32) -> Array:
+def kaiming_depthwise(key: Array, shape: Sequence[int], dtype=jnp.float32) -> Array:
     """Draws as torch does for a grouped convolution: its fan out is 9 x channels."""
     fan_out = shape[0] * shape[1] * shape[3]
     return jax.random.normal(key, shape, dtype) * (2.0 / fan_out) ** 0.5
 
 
-class Kernel(nn.Module):
-    """Owns a convolution's `kernel` `[height, width, in, out]`; a `bias` if asked."""
+def variant_of(name: str) -> str:
+    """Returns which row of `INSTANCE_NORMS` a network's name stands for."""
+    return next((v for v in INSTANCE_NORMS if f"_{v}_" in name), "base")
+
+
+def _pointwise(x: Array, kernel: Array) -> Array:
+    return x @ kernel[0, 0]
+
+
+class Conv(nn.Module):
+    """Convolves by `_pointwise` or a function of `ops`, and adds a `bias` if asked.
+
+    `shape` is the kernel's: `[height, width, in, out]`.
+    """
 
     shape: tuple[int, int, int, int]
+    convolve: Callable[[Array, Array], Array] = _pointwise
     use_bias: bool = False
     init: nn.initializers.Initializer = kaiming_fan_out
 
     @nn.compact
-    def __call__(self) -> tuple[Array, Array]:
-        """Returns kernel and bias (zero without one)."""
+    def __call__(self, x: Float[Array, "rows H W C"]) -> Float[Array, "rows h w D"]:
+        """Computes in the type of `x`."""
         kernel = self.param("kernel", self.init, self.shape)
-        if not self.use_bias:
-            return kernel, jnp.zeros((), kernel.dtype)
-        return kernel, self.param("bias", nn.initializers.zeros, self.shape[-1:])
+        x = self.convolve(x, kernel.astype(x.dtype))
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, self.shape[-1:])
+            x = x + bias.astype(x.dtype)
+        return x
 
 
 class Conv1x1(nn.Module):
-    """Convolves 1x1 without bias, normalises, and applies ReLU unless told not to."""
+    """Convolves 1x1 without bias, normalises and applies ReLU, both unless told not."""
 
     features: int
     per_modality: bool = False
     relu: bool = True
     zero_scale: bool = False
+    normalise: bool = True
 
     @nn.compact
     def __call__(self, x: Array, views: Views, train: bool) -> Array:
         """Maps `[rows, H, W, C]` to `[rows, H, W, features]`."""
-        kernel, _ = Kernel((1, 1, x.shape[-1], self.features), name="conv")()
-        x = x @ kernel[0, 0].astype(x.dtype)
-        x = norm(
-            x,
-            views,
-            train,
-            name="bn",
-            per_modality=self.per_modality,
-            zero_scale=self.zero_scale,
-        )
+        x = Conv((1, 1, x.shape[-1], self.features), name="conv")(x)
+        if self.normalise:
+            x = norm(
+                x,
+                views,
+                train,
+                name="bn",
+                per_modality=self.per_modality,
+                zero_scale=self.zero_scale,
+            )
         return nn.relu(x) if self.relu else x
 
 
@@ -83,12 +116,13 @@ class LightConv3x3(nn.Module):
     @nn.compact
     def __call__(self, x: Array, views: Views, train: bool) -> Array:
         """Maps `[rows, H, W, C]` to `[rows, H, W, features]`."""
-        pointwise, _ = Kernel((1, 1, x.shape[-1], self.features), name="conv1")()
-        depthwise, _ = Kernel(
-            (3, 3, 1, self.features), init=_kaiming_depthwise, name="conv2"
-        )()
-        x = x @ pointwise[0, 0].astype(x.dtype)
-        x = ops.depthwise3x3(x, depthwise.astype(x.dtype))
+        x = Conv((1, 1, x.shape[-1], self.features), name="conv1")(x)
+        x = Conv(
+            (3, 3, 1, self.features),
+            ops.depthwise3x3,
+            init=kaiming_depthwise,
+            name="conv2",
+        )(x)
         x = norm(x, views, train, name="bn", per_modality=self.per_modality)
         return nn.relu(x)
 
@@ -118,47 +152,81 @@ class ChannelGate(nn.Module):
         channels = x.shape[-1]
         hidden = channels // GATE_REDUCTION
         mean = x.mean((1, 2), keepdims=True)
-        kernel, bias = Kernel((1, 1, channels, hidden), use_bias=True, name="fc1")()
-        mean = nn.relu(mean @ kernel[0, 0].astype(x.dtype) + bias.astype(x.dtype))
-        kernel, bias = Kernel((1, 1, hidden, channels), use_bias=True, name="fc2")()
-        return nn.sigmoid(mean @ kernel[0, 0].astype(x.dtype) + bias.astype(x.dtype))
+        squeeze = Conv((1, 1, channels, hidden), use_bias=True, name="fc1")
+        excite = Conv((1, 1, hidden, channels), use_bias=True, name="fc2")
+        return nn.sigmoid(excite(nn.relu(squeeze(mean))))
 
 
 class OSBlock(nn.Module):
-    """Sums four gated branches of 1 to 4 Lite 3x3 convolutions, inside a residual."""
+    """Sums four gated branches of 1 to 4 Lite 3x3 convolutions, inside a residual.
+
+    `instance_norm` is as in `INSTANCE_NORMS`. `zero_init_residual`: the scale of the
+    exit's norm, of whichever kind, starts at 0, and the block as its shortcut (a norm
+    after the sum still acts on it). `numbered`: AIN's names for the branches' layers.
+    """
 
     features: int
     per_modality: bool = False
     zero_init_residual: bool = False
+    instance_norm: str | None = None
+    numbered: bool = False
 
     @nn.compact
     def __call__(self, x: Array, views: Views, train: bool) -> Array:
         """Maps `[rows, H, W, C]` to `[rows, H, W, features]`."""
-        middle = self.features // 4
         shortcut = x
+        middle = self.features // 4
         x = Conv1x1(middle, self.per_modality, name="conv1")(x, views, train)
         gate = ChannelGate(name="gate")  # one gate serves all four branches
         total = 0
-        for depth, letter in enumerate("abcd", start=1):
-            if depth == 1:
-                branch = LightConv3x3(middle, self.per_modality, name="conv2a")
-            else:
-                name = f"conv2{letter}"
-                branch = LightConvChain(middle, depth, self.per_modality, name=name)
-            y = branch(x, views, train)
+        for depth in range(1, 5):
+            y = self._branch(middle, depth)(x, views, train)
             total = total + gate(y) * y
-        out = Conv1x1(
-            self.features,
-            self.per_modality,
-            relu=False,
-            zero_scale=self.zero_init_residual,
-            name="conv3",
-        )(total, views, train)
+        out = self._exit(total, views, train)
         if shortcut.shape[-1] != self.features:
             shortcut = Conv1x1(
                 self.features, self.per_modality, relu=False, name="downsample"
             )(shortcut, views, train)
-        return nn.relu(shortcut + out)
+        out = shortcut + out
+        if self.instance_norm == "sum":
+            out = self._normalise_instances(out, views, train)
+        return nn.relu(out)
+
+    def _branch(self, features: int, depth: int) -> nn.Module:
+        if self.numbered:
+            name = f"conv2.{depth - 1}.layers"  # torchreid's, though not a module here
+            return LightConvChain(features, depth, self.per_modality, name=name)
+        if depth == 1:
+            return LightConv3x3(features, self.per_modality, name="conv2a")
+        name = f"conv2{' abcd'[depth]}"
+        return LightConvChain(features, depth, self.per_modality, name=name)
+
+    def _exit(self, x: Array, views: Views, train: bool) -> Array:
+        at_exit = self.instance_norm == "exit"
+        x = Conv1x1(
+            self.features,
+            self.per_modality,
+            relu=False,
+            zero_scale=self.zero_init_residual,
+            normalise=not at_exit,
+            name="conv3",
+        )(x, views, train)
+        if not at_exit:
+            return x
+        return self._normalise_instances(x, views, train, self.zero_init_residual)
+
+    def _normalise_instances(
+        self, x: Array, views: Views, train: bool, zero_scale: bool = False
+    ) -> Array:
+        return norm(
+            x,
+            views,
+            train,
+            name="IN",
+            per_modality=self.per_modality,
+            layer=InstanceNorm,
+            zero_scale=zero_scale,
+        )
 
 
 class Stem(nn.Module):
@@ -166,13 +234,20 @@ class Stem(nn.Module):
 
     features: int
     per_modality: bool = False
+    layer: type[nn.Module] = BatchNorm
 
     @nn.compact
     def __call__(self, x: Array, views: Views, train: bool) -> Array:
         """Maps images `[rows, H, W, 3]` to `[rows, H/4, W/4, features]`."""
-        kernel, _ = Kernel((7, 7, x.shape[-1], self.features), name="conv")()
-        x = ops.stem7x7(x, kernel.astype(x.dtype))
-        x = norm(x, views, train, name="bn", per_modality=self.per_modality)
+        x = Conv((7, 7, x.shape[-1], self.features), ops.stem7x7, name="conv")(x)
+        x = norm(
+            x,
+            views,
+            train,
+            name="bn",
+            per_modality=self.per_modality,
+            layer=self.layer,
+        )
         return ops.max_pool3x3(nn.relu(x))
 
 
@@ -190,19 +265,26 @@ class Reduction(nn.Module):
 
 
 class BlockStage(nn.Module):
-    """Runs two OSBlocks and, in `conv2` and `conv3`, a reduction."""
+    """Runs two OSBlocks and, unless told not to, a reduction."""
 
     features: int
     reduce: bool
     per_modality: bool = False
     zero_init_residual: bool = False
+    instance_norms: tuple[str | None, str | None] = (None, None)
+    numbered: bool = False
 
     @nn.compact
     def __call__(self, x: Array, views: Views, train: bool) -> Array:
         """Maps `[rows, H, W, C]` to `[rows, h, w, features]`."""
-        for i in range(2):
+        for i, instance_norm in enumerate(self.instance_norms):
             x = OSBlock(
-                self.features, self.per_modality, self.zero_init_residual, name=str(i)
+                self.features,
+                self.per_modality,
+                self.zero_init_residual,
+                instance_norm,
+                self.numbered,
+                name=str(i),
             )(x, views, train)
         if self.reduce:
             x = Reduction(self.features, self.per_modality, name="2")(x, views, train)
@@ -216,25 +298,34 @@ class Trunk(nn.Module):
     stages: tuple[str, ...] = STAGES
     per_modality: bool = False
     zero_init_residual: bool = False
+    variant: str = "base"
 
     @nn.compact
     def __call__(self, x: Array, views: Views, train: bool) -> dict[str, Array]:
         """Returns the map after each stage, by the stage's name."""
+        features = dict(zip(STAGES, (*self.channels, self.channels[-1]), strict=True))
         maps = {}
         for name in self.stages:
-            x = maps[name] = self._stage(name)(x, views, train)
+            x = self._stage(name, features[name])(x, views, train)
+            if self.variant == "ain" and name in ("conv2", "conv3"):
+                pool = name.replace("conv", "pool")  # beside the blocks, not among them
+                reduction = Reduction(features[name], self.per_modality, name=pool)
+                x = reduction(x, views, train)
+            maps[name] = x
         return maps
 
-    def _stage(self, name: str) -> nn.Module:
-        features = dict(zip(STAGES, (*self.channels, self.channels[-1]), strict=True))
+    def _stage(self, name: str, features: int) -> nn.Module:
         if name == "conv1":
-            return Stem(features[name], self.per_modality, name=name)
+            layer = BatchNorm if self.variant == "base" else InstanceNorm
+            return Stem(features, self.per_modality, layer, name=name)
         if name == "conv5":
-            return Conv1x1(features[name], self.per_modality, name=name)
+            return Conv1x1(features, self.per_modality, name=name)
         return BlockStage(
-            features[name],
-            reduce=name != "conv4",
+            features,
+            reduce=name != "conv4" and self.variant != "ain",
             per_modality=self.per_modality,
             zero_init_residual=self.zero_init_residual,
+            instance_norms=INSTANCE_NORMS[self.variant].get(name, (None, None)),
+            numbered=self.variant == "ain",
             name=name,
         )

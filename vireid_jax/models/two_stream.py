@@ -9,6 +9,8 @@ from jaxtyping import Array, Float
 from vireid_jax.modality import Views, columns_by_modality
 from vireid_jax.models.heads import IdentityHead, l2_normalise
 from vireid_jax.models.osnet import STAGES, Trunk
+from vireid_jax.models.part_relations import PartRelations
+from vireid_jax.models.self_distillation import STUDENTS, Student
 
 
 class TwoStreamOSNet(nn.Module):
@@ -26,7 +28,13 @@ class TwoStreamOSNet(nn.Module):
     separate_norm: bool = False
     neck_norm: str = "shared"
     num_stripes: int = 0
+    distillation: bool = False
+    granularities: tuple[int, ...] = ()
+    part_width: str = "lite"
+    relation: str = "one_vs_rest"
+    contrastive: bool = False
     zero_init_residual: bool = True
+    variant: str = "base"
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -41,7 +49,10 @@ class TwoStreamOSNet(nn.Module):
         `views` names the modality of each column of `images`, visible ones first, for
         instance `("visible", "infrared")`; an image always goes through its own
         modality's stream. Names in the second result: the stages' maps
-        `[batch, views, h, w, c]`, `pooled`, `neck`, and in training `logits`.
+        `[batch, views, h, w, c]`, `pooled`, `neck`, and in training `logits`; with
+        granularities the same of all parts, as `parts/pooled` `[batch, views, parts,
+        d]`; in training with distillation the same of each student, as `conv2/pooled`.
+        The embedding is `neck`, with `parts/neck` appended.
         """
         batch = images.shape[0]
         split = lambda x: x.reshape(batch, -1, *x.shape[1:])
@@ -70,10 +81,48 @@ class TwoStreamOSNet(nn.Module):
         head = IdentityHead(
             self.num_classes, self.neck_norm, self.num_stripes, name="head"
         )
-        out = {name: split(x) for name, x in head(last, views, train).items()}
-        return l2_normalise(out["neck"]), maps | out
+        out = head(last, views, train)
+        if self.distillation and (train or self.is_initializing()):
+            for name in STUDENTS:
+                student = self._student(name, height=last.shape[1])
+                found = student(merge(maps[name]), views, train)
+                out |= {f"{name}/{key}": x for key, x in found.items()}
+        embedding = out["neck"]
+        if self.granularities:
+            found = self._parts()(last, views, train)
+            out |= {f"parts/{key}": x for key, x in found.items()}
+            parts = found["neck"].reshape(len(embedding), -1)
+            embedding = jnp.concatenate([embedding, parts], axis=1)
+        out = maps | {name: split(x) for name, x in out.items()}
+        return l2_normalise(split(embedding)), out
+
+    def _student(self, name: str, height: int) -> Student:
+        return Student(
+            self.num_classes,
+            features=self.channels[-1],
+            height=height,
+            neck_norm=self.neck_norm,
+            num_stripes=self.num_stripes,
+            name=f"student_{name}",
+        )
+
+    def _parts(self) -> PartRelations:
+        return PartRelations(
+            self.granularities,
+            self.num_classes,
+            width=self.part_width,
+            relation=self.relation,
+            contrastive=self.contrastive,
+            neck_norm=self.neck_norm,
+            name="parts",
+        )
 
     def _trunk(self, stages: tuple[str, ...], per_modality: bool, name: str) -> Trunk:
         return Trunk(
-            self.channels, stages, per_modality, self.zero_init_residual, name=name
+            self.channels,
+            stages,
+            per_modality,
+            self.zero_init_residual,
+            self.variant,
+            name=name,
         )

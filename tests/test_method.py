@@ -1,0 +1,345 @@
+"""SDM and MGIM: sizes, formulas against loops, and what training must not touch."""
+
+import json
+import subprocess
+import sys
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vireid_jax import losses, models
+from vireid_jax.config import default_config
+from vireid_jax.embedder import init_variables
+from vireid_jax.models.__main__ import card
+from vireid_jax.models.heads import IdentityHead
+from vireid_jax.models.osnet import CHANNELS
+from vireid_jax.models.part_relations import PartRelations
+from vireid_jax.models.self_distillation import STUDENTS, Student
+from vireid_jax.models.two_stream import TwoStreamOSNet
+from vireid_jax.step import make_knobs, total_loss
+
+VIEWS = ("visible", "infrared")
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape):
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def fill(tree, seed=0):
+    """Fills variables with numbers that leave no part idle; variances stay positive."""
+    rng = np.random.default_rng(seed)
+    draw = lambda leaf: np.float32(0.5 + rng.random(leaf.shape))
+    kernel = lambda leaf: np.float32(rng.standard_normal(leaf.shape) / 4)
+    return jax.tree.map(lambda x: kernel(x) if x.ndim > 1 else draw(x), tree)
+
+
+def variables_of(module, x, *arguments):
+    init = lambda key, x: module.init(key, x, *arguments)
+    return fill(jax.eval_shape(init, jax.random.key(0), x))
+
+
+# --- Sizes ----------------------------------------------------------------------------
+
+SIZES = {  # parameters of the test graph: x1.0, k=1, (2, 3, 6)
+    2_411_108: {},
+    2_905_316: {"contrastive": True},
+    1_915_876 + 4_345_088: {"part_width": "full"},
+    1_915_876: {"granularities": ()},
+}
+
+
+@pytest.mark.parametrize("expected", SIZES)
+def test_parameters_of_the_test_graph(expected):
+    options = {"granularities": (2, 3, 6)} | SIZES[expected]
+    model = TwoStreamOSNet(CHANNELS["osnet_x1_0"], **options)
+    shapes = jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
+    assert sum(x.size for x in jax.tree.leaves(shapes["params"])) == expected
+
+
+def test_the_card_of_the_lightweight_network():
+    model = models.create(
+        "osnet_x1_0", num_classes=395, granularities=(2, 3, 6), distillation=True
+    )
+    found = card(model, "osnet_x1_0", (288, 144), runs=0)
+    assert found["test_params"] == 2_411_108
+    assert 1.235e9 < found["test_macs"] < 1.245e9
+    assert sum(row["params"] for row in found["stages"]) == found["test_params"]
+    classifiers = 395 * (512 + 3 * 512 + 11 * 128)
+    students = found["students_params"] - 395 * 3 * 512
+    assert found["train_params"] == 2_411_108 + classifiers + students
+    outputs = {row["stage"]: row["output"] for row in found["stages"]}
+    assert outputs["conv5"] == (18, 9, 512)
+    assert outputs["parts"] == (11, 128)
+    json.dumps(found)
+
+
+def run_card(*arguments):
+    command = [sys.executable, "-m", "vireid_jax.models", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_command_lists_models_and_names_a_wrong_one():
+    done = run_card("--json")
+    assert json.loads(done.stdout) == models.list_models()
+    done = run_card("--name", "osnet_x9")
+    assert done.returncode == 1
+    assert "did you mean 'osnet_x1_0'?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_names_and_shapes_of_all_that_comes_out():
+    model = TwoStreamOSNet(
+        CHANNELS["osnet_x0_25"], 5, granularities=(2, 3, 6), distillation=True
+    )
+    images = jnp.zeros((2, 3, 288, 144, 3))
+    views = ("visible", "visible", "infrared")
+    call = lambda train: jax.eval_shape(
+        lambda: model.init_with_output(jax.random.key(0), images, views, train=train)
+    )
+    (embedding, out), _ = call(True)
+    assert embedding.shape == (2, 3, 128 + 11 * 128)
+    for name in STUDENTS:
+        assert out[f"{name}/logits"].shape == (2, 3, 5)
+        assert out[f"{name}/pooled"].shape == out["pooled"].shape == (2, 3, 128)
+    assert out["parts/logits"].shape == (2, 3, 11, 5)
+    assert out["parts/pooled"].shape == (2, 3, 11, 128)
+
+
+def test_the_test_graph_has_no_students_and_no_classifiers():
+    """It runs without their parameters, and gives what a network without them gives."""
+    model = TwoStreamOSNet(
+        CHANNELS["osnet_x0_25"], 5, granularities=(2,), distillation=True
+    )
+    images = jnp.zeros((1, 2, 32, 32, 3))
+    variables = jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
+    params = variables["params"]
+    assert {f"student_{name}" for name in STUDENTS} <= params.keys()
+    bare = jax.tree.map(lambda x: x, variables)
+    for name in STUDENTS:
+        for collection in bare.values():
+            del collection[f"student_{name}"]
+    del bare["params"]["head"]["classifier"]
+    del bare["params"]["parts"]["parts2"]["classifier"]
+    trace = lambda model, variables: jax.make_jaxpr(
+        lambda v: model.apply(v, images, VIEWS)[0]
+    )(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), variables))
+    plain = TwoStreamOSNet(CHANNELS["osnet_x0_25"], granularities=(2,))
+    assert str(trace(model, bare)) == str(trace(plain, bare))
+
+
+# --- Students -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("height", "layers"), [(36, 1), (18, 1), (72, 2)], ids=["conv2", "conv3", "deep"]
+)
+def test_a_student_reaches_the_deepest_size(height, layers):
+    student = Student(5, features=8, height=18)
+    x = jnp.zeros((2, height, height // 2, 4))
+    _, variables = jax.eval_shape(
+        lambda: student.init_with_output(jax.random.key(0), x, VIEWS, True)
+    )
+    convolutions = [name for name in variables["params"] if name.isdigit()]
+    assert len(convolutions) == layers
+
+
+class Shallow(nn.Module):
+    """Maps of four stages by one layer each, students, parts and the deepest head."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        out = {}
+        for name in (*STUDENTS, "conv5"):
+            x = nn.relu(nn.Dense(8, name=name)(x))
+            if name in STUDENTS:
+                student = Student(4, 8, 4, name=f"student_{name}")
+                found = student(x, VIEWS, train)
+                out |= {f"{name}/{key}": value for key, value in found.items()}
+        out |= IdentityHead(4, name="head")(x, VIEWS, train)
+        found = PartRelations((2,), 4, name="parts")(x, VIEWS, train)
+        return out | {f"parts/{key}": value for key, value in found.items()}
+
+
+def shallow_loss(**weights):
+    """Returns the gradient and the metrics of a loss with these weights alone."""
+    config = default_config()
+    knobs = make_knobs(config, 0.1)._replace(
+        identity=0.0, metric=0.0, infonce=0.0, distillation=0.0, parts=0.0
+    )
+    knobs = knobs._replace(**weights)
+    x, labels = normal(8, 4, 2, 3), jnp.array([0, 0, 3, 3])
+    variables = variables_of(Shallow(), x, True)
+
+    def loss(params):
+        state = {**variables, "params": params}
+        out, _ = Shallow().apply(state, x, True, mutable=["batch_stats"])
+        out = {k: v.reshape(4, 2, *v.shape[1:]) for k, v in out.items()}
+        return total_loss(out, labels, VIEWS, knobs)
+
+    return jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
+
+
+def largest(tree):
+    return max(float(np.abs(x).max()) for x in jax.tree.leaves(tree))
+
+
+def test_distillation_teaches_students_and_never_the_teacher():
+    gradient, metrics = shallow_loss(distillation=1.0)
+    for untouched in ("head", "conv5", "parts"):
+        assert largest(gradient[untouched]) == 0
+    for taught in (*STUDENTS, *(f"student_{name}" for name in STUDENTS)):
+        assert largest(gradient[taught]) > 1e-6
+    of_each = [metrics[f"loss/{name}"] for name in STUDENTS]
+    np.testing.assert_allclose(metrics["loss/distillation"], sum(of_each), rtol=1e-6)
+    np.testing.assert_allclose(metrics["loss"], sum(of_each), rtol=1e-6)
+    assert {f"accuracy/{name}" for name in STUDENTS} <= metrics.keys()
+
+
+def test_parts_teach_the_whole_trunk_and_no_student():
+    gradient, metrics = shallow_loss(parts=1.0)
+    for taught in ("parts", "conv5", *STUDENTS):
+        assert largest(gradient[taught]) > 1e-6
+    for untouched in ("head", *(f"student_{name}" for name in STUDENTS)):
+        assert largest(gradient[untouched]) == 0
+    np.testing.assert_allclose(metrics["loss"], metrics["loss/parts"], rtol=1e-6)
+
+
+def random_out(stages=()):
+    """Returns what a network could give for four pairs of images."""
+    out = {"parts/logits": normal(4, 2, 3, 5), "parts/pooled": normal(4, 2, 3, 7)}
+    for name in ("", *(f"{stage}/" for stage in stages)):
+        out |= {f"{name}logits": normal(4, 2, 5), f"{name}pooled": normal(4, 2, 6)}
+    return jax.tree.map(jnp.asarray, out | {"neck": out["pooled"]})
+
+
+@pytest.mark.parametrize(
+    "knob", ["distillation", "parts", "soft_target", "softness", "imitation"]
+)
+def test_every_knob_of_students_and_parts_matters(knob):
+    out, labels = random_out(STUDENTS), jnp.array([0, 0, 3, 3])
+    knobs = make_knobs(default_config(), 0.1)
+    changed = knobs._replace(**{knob: 1.5 * getattr(knobs, knob)})
+    one, two = (total_loss(out, labels, VIEWS, k)[0] for k in (knobs, changed))
+    assert abs(float(one - two)) > 1e-5
+
+
+def test_the_parts_loss_is_identity_of_each_and_metric_of_all():
+    config = default_config()
+    out, labels = random_out(), jnp.array([0, 0, 3, 3])
+    knobs = make_knobs(config, 0.1)._replace(metric=0.5)
+    _, metrics = total_loss(out, labels, VIEWS, knobs, "batch_hard")
+    of_rows, modality = jnp.repeat(labels, 2), jnp.tile(jnp.array([0, 1]), 4)
+    logits = out["parts/logits"].reshape(8, 3, 5)
+    identity = np.mean(
+        [losses.cross_entropy(logits[:, i], of_rows, 0.1) for i in range(3)]
+    )
+    pooled = out["parts/pooled"].reshape(8, 21)
+    metric = losses.batch_hard_triplet(pooled, of_rows, modality, 0.3)
+    np.testing.assert_allclose(metrics["loss/parts"], identity + 0.5 * metric, 1e-6)
+
+
+# --- Parts, against loops -------------------------------------------------------------
+
+
+def normalised(x, params, stats):
+    gain = params["scale"] / np.sqrt(stats["var"] + 1e-5)
+    return (x - stats["mean"]) * gain + params.get("bias", 0)
+
+
+def reduced(x, variables, path, part):
+    """Computes relu(BN(W x)) of one part in one granularity, in numpy."""
+    params, stats = variables["params"], variables["batch_stats"]
+    for name in path:
+        params, stats = params[name], stats[name]
+    kernel = params["linear"]["kernel"]
+    if kernel.ndim == 3:
+        cut = slice(part * kernel.shape[-1], (part + 1) * kernel.shape[-1])
+        pick = lambda tree: {k: v[cut] for k, v in tree.items()}
+        return np.maximum(
+            normalised(x @ kernel[part], pick(params["bn"]), pick(stats["bn"])), 0
+        )
+    return np.maximum(normalised(x @ kernel, params["bn"], stats["bn"]), 0)
+
+
+def gem(x):
+    return (np.maximum(x, 1e-6) ** 3).mean((1, 2)) ** (1 / 3)
+
+
+def expected_parts(x, count, variables, width, contrastive):
+    height = x.shape[1]
+    cuts = [(i * height // count, -(-(i + 1) * height // count)) for i in range(count)]
+    parts = [gem(x[:, a:b]) for a, b in cuts]
+    path = ("parts" + str(count), "parts")
+    found = []
+
+    def relate(one, other, path, part):
+        one = reduced(one, variables, (*path, "part"), part)
+        other = reduced(other, variables, (*path, "rest"), part)
+        both = np.concatenate([one, other], axis=1)
+        return one + reduced(both, variables, (*path, "relation"), part)
+
+    if contrastive:
+        highest = x.max((1, 2))
+        contrast = (sum(parts) - highest) / (count - 1)
+        found.append(relate(highest, contrast, ("parts" + str(count), "whole"), 0))
+    for i, part in enumerate(parts):
+        rest = sum(other for j, other in enumerate(parts) if j != i) / (count - 1)
+        found.append(relate(part, rest, path, i))
+    return np.stack(found, axis=1)
+
+
+@pytest.mark.parametrize("width", ["lite", "full"])
+@pytest.mark.parametrize("contrastive", [False, True])
+def test_relations_are_one_versus_rest(width, contrastive):
+    x = normal(3, 7, 2, 5)  # three stripes of seven rows overlap, as torch cuts them
+    module = PartRelations((2, 3), 4, width, contrastive=contrastive)
+    variables = variables_of(module, x, VIEWS, True)
+    out = jax.jit(lambda v, x: module.apply(v, x, VIEWS, False))(variables, x)
+    expected = [expected_parts(x, n, variables, width, contrastive) for n in (2, 3)]
+    np.testing.assert_allclose(
+        out["pooled"], np.concatenate(expected, axis=1), rtol=2e-4, atol=1e-5
+    )
+    assert "logits" not in out
+    first = variables["params"]["parts2"]["neck"], variables["batch_stats"]["parts2"]
+    size = expected[0].shape[1] * expected[0].shape[2]
+    neck = normalised(expected[0].reshape(3, size), first[0], first[1]["neck"])
+    found = out["neck"][:, : expected[0].shape[1]].reshape(3, size)
+    np.testing.assert_allclose(found, neck, rtol=2e-4, atol=1e-4)
+
+
+def test_attention_relates_all_parts():
+    x = normal(3, 6, 2, 5)
+    module = PartRelations((3,), 4, relation="attention")
+    variables = variables_of(module, x, VIEWS, True)
+    found = module.apply(variables, jnp.asarray(x), VIEWS, False)["pooled"]
+    weights = variables["params"]["parts3"]["attention"]
+    path = ("parts3", "part")
+    parts = [
+        reduced(gem(x[:, 2 * i : 2 * i + 2]), variables, path, i) for i in range(3)
+    ]
+    for i, part in enumerate(parts):
+        query = part @ weights["query"]["kernel"]
+        scores = [
+            (query * (other @ weights["key"]["kernel"])).sum(1) / np.sqrt(128)
+            for other in parts
+        ]
+        share = np.exp(scores - np.max(scores, axis=0))
+        share /= share.sum(0)
+        taken = sum(
+            s[:, None] * (other @ weights["value"]["kernel"])
+            for s, other in zip(share, parts, strict=True)
+        )
+        expected = part + taken @ weights["out"]["kernel"]
+        np.testing.assert_allclose(found[:, i], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_more_parts_than_rows_are_refused():
+    module = PartRelations((2, 6), 4)
+    with pytest.raises(
+        ValueError, match=r"6 stripes of a map of 4.*granularities to 4"
+    ):
+        module.init(jax.random.key(0), jnp.zeros((2, 4, 2, 5)), VIEWS, True)

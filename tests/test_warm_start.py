@@ -1,0 +1,86 @@
+"""Starting from another run's network: what is taken, what is refused, what wins."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import small_run
+from jax.sharding import SingleDeviceSharding
+
+import vireid_jax
+from vireid_jax import models
+from vireid_jax.embedder import init_variables
+from vireid_jax.state import TrainState, variables_of
+from vireid_jax.train import train
+from vireid_jax.warm_start import insert_run
+
+# Slow: three runs of a small network, each compiled.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("warm_start")]
+
+HERE = SingleDeviceSharding(jax.devices()[0])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_network():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "create", small_run.create)
+        yield
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A finished run, and where its data lie."""
+    folder = tmp_path_factory.mktemp("first")
+    train(small_run.config_of(folder / "data"), folder / "run")
+    return folder
+
+
+def state_of(num_classes, features=8):
+    model = small_run.Small(num_classes, features)
+    variables = jax.jit(lambda key: init_variables(model, key))(jax.random.key(5))
+    params, batch_stats = variables["params"], variables["batch_stats"]
+    return TrainState(jnp.int32(0), params, batch_stats, None)
+
+
+def test_the_network_is_taken_and_the_optimizer_is_not(first):
+    state = state_of(6)
+    found = insert_run(state, str(first / "run"), HERE)
+    expected = vireid_jax.load(first / "run").variables
+    jax.tree.map(np.testing.assert_array_equal, variables_of(found), dict(expected))
+    assert int(found.step) == 0
+
+
+def test_classifiers_of_other_identities_start_anew(first):
+    state = state_of(9)
+    found = insert_run(state, str(first / "run"), HERE).params
+    np.testing.assert_array_equal(
+        found["head"]["classifier"]["kernel"],
+        state.params["head"]["classifier"]["kernel"],
+    )
+    expected = vireid_jax.load(first / "run").variables["params"]["conv1"]
+    jax.tree.map(np.testing.assert_array_equal, found["conv1"], expected)
+
+
+def test_another_network_is_refused_by_name(first):
+    message = r"init_from=.* batch_stats/conv1/bn/mean is \(4,\) here and \(8,\) there"
+    with pytest.raises(ValueError, match=message):
+        insert_run(state_of(6, features=4), str(first / "run"), HERE)
+    with pytest.raises(ValueError, match="not a folder"):
+        insert_run(state_of(6), str(first / "nowhere"), HERE)
+
+
+def test_a_checkpoint_wins_over_init_from_and_that_over_pretrained(
+    first, tmp_path, capsys
+):
+    config = small_run.config_of(first / "data")
+    config.init_from = str(first / "run")
+    config.model.pretrained = "there is no such file"  # so it is not read
+    train(config, tmp_path / "second")
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"No checkpoint yet: starting from the run {first / 'run'}." in said
+    config.init_from = "no run either"
+    # As if it had been so from the start: else another config is refused.
+    path = tmp_path / "second" / "config.json"
+    path.write_text(config.to_json_best_effort())
+    train(config, tmp_path / "second")
+    assert "Going on from step 6 of 6" in " ".join(capsys.readouterr().out.split())

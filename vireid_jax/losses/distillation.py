@@ -1,0 +1,45 @@
+"""Self-distillation: what a shallow classifier learns from the deepest one."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
+
+from vireid_jax.losses.identity import cross_entropy
+from vireid_jax.models.heads import l2_normalise
+from vireid_jax.precision import widen
+
+
+def distillation(
+    student_logits: Float[Array, "rows classes"],
+    teacher_logits: Float[Array, "rows classes"],
+    student_features: Float[Array, "rows dim"],
+    teacher_features: Float[Array, "rows dim"],
+    labels: Int[Array, " rows"],
+    soft_target: ArrayLike = 0.3,
+    softness: ArrayLike = 3.0,
+    imitation: ArrayLike = 0.1,
+    smoothing: ArrayLike = 0.1,
+) -> Float[Array, ""]:
+    """Teaches one student the labels, the teacher's answers and its features.
+
+    With alpha = `soft_target`, T = `softness` and beta = `imitation`, the mean over the
+    rows of `(1 - alpha) CE(z, y) + alpha T^2 KL(softmax(z_T / T) || softmax(z / T))
+    + beta |n(f) - n(f_T)|^2`, n scaling to length 1. No gradient reaches the teacher.
+    Source: Hinton et al. 2015; Zhang et al., "Be your own teacher", 2019; the
+    normalisation is our choice.
+    """
+    teacher_logits, teacher_features = lax.stop_gradient(
+        (widen(teacher_logits), widen(teacher_features))
+    )
+    of_labels = cross_entropy(student_logits, labels, smoothing)
+    log_p = jax.nn.log_softmax(teacher_logits / softness)
+    log_q = jax.nn.log_softmax(widen(student_logits) / softness)
+    divergence = (jnp.exp(log_p) * (log_p - log_q)).sum(1).mean()
+    apart = l2_normalise(widen(student_features)) - l2_normalise(teacher_features)
+    return (
+        (1 - soft_target) * of_labels
+        + soft_target * softness**2 * divergence
+        + imitation * (apart * apart).sum(1).mean()
+    )

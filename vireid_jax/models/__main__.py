@@ -1,0 +1,128 @@
+"""Model cards: `python -m vireid_jax.models [--name osnet_x1_0 --size 288x144]`.
+
+Without a name it lists the networks. With one it prints, for each stage, parameters,
+MACs and the shape an image leaves it with; the parameters of the training graph beside
+those of the test graph; and the latency measured here. `--json` prints the same for
+programs.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from vireid_jax import models
+from vireid_jax.embedder import Embedder, init_variables
+from vireid_jax.environment import processor
+from vireid_jax.errors import one_line_errors
+from vireid_jax.models.complexity import complexity
+from vireid_jax.runtime import set_up
+
+
+def card(model: Any, name: str, size: tuple[int, int], runs: int) -> dict[str, Any]:
+    """Describes a two-stream network: counts, and the latency of one image in ms."""
+    rows = complexity(model, size)
+    init = lambda: init_variables(model, jax.random.key(0))
+    params = jax.eval_shape(init)["params"]
+    students = {k: v for k, v in params.items() if k.startswith("student")}
+    count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
+    return {
+        "name": name,
+        "size": list(size),
+        "stages": [row._asdict() for row in rows],
+        "test_params": sum(row.params for row in rows),
+        "test_macs": sum(row.macs for row in rows),
+        "train_params": count(params),
+        "students_params": count(students),
+        "latency_ms": latency(model, jax.jit(init)(), size, runs) if runs else None,
+        "machine": f"{processor() or platform.machine()}, {jax.devices()[0].platform}",
+    }
+
+
+def latency(model: Any, variables: Any, size: tuple[int, int], runs: int) -> float:
+    """Measures how long one image takes, in ms: the median of `runs`."""
+    embedder = Embedder(model, variables, size=size, flip=False, batch_size=1)
+    image = np.zeros((1, *size, 3), np.uint8)
+    embedder.embed(image, "infrared")  # compiles
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        embedder.embed(image, "infrared")
+        times.append(time.perf_counter() - start)
+    return round(1000 * statistics.median(times), 2)
+
+
+def show(found: dict[str, Any], console: Console) -> None:
+    """Prints a card as a table."""
+    table = Table("stage", title=f"{found['name']} at {found['size']}, one image")
+    for column in ("parameters", "MACs", "leaves it as"):
+        table.add_column(column, justify="right")
+    for row in found["stages"]:
+        shape = "x".join(map(str, row["output"]))
+        table.add_row(row["stage"], f"{row['params']:,}", f"{row['macs']:,}", shape)
+    table.add_section()
+    table.add_row("test", f"{found['test_params']:,}", f"{found['test_macs']:,}", "")
+    table.add_row("training", f"{found['train_params']:,}", "", "")
+    table.add_row("of which students", f"{found['students_params']:,}", "", "")
+    console.print(table)
+    if found["latency_ms"] is not None:
+        console.print(f"latency {found['latency_ms']} ms on {found['machine']}")
+
+
+def main() -> None:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vireid_jax.models", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument("--name", help="one of the list")
+    parser.add_argument("--size", default="288x144", help="height x width")
+    parser.add_argument("--specific", type=int, default=1, help="specific stages, 0..5")
+    parser.add_argument("--parts", default="", help="granularities, as 2,3,6")
+    parser.add_argument("--distillation", action="store_true", help="with students")
+    parser.add_argument(
+        "--classes", type=int, default=395, help="of the training graph"
+    )
+    parser.add_argument("--runs", type=int, default=20, help="0: measure no latency")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    console = Console()
+    if not arguments.name:
+        names = models.list_models()
+        console.print(json.dumps(names) if arguments.json else "\n".join(names))
+        return
+    set_up()
+    with one_line_errors():
+        model = models.create(
+            arguments.name,
+            num_classes=arguments.classes,
+            num_specific_stages=arguments.specific,
+            granularities=numbers(arguments.parts, ","),
+            distillation=arguments.distillation,
+        )
+        size = numbers(arguments.size, "x")
+        if len(size) != 2:
+            raise ValueError(f"--size is {arguments.size!r}; give HEIGHTxWIDTH")
+        found = card(model, arguments.name, size, arguments.runs)
+    if arguments.json:
+        console.print_json(json.dumps(found))
+    else:
+        show(found, console)
+
+
+def numbers(text: str, separator: str) -> tuple[int, ...]:
+    """Reads `288x144` or `2,3,6`; raises ValueError naming what is no number."""
+    parts = [part for part in text.split(separator) if part]
+    if not all(part.isdigit() for part in parts):
+        raise ValueError(f"{text!r} is not numbers with {separator!r} between them")
+    return tuple(map(int, parts))
+
+
+if __name__ == "__main__":
+    main()

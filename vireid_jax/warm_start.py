@@ -1,0 +1,44 @@
+"""Where a new run's network starts: another run's checkpoint, or pretrained weights."""
+
+from typing import Any
+
+import jax
+
+from vireid_jax import pretrained
+from vireid_jax.embedder import load
+from vireid_jax.state import TrainState, variables_of
+
+
+def insert_pretrained(state: TrainState, source: str, place: Any) -> TrainState:
+    """Returns the state with every stage's weights read from `source`."""
+    tensors, _ = pretrained.read_weights(source)
+    variables = pretrained.insert_weights(
+        jax.device_get(variables_of(state)), tensors, source
+    )
+    return state._replace(**jax.device_put(variables, place))
+
+
+def insert_run(state: TrainState, source: str, place: Any) -> TrainState:
+    """Returns the state with the network of another run, a checkpoint's folder.
+
+    Classifiers of other identities start anew. Raises ValueError, naming the first
+    array, where anything else does not fit.
+    """
+    leaves = lambda tree: jax.tree_util.tree_leaves_with_path(tree)
+    there = dict(leaves(load(source).variables))
+    values, target = [], variables_of(state)
+    for path, mine in leaves(target):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        found = there.get(path)
+        if found is None or found.shape != mine.shape:
+            if "classifier" not in name:
+                shape = None if found is None else found.shape
+                raise ValueError(
+                    f"config.init_from={source} does not fit the network: {name} is"
+                    f" {mine.shape} here and {shape or 'absent'} there. Give"
+                    " config.model as that run has it, or another run"
+                )
+            found = mine
+        values.append(found.astype(mine.dtype))
+    variables = jax.tree.unflatten(jax.tree.structure(target), values)
+    return state._replace(**jax.device_put(variables, place))
