@@ -214,6 +214,7 @@ def uneven_batch(seed):
     return rng.standard_normal((22, 6)), 7 * (pairs // 2) + 2, pairs % 2
 
 
+@pytest.mark.slow  # XLA compiles each of thirty cases in float64
 @pytest.mark.parametrize("scale", [1, 4])
 @pytest.mark.parametrize("seed", range(3))
 @every_metric

@@ -109,6 +109,7 @@ def test_names_and_shapes_of_all_that_comes_out():
     assert out["parts/pooled"].shape == (2, 3, 11, 128)
 
 
+@pytest.mark.slow  # it traces a whole network four times
 def test_the_test_graph_has_no_students_and_no_classifiers():
     """It runs without their parameters, and gives what a network without them gives."""
     model = TwoStreamOSNet(
@@ -187,6 +188,7 @@ def largest(tree):
     return max(float(np.abs(x).max()) for x in jax.tree.leaves(tree))
 
 
+@pytest.mark.slow  # XLA compiles the gradient of four heads
 def test_distillation_teaches_students_and_never_the_teacher():
     gradient, metrics = shallow_loss(distillation=1.0)
     for untouched in ("head", "conv5", "parts"):
@@ -199,6 +201,7 @@ def test_distillation_teaches_students_and_never_the_teacher():
     assert {f"accuracy/{name}" for name in STUDENTS} <= metrics.keys()
 
 
+@pytest.mark.slow  # XLA compiles the gradient of four heads
 def test_parts_teach_the_whole_trunk_and_no_student():
     gradient, metrics = shallow_loss(parts=1.0)
     for taught in ("parts", "conv5", *STUDENTS):
@@ -216,15 +219,13 @@ def random_out(stages=()):
     return jax.tree.map(jnp.asarray, out | {"neck": out["pooled"]})
 
 
-@pytest.mark.parametrize(
-    "knob", ["distillation", "parts", "soft_target", "softness", "imitation"]
-)
-def test_every_knob_of_students_and_parts_matters(knob):
+def test_every_knob_of_students_and_parts_matters():
     out, labels = random_out(STUDENTS), jnp.array([0, 0, 3, 3])
     knobs = make_knobs(default_config(), 0.1)
-    changed = knobs._replace(**{knob: 1.5 * getattr(knobs, knob)})
-    one, two = (total_loss(out, labels, VIEWS, k)[0] for k in (knobs, changed))
-    assert abs(float(one - two)) > 1e-5
+    loss = jax.jit(lambda knobs: total_loss(out, labels, VIEWS, knobs)[0])
+    for name in ("distillation", "parts", "soft_target", "softness", "imitation"):
+        changed = knobs._replace(**{name: 1.5 * getattr(knobs, name)})
+        assert abs(float(loss(knobs) - loss(changed))) > 1e-5, name
 
 
 def test_the_parts_loss_is_identity_of_each_and_metric_of_all():
@@ -342,4 +343,4 @@ def test_more_parts_than_rows_are_refused():
     with pytest.raises(
         ValueError, match=r"6 stripes of a map of 4.*granularities to 4"
     ):
-        module.init(jax.random.key(0), jnp.zeros((2, 4, 2, 5)), VIEWS, True)
+        variables_of(module, jnp.zeros((2, 4, 2, 5)), VIEWS, True)

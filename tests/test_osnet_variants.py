@@ -152,7 +152,8 @@ def test_stages_and_feature_are_those_of_torch(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["osnet_ain_x0_25", pytest.param("osnet_x0_25", marks=slow)]
+    "name",
+    [pytest.param(name, marks=slow) for name in ("osnet_ain_x0_25", "osnet_x0_25")],
 )
 def test_both_streams_are_torch_osnet(name):
     golden = np.load(FOLDER / f"{name}_stages.npz")
