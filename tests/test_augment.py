@@ -201,6 +201,7 @@ for many, one in zip(spread(key, split), jax.jit(both)(key, images), strict=True
 """
 
 
+@pytest.mark.slow  # a process of its own, with four devices to compile for
 def test_four_devices_augment_as_one_does_and_exchange_nothing():
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4",

@@ -101,13 +101,9 @@ def count(tree):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "osnet_x0_25",
-        pytest.param("osnet_ain_x0_25", marks=slow),
-        pytest.param("osnet_x1_0", marks=slow),
-        pytest.param("osnet_ibn_x1_0", marks=slow),
-    ],
+    ["osnet_x0_25", "osnet_ain_x0_25", "osnet_x1_0", "osnet_ibn_x1_0"],
 )
+@slow
 def test_stages_and_feature_are_those_of_torch(name):
     golden = dict(np.load(FOLDER / f"{name}_stages.npz"))
     # Stored in float32; the base's were computed in it too, the variants' in float64.

@@ -84,7 +84,10 @@ def test_threads_and_cache_change_no_byte(halves, stream, reference, threads, ca
         same(batch, expected)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    "workers",
+    [1, pytest.param(2, marks=pytest.mark.slow)],  # each starts all of jax
+)
 def test_worker_processes_change_no_byte(halves, stream, reference, workers):
     found = batches(
         *halves, stream, size=SIZE, num_steps=10, threads=2, workers=workers
