@@ -292,6 +292,7 @@ def test_distillation_stays_finite(logits, teacher, feature, dtype):
         assert np.isfinite(gradient.astype(jnp.float32)).all()
 
 
+@pytest.mark.slow  # XLA compiles each loss for another shape
 @every_metric
 @settings(max_examples=20, deadline=None)
 @given(st.permutations(range(22)), st.permutations(range(5)))
@@ -305,6 +306,7 @@ def test_neither_order_nor_names_of_identities_matter(name, order, names):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.slow  # XLA compiles each loss for another shape
 @every_metric
 def test_swapping_the_modalities_changes_nothing(name):
     features, labels, modalities = uneven_batch(0)

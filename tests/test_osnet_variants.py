@@ -405,6 +405,7 @@ def test_zero_init_residual_zeroes_the_norm_at_each_exit(name, exits):
 # --- The single network, called as all others -----------------------------------------
 
 
+@slow
 def test_what_takes_a_network_takes_the_single_one():
     model = models.create_single("osnet_x0_25", num_classes=5, dtype="bfloat16")
     variables = shapes_of(model)
