@@ -328,6 +328,7 @@ HARD = {
 }
 
 
+@pytest.mark.slow  # XLA compiles each loss for four shapes and types
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("case", HARD)
 @every_metric
