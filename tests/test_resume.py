@@ -123,7 +123,7 @@ def wait_for_log(workdir, words, process):
 
 def stop_while_training(workdir, data, compiled, number):
     """Sends a signal when the loop has begun, before its first step is done."""
-    process = start(workdir, data, KILL_AFTER="0", **compiled)
+    process = start(workdir, data, **compiled)
     wait_for_log(workdir, "Training", process)
     process.send_signal(number)
     return finish(process)

@@ -17,11 +17,11 @@ import jax
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
+from small_run import config_of
 
 import vireid_jax
 from vireid_jax import train as training
 from vireid_jax.checkpoint import BEST_METRIC, Checkpoints
-from vireid_jax.config import default_config
 from vireid_jax.embedder import Embedder
 from vireid_jax.evaluate import open_split
 from vireid_jax.train import train
@@ -31,31 +31,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("train")]
 
 FEATURES = ["global", "chance", "colour histogram", "silhouette"]
 CONFIG_FILE = "from vireid_jax.config import default_config as get_config\n"
-
-
-def config_of(data_dir):
-    c = default_config()
-    c.data.name = "walkers"
-    c.data.options.variant = "thermal"
-    c.data.options.train_ids = 9
-    c.data.options.test_ids = 6
-    c.data.options.images_per_modality = 4
-    c.data.options.height = 64
-    c.data.options.width = 32
-    c.data.dir = str(data_dir)
-    c.data.size = (64, 32)
-    c.data.validation_identities = 3
-    c.batch.identities = 2
-    c.batch.images = 2
-    c.augment.pad = 2
-    c.augment.third_view = False
-    c.model.name = "osnet_x0_25"
-    c.model.neck_norm = "per_modality"
-    c.schedule.epochs = 1.0  # 6 steps
-    c.eval.every_epochs = 0.5
-    c.eval.batch_size = 16
-    c.log.every_steps = 2
-    return c
 
 
 @pytest.fixture(scope="module")

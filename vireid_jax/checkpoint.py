@@ -184,9 +184,10 @@ class Checkpoints:
                 base = {"driver": "file", "path": f"{folder}/"}
                 spec = {"driver": "ocdbt", "base": base}
                 store = tensorstore.KvStore.open(spec).result()
-                for key in store.list().result():
+                keys = store.list().result()
+                for key in keys:
                     store.read(key).result()
-                if not store.list().result():
+                if not keys:
                     return item
             except (OSError, ValueError):
                 return item
@@ -197,7 +198,7 @@ class Checkpoints:
 
         Raises ValueError where they are not whole, or of another network.
         """
-        self._check_whole(step, ("model", "about"))
+        self._check_whole(step, ("model",))
         self._check_fits(step, target)
         args = ocp.args.Composite(model=ocp.args.StandardRestore(dict(target)))
         return self._manager.restore(step, args=args)["model"]
