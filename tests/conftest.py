@@ -41,3 +41,37 @@ def small_disk(tmp_path):
     for disk in disks:
         # Lazily: what a killed process still holds open does not keep it.
         subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.fixture(scope="module")
+def compiled_once(tmp_path_factory):
+    """Share what XLA compiles among a module's runs; gives its processes' environment.
+
+    The folder is this module's own: no test leans on the last run.
+    """
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    options = {
+        "jax_enable_compilation_cache": True,
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.2,
+    }
+    before = {name: getattr(jax.config, name) for name in options}
+    jax.tree.map(jax.config.update, list(options), list(options.values()))
+    compilation_cache.reset_cache()
+    yield {name.upper(): str(value) for name, value in options.items()}
+    jax.tree.map(jax.config.update, list(before), list(before.values()))
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module")
+def small_network():
+    """Put the tiny network of small_run.py in the place of every other."""
+    import small_run
+
+    from vireid_jax import models
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "create", small_run.create)
+        yield

@@ -22,25 +22,15 @@ TIMED = {"seconds", "steps_per_second", "images_per_second"}
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    """Lets the processes of this module share what XLA compiles."""
-    folder = str(tmp_path_factory.mktemp("compiled"))
-    return {
-        "JAX_ENABLE_COMPILATION_CACHE": "true",
-        "JAX_COMPILATION_CACHE_DIR": folder,
-    }
-
-
-@pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return f"--config.data.dir={tmp_path_factory.mktemp('data')}"
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, compiled, data):
+def whole(tmp_path_factory, compiled_once, data):
     """A run that nobody disturbed."""
     workdir = tmp_path_factory.mktemp("whole")
-    code, _, err = finish(start(workdir, data, **compiled))
+    code, _, err = finish(start(workdir, data, **compiled_once))
     assert code == 0, err
     return workdir
 
@@ -94,14 +84,14 @@ def test_the_log_tells_the_story_in_order(whole):
 
 
 def test_a_run_killed_again_and_again_ends_like_one_that_was_not(
-    whole, compiled, data, tmp_path
+    whole, compiled_once, data, tmp_path
 ):
     deaths = ["stream:2", "step:3", "rewrite:3", "validation:1", "save:1", "step:2"]
     deaths += ["log:2", "save:2", "test:1"]
     for death in deaths:
-        code, _, err = finish(start(tmp_path, data, KILL=death, **compiled))
+        code, _, err = finish(start(tmp_path, data, KILL=death, **compiled_once))
         assert code == -signal.SIGKILL, (death, err)
-    code, out, err = finish(start(tmp_path, data, **compiled))
+    code, out, err = finish(start(tmp_path, data, **compiled_once))
     assert code == 0, err
     assert "Going on from step 6 of 6" in out
     check_same_end(tmp_path, whole)
@@ -121,9 +111,9 @@ def wait_for_log(workdir, words, process):
     raise AssertionError(f"{words!r} never came: {log.read_text()}")
 
 
-def stop_while_training(workdir, data, compiled, number):
+def stop_while_training(workdir, data, compiled_once, number):
     """Sends a signal when the loop has begun, before its first step is done."""
-    process = start(workdir, data, **compiled)
+    process = start(workdir, data, **compiled_once)
     wait_for_log(workdir, "Training", process)
     process.send_signal(number)
     return finish(process)
@@ -133,32 +123,32 @@ def stop_while_training(workdir, data, compiled, number):
     ("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)]
 )
 def test_a_signal_saves_once_and_the_same_command_goes_on(
-    number, exit_code, whole, compiled, data, tmp_path
+    number, exit_code, whole, compiled_once, data, tmp_path
 ):
-    code, _, err = stop_while_training(tmp_path, data, compiled, number)
+    code, _, err = stop_while_training(tmp_path, data, compiled_once, number)
     assert code == exit_code, err
     assert "is saved; the same command goes on" in err
     assert "Traceback" not in err
     (checkpoint,) = (tmp_path / "checkpoints").iterdir()
     step = int(checkpoint.name)
     assert 1 <= step < 6
-    code, out, err = finish(start(tmp_path, data, **compiled))
+    code, out, err = finish(start(tmp_path, data, **compiled_once))
     assert code == 0, err
     assert f"Going on from step {step} of 6" in out
     check_same_end(tmp_path, whole)
 
 
 def test_the_clock_stops_a_run_anywhere_between_two_log_rows(
-    whole, compiled, data, tmp_path
+    whole, compiled_once, data, tmp_path
 ):
     # After the first step, in the middle of a row; after the second, with its row; and
     # after the third, which is saved anyway.
     for step in (1, 2, 3):
-        process = start(tmp_path, data, "--max_minutes=1e-6", **compiled)
+        process = start(tmp_path, data, "--max_minutes=1e-6", **compiled_once)
         code, _, err = finish(process)
         assert code == 75, err
         assert f"--max_minutes=1e-06: step {step} of 6 is saved" in err
-    code, _, err = finish(start(tmp_path, data, **compiled))
+    code, _, err = finish(start(tmp_path, data, **compiled_once))
     assert code == 0, err
     check_same_end(tmp_path, whole)
 
@@ -174,9 +164,9 @@ def interrupt_twice(process):
 
 
 def test_a_second_ctrl_c_ends_at_once_and_the_last_checkpoint_is_whole(
-    compiled, data, tmp_path
+    compiled_once, data, tmp_path
 ):
-    process = start(tmp_path, data, "--config.schedule.epochs=1e6", **compiled)
+    process = start(tmp_path, data, "--config.schedule.epochs=1e6", **compiled_once)
     wait_for_log(tmp_path, "step 9: saving", process)
     code, err, _ = interrupt_twice(process)
     assert code == 130, err
@@ -188,7 +178,7 @@ def test_a_second_ctrl_c_ends_at_once_and_the_last_checkpoint_is_whole(
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_compiler(data, tmp_path):
-    process = start(tmp_path, data)  # nothing compiled: its first step takes seconds
+    process = start(tmp_path, data)  # nothing compiled yet: it takes seconds
     wait_for_log(tmp_path, "Training", process)
     time.sleep(0.5)
     code, err, seconds = interrupt_twice(process)
@@ -198,8 +188,10 @@ def test_a_second_ctrl_c_does_not_wait_for_the_compiler(data, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_outside_the_loop_ends_the_run_there(number, compiled, data, tmp_path):
-    process = start(tmp_path, data, **compiled)
+def test_a_signal_outside_the_loop_ends_the_run_there(
+    number, compiled_once, data, tmp_path
+):
+    process = start(tmp_path, data, **compiled_once)
     wait_for_log(tmp_path, "environment", process)
     process.send_signal(number)
     code, _, err = finish(process)

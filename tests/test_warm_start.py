@@ -8,27 +8,23 @@ import small_run
 from jax.sharding import SingleDeviceSharding
 
 import vireid_jax
-from vireid_jax import models
 from vireid_jax.embedder import init_variables
 from vireid_jax.state import TrainState, variables_of
 from vireid_jax.train import train
 from vireid_jax.warm_start import insert_run
 
 # Slow: three runs of a small network, each compiled.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("warm_start")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("warm_start"),
+    pytest.mark.usefixtures("compiled_once", "small_network"),
+]
 
 HERE = SingleDeviceSharding(jax.devices()[0])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def small_network():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "create", small_run.create)
-        yield
-
-
 @pytest.fixture(scope="module")
-def first(tmp_path_factory):
+def first(tmp_path_factory, compiled_once, small_network):
     """A finished run, and where its data lie."""
     folder = tmp_path_factory.mktemp("first")
     train(small_run.config_of(folder / "data"), folder / "run")
