@@ -16,7 +16,6 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from small_run import config_of
 
 import vireid_jax
@@ -31,23 +30,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("train")]
 
 FEATURES = ["global", "chance", "colour histogram", "silhouette"]
 CONFIG_FILE = "from vireid_jax.config import default_config as get_config\n"
-
-
-@pytest.fixture(scope="module")
-def compiled_once(tmp_path_factory):
-    """Keeps compiled programs for the second run, in a folder of this session's own."""
-    folder = str(tmp_path_factory.mktemp("compiled"))
-    options = {
-        "jax_enable_compilation_cache": True,
-        "jax_compilation_cache_dir": folder,
-        "jax_persistent_cache_min_compile_time_secs": 0.5,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    jax.tree.map(jax.config.update, list(options), list(options.values()))
-    compilation_cache.reset_cache()
-    yield folder
-    jax.tree.map(jax.config.update, list(before), list(before.values()))
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")
@@ -184,8 +166,7 @@ def test_evaluating_alone_gives_the_same_numbers(run, compiled_once, tmp_path):
     expected = json.loads((copy / "eval.json").read_text())
     (copy / "eval.json").unlink()
     (copy / "config.json").unlink()  # the checkpoint holds it
-    environment = dict(os.environ, JAX_COMPILATION_CACHE_DIR=compiled_once)
-    environment["JAX_ENABLE_COMPILATION_CACHE"] = "true"
+    environment = {**os.environ, **compiled_once}
     done = command("vireid_jax.evaluate", "--workdir", copy, env=environment)
     assert done.returncode == 0, done.stderr
     assert "walkers/infrared-to-visible" in done.stdout
