@@ -350,6 +350,7 @@ def test_value_and_gradient_stay_finite(name, case, dtype):
         assert not gradient.any()
 
 
+@pytest.mark.slow  # XLA compiles each loss for two types
 def test_losses_of_narrow_types_are_computed_in_float32():
     features = np.random.default_rng(0).standard_normal((8, 8))
     labels, modalities = map(np.array, TWO_BY_TWO)

@@ -77,6 +77,7 @@ def test_parameter_counts_of_every_width_are_the_published_ones(name):
     assert head == width + 395 * width  # the neck's scale, the classifier
 
 
+@pytest.mark.slow  # it traces a whole network six times
 def test_parameter_counts_by_number_of_specific_stages():
     counts = [round(parameters("osnet_x1_0", k)[0] / 1e6, 3) for k in range(6)]
     assert counts == [1.906, 1.915, 2.150, 2.742, 3.548, 3.812]
@@ -280,6 +281,7 @@ def test_kernels_are_drawn_as_torch_draws_them():
     assert (drawn[streams[0]] != drawn[streams[1]]).any()
 
 
+@pytest.mark.slow  # it traces a whole network four times
 def test_a_test_network_needs_no_classifier():
     trained = models.create("osnet_x0_25", num_classes=9)
     variables = random_variables(trained)

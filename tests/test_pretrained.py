@@ -111,6 +111,7 @@ def test_every_missing_and_misshaped_tensor_is_named(written, plain):
     assert len(message.splitlines()) == 4
 
 
+@pytest.mark.slow  # it traces a whole network three times
 def test_a_single_network_is_written_and_read_with_its_head(written, plain, tmp_path):
     single = variables_of(create=models.create_single)
     path = tmp_path / "single.safetensors"

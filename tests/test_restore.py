@@ -87,6 +87,7 @@ class TestOtherDevices:
 # --- A released version's -------------------------------------------------------------
 
 
+@pytest.mark.slow  # XLA compiles a whole network for each modality
 def test_a_checkpoint_of_a_released_version_loads_forever():
     """Written by 0.1.0 (its optimizer left out); if this fails, mend what reads it."""
     embedder = vireid_jax.load(RELEASED)

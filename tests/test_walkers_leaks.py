@@ -12,6 +12,8 @@ from vireid_jax.synthetic import Knobs, generate, plan
 from vireid_jax.synthetic import garments as g
 from vireid_jax.synthetic.identity import person
 
+pytestmark = pytest.mark.slow  # hundreds of people are drawn, many times over
+
 IDS, IMAGES, SIZE = 80, 6, (64, 32)
 
 
