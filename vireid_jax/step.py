@@ -105,7 +105,7 @@ def total_loss(
     """Weighs and sums the losses of one forward pass; returns them by name as well.
 
     What the network does not give (students, parts) has no loss. `knobs` weighs; the
-    weight of `metric` is also that of the parts' metric loss.
+    weights of `metric` and `infonce` are also those of the parts' own.
     """
     rows = lambda x: x.reshape(-1, *x.shape[2:])
     out = {name: rows(x) for name, x in out.items()}
@@ -147,7 +147,13 @@ def total_loss(
         pooled = pooled.reshape(len(labels), -1)
         identity = losses.cross_entropy(logits, of_each, knobs.smoothing)
         metric = metric_loss(pooled, labels, modality, knobs.margin)
-        parts["parts"] = identity + knobs.metric * metric
+        infonce = losses.cross_modal_infonce(
+            out["parts/neck"].reshape(len(labels), -1),
+            labels,
+            modality,
+            knobs.temperature,
+        )
+        parts["parts"] = identity + knobs.metric * metric + knobs.infonce * infonce
         metrics["accuracy/parts"] = losses.accuracy(logits, of_each)
     loss = sum(getattr(knobs, name) * value for name, value in parts.items())
     metrics |= {f"loss/{name}": value for name, value in parts.items()}

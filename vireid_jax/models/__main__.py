@@ -1,8 +1,8 @@
 """Model cards: `python -m vireid_jax.models [--name osnet_x1_0 --size 288x144]`.
 
-Without a name it lists the networks. With one it prints, for each stage, parameters,
-MACs and the shape an image leaves it with; the parameters of the training graph beside
-those of the test graph; and the latency measured here. `--json` prints the same for
+Without a name it lists the networks. With one it prints, for each stage, the shape an
+image leaves it with, parameters and MACs, those of the test graph beside those of the
+training graph (forwards); and the latency measured here. `--json` prints the same for
 programs.
 """
 
@@ -28,19 +28,14 @@ from vireid_jax.runtime import set_up
 
 def card(model: Any, name: str, size: tuple[int, int], runs: int) -> dict[str, Any]:
     """Describes a two-stream network: counts, and the latency of one image in ms."""
-    rows = complexity(model, size)
     init = lambda: init_variables(model, jax.random.key(0))
-    params = jax.eval_shape(init)["params"]
-    students = {k: v for k, v in params.items() if k.startswith("student")}
-    count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
-    return {
-        "name": name,
-        "size": list(size),
-        "stages": [row._asdict() for row in rows],
-        "test_params": sum(row.params for row in rows),
-        "test_macs": sum(row.macs for row in rows),
-        "train_params": count(params),
-        "students_params": count(students),
+    found = {"name": name, "size": list(size)}
+    for graph in ("test", "train"):
+        rows = complexity(model, size, graph == "train")
+        found[f"{graph}_stages"] = [row._asdict() for row in rows]
+        found[f"{graph}_params"] = sum(row.params for row in rows)
+        found[f"{graph}_macs"] = sum(row.macs for row in rows)
+    return found | {
         "latency_ms": latency(model, jax.jit(init)(), size, runs) if runs else None,
         "machine": f"{processor() or platform.machine()}, {jax.devices()[0].platform}",
     }
@@ -62,15 +57,23 @@ def latency(model: Any, variables: Any, size: tuple[int, int], runs: int) -> flo
 def show(found: dict[str, Any], console: Console) -> None:
     """Prints a card as a table."""
     table = Table("stage", title=f"{found['name']} at {found['size']}, one image")
-    for column in ("parameters", "MACs", "leaves it as"):
+    for column in ("leaves it as", "parameters", "MACs", "in training", "MACs"):
         table.add_column(column, justify="right")
-    for row in found["stages"]:
+    test = {row["stage"]: row for row in found["test_stages"]}
+    numbers = lambda row: (
+        [f"{row['params']:,}", f"{row['macs']:,}"] if row else ["", ""]
+    )
+    for row in found["train_stages"]:
         shape = "x".join(map(str, row["output"]))
-        table.add_row(row["stage"], f"{row['params']:,}", f"{row['macs']:,}", shape)
+        columns = numbers(test.get(row["stage"])) + numbers(row)
+        table.add_row(row["stage"], shape, *columns)
     table.add_section()
-    table.add_row("test", f"{found['test_params']:,}", f"{found['test_macs']:,}", "")
-    table.add_row("training", f"{found['train_params']:,}", "", "")
-    table.add_row("of which students", f"{found['students_params']:,}", "", "")
+    total = [
+        f"{found[f'{graph}_{what}']:,}"
+        for graph in ("test", "train")
+        for what in ("params", "macs")
+    ]
+    table.add_row("sum", "", *total)
     console.print(table)
     if found["latency_ms"] is not None:
         console.print(f"latency {found['latency_ms']} ms on {found['machine']}")

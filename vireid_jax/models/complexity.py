@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulates of a network at test, stage by stage.
+"""Parameters and multiply-accumulates of a network, stage by stage.
 
 MACs are counted from the shapes that layers own and return, not from what XLA executes:
 `ops.py` computes some layers in another form on CPU.
@@ -24,22 +24,30 @@ class Row(NamedTuple):
     output: tuple[int, ...]  # the shape that one image leaves the stage with
 
 
-def complexity(model: nn.Module, size: tuple[int, int]) -> list[Row]:
+def complexity(
+    model: nn.Module, size: tuple[int, int], train: bool = False
+) -> list[Row]:
     """Counts parameters and MACs of each stage for an image of `(height, width)`.
 
     Counted is what one image passes through at test, so neither classifiers nor
-    students. A MAC is a product of a convolution or linear layer, or the addition of
+    students; with `train`, what it passes through forwards in training. A MAC is a product of a convolution or linear layer, or the addition of
     its bias; a layer called several times (the gate of four branches) costs as often
     and is stored once. Norms, activations, pooling and softmaxes cost nothing, nor do
     the two products of activations in the attention of part relations.
     """
-    model = model.clone(num_classes=None)
+    if not train:
+        model = model.clone(num_classes=None)
     images = jnp.zeros((1, len(MODALITIES), *size, 3))
     init = lambda: model.init(jax.random.key(0), images, MODALITIES)
     ledger = _Ledger()
     variables = jax.eval_shape(init)
     with nn.intercept_methods(ledger.note):
-        jax.eval_shape(lambda v: model.apply(v, images, MODALITIES), variables)
+        jax.eval_shape(
+            lambda v: model.apply(
+                v, images, MODALITIES, train, mutable=["batch_stats"] if train else []
+            ),
+            variables,
+        )
     return ledger.rows()
 
 
