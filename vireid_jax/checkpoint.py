@@ -278,3 +278,9 @@ def abstract(tree: Any, sharding: jax.sharding.Sharding) -> Any:
     """Turns arrays into shapes with `sharding`: the target of a restore."""
     place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
     return jax.tree.map(place, tree)
+
+
+def save_variables(folder: Path, variables: Any) -> None:
+    """Writes arrays alone into a new folder, for orbax's own StandardCheckpointer."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder, variables)

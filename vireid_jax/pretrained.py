@@ -54,6 +54,14 @@ def read_weights(name_or_path: str) -> tuple[Tensors, dict[str, str]]:
             f" one of the shipped weights {list(shipped)}; give one of these, a path to"
             " a .safetensors file, or '' to start from random weights"
         )
+    return read_file(path)
+
+
+def read_file(path: Path) -> tuple[Tensors, dict[str, str]]:
+    """Reads a safetensors file; returns tensors and metadata.
+
+    Raises ValueError where it is of another kind, or not whole.
+    """
     try:
         with safe_open(path, "np") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -80,6 +88,11 @@ def write_weights(
             )
         tensors[_torch_key(place)] = np.ascontiguousarray(_to_torch(np.asarray(leaf)))
     save_file(tensors, str(path), metadata=about)
+
+
+def torch_paths(variables: Variables) -> dict[str, str]:
+    """Maps torch's keys to where they stand here: `params/shared/conv1/bn/scale`."""
+    return {_torch_key(place): "/".join(place) for place, _ in _leaves(variables)}
 
 
 def insert_weights(variables: Variables, tensors: Tensors, source: str) -> Variables:
