@@ -103,6 +103,19 @@ def default_config() -> ConfigDict:
     return c
 
 
+def with_row(
+    config: ConfigDict, rows: Mapping[str, Mapping[str, Any]], name: str
+) -> ConfigDict:
+    """Returns the config, changed as the row `name` of a study's table says.
+
+    A row maps dotted keys to values. Raises ValueError naming the rows for any other.
+    """
+    if name not in rows:
+        raise ValueError(f"there is no row {name!r}; give FILE.py:ROW, of {list(rows)}")
+    config.update_from_flattened_dict(rows[name])
+    return config
+
+
 def with_defaults(stored: Mapping[str, Any]) -> ConfigDict:
     """Returns a config that was stored as JSON; keys younger than it at their default.
 

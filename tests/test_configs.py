@@ -1,0 +1,62 @@
+"""The config files load from any folder and are valid; so is each row of a study."""
+
+import itertools
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vireid_jax.config import changed_keys, flat, validate
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+FILES = {str(path.relative_to(CONFIGS)): path for path in CONFIGS.rglob("*.py")}
+STUDIES = [name for name in FILES if name.startswith("ablations/")]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_config_is_valid_and_says_how_to_run_it(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    module = runpy.run_path(str(FILES[name]))
+    validate(module["get_config"]())
+    assert f"python -m vireid_jax.main --config configs/{name}" in module["__doc__"]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_rows_of_a_study_are_valid_and_all_different(name):
+    module = runpy.run_path(str(FILES[name]))
+    configs = {row: validate(module["get_config"](row)) for row in module["ROWS"]}
+    for one, other in itertools.combinations(configs.values(), 2):
+        assert changed_keys(one) != changed_keys(other)
+    # The row that a bare file name means is the demo itself.
+    demo = runpy.run_path(str(FILES["demo.py"]))["get_config"]()
+    assert flat(module["get_config"]()) == flat(demo)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_no_row_of_that_name(name):
+    module = runpy.run_path(str(FILES[name]))
+    with pytest.raises(ValueError, match="no row 'nine'") as caught:
+        module["get_config"]("nine")
+    assert str(list(module["ROWS"])) in str(caught.value)
+
+
+def test_a_row_is_given_on_the_command_line(tmp_path):
+    def run(argument):
+        path = f"--config={FILES['ablations/sharing.py']}:{argument}"
+        command = [sys.executable, "-m", "vireid_jax.main", path]
+        done = subprocess.run(
+            [*command, f"--workdir={tmp_path / 'run'}", "--config.data.name=none"],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+    assert "data set is 'none'" in run("3,separate_norm")  # after the config is stored
+    model = json.loads((tmp_path / "run/config.json").read_text())["model"]
+    assert (model["num_specific_stages"], model["separate_norm"]) == (3, True)
+    assert "there is no row '3,norms'; give FILE.py:ROW, of ['0'," in run("3,norms")
