@@ -15,6 +15,7 @@ class Split:
         self.identity = np.asarray(identity, np.int32)
         self.modality = np.asarray(modality, np.int32)
         self.camera = self.modality
+        self.filename = [f"{row}.png" for row in range(len(self.identity))]
         self.images, self.masks = images, masks
 
     def image(self, row, size):

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from vireid_jax.protocols import Protocol, evaluate, get_protocols, results_table
+from vireid_jax.protocols import (
+    KReciprocal,
+    Protocol,
+    evaluate,
+    get_protocols,
+    results_table,
+)
 
 
 def make_rows(ids=6, shots=3, cameras=2, seed=0):
@@ -19,7 +25,12 @@ def make_rows(ids=6, shots=3, cameras=2, seed=0):
         modality=modality[order],
         camera=(modality * cameras + np.arange(len(modality)) // 2 % cameras)[order],
     )
-    return SimpleNamespace(**{k: v.astype(np.int32) for k, v in vars(rows).items()})
+    columns = {name: column.astype(np.int32) for name, column in vars(rows).items()}
+    return SimpleNamespace(filename=file_names(len(modality)), **columns)
+
+
+def file_names(count):
+    return [f"{row:04}.jpg" for row in range(count)]
 
 
 def one_hot(rows):
@@ -47,11 +58,6 @@ def test_walkers_compares_all_of_one_modality_with_all_of_the_other(dataset):
         assert not cameras  # why nothing needs to be ignored
 
 
-def test_unknown_data_set_names_the_legal_ones():
-    with pytest.raises(ValueError, match="'market1501/x'; legal are walkers"):
-        get_protocols("market1501/x")
-
-
 def test_a_split_with_one_modality_is_refused():
     rows = make_rows()
     rows.modality[:] = 0
@@ -73,6 +79,7 @@ def test_evaluate_by_hand():
         identity=np.array([1, 2, 2, 1, 1], np.int32),
         modality=np.array([0, 0, 1, 1, 1], np.int32),
         camera=np.zeros(5, np.int32),
+        filename=file_names(5),
     )
     angle = np.radians([0, 90, 10, 20, 80])
     features = np.stack([np.cos(angle), np.sin(angle)], axis=1)
@@ -107,8 +114,10 @@ def test_json_carries_every_label_and_fractions():
         "queries": 18,
         "valid_queries": 18,
         "gallery": 18,
+        "published_counts": "none",
         "feature": "global",
         "flip": True,
+        "reranking": "none",
         "epoch": 12,
         "selection": "best",
         "baseline": False,
@@ -131,7 +140,7 @@ class FirstItems(Protocol):
         return np.array([2, 3, 4, 5])[trial : trial + self.length + trial * (trial > 1)]
 
     def ignored(self, records, queries, gallery):
-        return np.tile(records.camera[gallery] == 3, (2, 1))
+        return np.tile(records.camera[gallery] == 3, (len(queries), 1))
 
 
 def test_trials_are_averaged_and_the_ignore_rule_is_used():
@@ -139,6 +148,7 @@ def test_trials_are_averaged_and_the_ignore_rule_is_used():
         identity=np.array([1, 2, 1, 2, 1, 2]),
         camera=np.array([0, 0, 3, 1, 1, 1]),
         modality=np.array([0, 0, 1, 1, 1, 1]),
+        filename=file_names(6),
     )
     angles = np.radians([0, 0, 0, 30, 40, 50])
     features = np.stack([np.cos(angles), np.sin(angles)], axis=1)
@@ -196,8 +206,8 @@ def test_table_puts_baselines_under_the_model_and_shows_all_labels():
     assert lines[start + 5].startswith("chance ")
     assert " ".join(lines[start + 6 :]).strip() == (
         "dataset walkers/thermal · mode - · shots - · trials 0 · draws none · "
-        "queries 18 · valid queries 18 · gallery 18 · flip no · epoch 7 · "
-        "selection last"
+        "queries 18 · valid queries 18 · gallery 18 · published counts none · "
+        "flip no · reranking none · epoch 7 · selection last"
     )
 
 
@@ -210,3 +220,34 @@ def test_labels_that_differ_stand_beside_what_they_describe():
     assert f"{heading}/thermal\nglobal, epoch - 100.00" in text
     assert f"{heading}/nir\nglobal, epoch 3 100.00" in text
     assert "· dataset" not in text
+
+
+def test_the_table_shows_a_direction_that_no_name_holds():
+    rows = make_rows(cameras=1)
+    rows.camera[:] = np.where(rows.modality == 0, 1, 3)
+    results = [
+        evaluate(protocol, rows, one_hot(rows))
+        for protocol in get_protocols("sysu_mm01")
+    ]
+    alone = " ".join(printed(results[:1], width=200))
+    assert "sysu_mm01/all/single global" in alone
+    assert "· direction infrared-to-visible · mode all · shots 1 · trials 0, 1" in alone
+    counts = "published counts differ: 3803 queries, 301 gallery images"
+    assert f"queries 18 · valid queries 18 · gallery 6 · {counts}" in alone
+    both = evaluate(get_protocols("walkers")[0], rows, one_hot(rows))
+    together = " ".join(printed([both, *results], width=200))
+    assert "walkers/visible-to-infrared, dataset" in together
+    assert "sysu_mm01/indoor/multi, dataset sysu_mm01, direction infrared" in together
+
+
+def test_a_reranked_row_says_so():
+    rows = make_rows()
+    protocol = get_protocols("walkers")[0]
+    plain = evaluate(protocol, rows, one_hot(rows))
+    reranked = evaluate(protocol, rows, one_hot(rows), reranking=KReciprocal(k1=4))
+    name = "k-reciprocal (paper) k1=4 k2=6 lambda=0.3"
+    assert reranked.labels.reranking == reranked.to_json()["reranking"] == name
+    lines = printed([plain, reranked], width=160)
+    start = lines.index("walkers/visible-to-infrared")
+    assert lines[start + 1] == "global, reranking none" + 6 * " 100.00"
+    assert lines[start + 2] == f"global, reranking {name}" + 6 * " 100.00"

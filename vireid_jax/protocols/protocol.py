@@ -6,12 +6,17 @@ each image is embedded once, by the stream of its own modality, and every protoc
 and direction reads the same features.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol as Interface
 from typing import runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int, Int32
+
+from vireid_jax.modality import MODALITIES
+
+DIRECTIONS = ("visible-to-infrared", "infrared-to-visible")  # query modality first
 
 
 @runtime_checkable
@@ -21,6 +26,15 @@ class Rows(Interface):
     identity: Int32[np.ndarray, "rows"]
     camera: Int32[np.ndarray, "rows"]
     modality: Int32[np.ndarray, "rows"]  # index into MODALITIES
+    filename: list[str]  # relative to the release's root, "cam3/0006/0001.jpg"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Count the images that a protocol compares, the same in each of its trials."""
+
+    queries: int
+    gallery: int
 
 
 @dataclass(frozen=True)
@@ -30,14 +44,15 @@ class Protocol:
     Counts of queries, valid queries and gallery items must be the same in each trial.
     """
 
-    name: str  # "walkers/visible-to-infrared": ends with the direction
+    name: str  # "walkers/visible-to-infrared": holds every choice, so it is unique
     dataset: str  # "walkers/thermal"
-    direction: str  # "visible-to-infrared": query modality first
+    direction: str  # one of DIRECTIONS
     distinct: bool  # CMC over distinct identities (True) or gallery items (False)
     trials: tuple[int, ...] = (0,)  # the metrics are the mean over these
     mode: str | None = None  # "all" or "indoor", where the data set knows it
     shots: int | None = None  # images drawn per identity and camera; None: no draw
-    draws: str = "none"  # how the gallery is drawn: the name of a convention
+    draws: str = "none"  # how they are drawn: the name of a convention
+    published: Counts | None = None  # of the complete release; None: none known
 
     def queries(self, records: Rows, trial: int) -> Int[np.ndarray, "query"]:
         """Return the rows that are queries in `trial`."""
@@ -53,5 +68,45 @@ class Protocol:
         queries: Int[np.ndarray, "query"],
         gallery: Int[np.ndarray, "gallery"],
     ) -> Bool[np.ndarray, "query gallery"] | None:
-        """Return True where a query drops a gallery row; None: nothing is dropped."""
+        """Return True where a query drops a gallery row; None: nothing is dropped.
+
+        `queries` may be any part of the trial's queries.
+        """
         return None
+
+    @property
+    def modalities(self) -> tuple[str, str]:
+        """Return the modality of the queries and that of the gallery."""
+        query, gallery = self.direction.split("-to-")
+        return query, gallery
+
+    def rows_of(
+        self, records: Rows, modality: str, cameras: Collection[int] | None = None
+    ) -> Int[np.ndarray, "chosen"]:
+        """Return the rows of one modality, in the split's order.
+
+        `cameras` keeps these cameras alone. Raises ValueError where none is left.
+        """
+        chosen = records.modality == MODALITIES.index(modality)
+        if cameras is not None:
+            chosen &= np.isin(records.camera, list(cameras))
+        if not chosen.any():
+            where = f" of cameras {', '.join(map(str, cameras))}" if cameras else ""
+            raise ValueError(
+                f"the split has no {modality} image{where}, and {self.name} needs both "
+                f"of {', '.join(MODALITIES)}. Evaluate the split `test` of "
+                f"{self.dataset}."
+            )
+        return np.flatnonzero(chosen)
+
+
+def same_identity_and_camera(
+    records: Rows,
+    queries: Int[np.ndarray, "query"],
+    gallery: Int[np.ndarray, "gallery"],
+) -> Bool[np.ndarray, "query gallery"]:
+    """Return True for pairs of one identity seen by one camera (Market-1501's rule)."""
+    identity, camera = records.identity, records.camera
+    return (identity[queries][:, None] == identity[gallery]) & (
+        camera[queries][:, None] == camera[gallery]
+    )

@@ -12,7 +12,7 @@ it (SYSU-MM01 and LLCM). A query whose identity is not in the gallery it keeps i
 invalid: it counts in no mean.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,40 +83,76 @@ def rank(
                 "the numbers of query_ids and gallery_ids."
             )
     rows_at = distances if callable(distances) else distances.__getitem__
-    gallery = _Gallery.of(gallery_ids)
+    ranking = Ranking(query_ids, gallery_ids, distinct=distinct)
+    for rows in blocks(num_queries, num_gallery):
+        ignored = None if ignore is None else ignore[rows]
+        ranking.add(rows, np.asarray(rows_at(rows)), ignored)
+    return ranking.metrics(ranks)
+
+
+def blocks(num_queries: int, num_gallery: int) -> Iterator[slice]:
+    """Cut the queries into slices of at most `BLOCK_ITEMS` distances."""
     step = max(1, BLOCK_ITEMS // num_gallery)
-    per_query = np.empty((3, num_queries))
     for first in range(0, num_queries, step):
-        rows = slice(first, min(first + step, num_queries))
-        block = np.asarray(rows_at(rows))
-        if block.dtype != np.float64:
-            block = block.astype(np.float32, copy=False)
-        per_query[:, rows] = _rank_block(
-            block,
-            query_ids[rows],
-            gallery,
-            None if ignore is None else ignore[rows],
-            distinct,
-            first,
+        yield slice(first, min(first + step, num_queries))
+
+
+class Ranking:
+    """Rank a gallery for its queries block by block; `rank` takes all at once."""
+
+    def __init__(
+        self,
+        query_ids: Int[np.ndarray, "query"],
+        gallery_ids: Int[np.ndarray, "gallery"],
+        *,
+        distinct: bool,
+    ):
+        """Take the identities and the way of counting CMC, as `rank` does."""
+        self._query_ids, self._distinct = query_ids, distinct
+        self._gallery = _Gallery.of(gallery_ids)
+        self._per_query = np.full((3, len(query_ids)), np.nan)
+
+    def add(
+        self,
+        queries: slice | Int[np.ndarray, "rows"],
+        distances: Float[np.ndarray, "rows gallery"],
+        ignore: Bool[np.ndarray, "rows gallery"] | None = None,
+    ) -> None:
+        """Rank for some queries, given by their numbers; each must come once.
+
+        Raises ValueError for a kept distance that is not finite.
+        """
+        if distances.dtype != np.float64:
+            distances = distances.astype(np.float32, copy=False)
+        self._per_query[:, queries] = _rank_block(
+            distances,
+            self._query_ids[queries],
+            self._gallery,
+            ignore,
+            self._distinct,
+            np.arange(len(self._query_ids))[queries],
         )
-    first_hit, ap, inp = per_query
-    valid = np.isfinite(first_hit)
-    if not valid.any():
-        raise ValueError(
-            f"none of the {num_queries} queries has an item of its identity in the "
-            "gallery it keeps. Check that query and gallery share identities."
+
+    def metrics(self, ranks: int = 20) -> Metrics:
+        """Average over the valid queries; raises ValueError where there is none."""
+        first_hit, ap, inp = self._per_query
+        valid = np.isfinite(first_hit)
+        if not valid.any():
+            raise ValueError(
+                f"none of the {len(valid)} queries has an item of its identity in the "
+                "gallery it keeps. Check that query and gallery share identities."
+            )
+        return Metrics(
+            cmc=(first_hit[valid] <= np.arange(1, ranks + 1)[:, None]).mean(axis=1),
+            mAP=float(ap[valid].mean()),
+            mINP=float(inp[valid].mean()),
+            num_queries=len(valid),
+            valid_queries=int(valid.sum()),
+            num_gallery=len(self._gallery.ids),
+            first_hit=first_hit,
+            ap=ap,
+            inp=inp,
         )
-    return Metrics(
-        cmc=(first_hit[valid] <= np.arange(1, ranks + 1)[:, None]).mean(axis=1),
-        mAP=float(ap[valid].mean()),
-        mINP=float(inp[valid].mean()),
-        num_queries=num_queries,
-        valid_queries=int(valid.sum()),
-        num_gallery=num_gallery,
-        first_hit=first_hit,
-        ap=ap,
-        inp=inp,
-    )
 
 
 @dataclass(frozen=True)
@@ -141,7 +177,7 @@ class _Gallery:
         return query, self.order[start[query] + nth]
 
 
-def _rank_block(block, query_ids, gallery, ignore, distinct, first_row):
+def _rank_block(block, query_ids, gallery, ignore, distinct, numbers):
     """Return first hit, AP and INP `[3, rows]` of a block of queries."""
     rows, num_gallery = block.shape
     query, item = gallery.positives(query_ids)
@@ -153,7 +189,7 @@ def _rank_block(block, query_ids, gallery, ignore, distinct, first_row):
     # Sorting values is several times cheaper than argsort, and the ranks of the
     # positives are all that the metrics need.
     ordered = np.sort(block, axis=1)
-    _refuse_non_finite(ordered, kept, first_row)
+    _refuse_non_finite(ordered, kept, numbers)
     position = _ranks_of(block, ordered, query, item)
 
     by_rank = np.lexsort((position, query))
@@ -200,7 +236,7 @@ def _identities_until(block, item, gallery):
     return np.count_nonzero(met, axis=1) + 1
 
 
-def _refuse_non_finite(ordered, kept, first_row):
+def _refuse_non_finite(ordered, kept, numbers):
     # Ignored items are +inf and NaN sorts last: each kept value is finite exactly where
     # the first and the last of them are.
     ends = ordered[np.arange(len(ordered)), np.maximum(kept - 1, 0)]
@@ -208,7 +244,7 @@ def _refuse_non_finite(ordered, kept, first_row):
     if bad.any():
         raise ValueError(
             f"distances that are not finite in {bad.sum()} query rows, the first is "
-            f"row {first_row + np.argmax(bad)}; every kept distance must be finite."
+            f"row {numbers[np.argmax(bad)]}; every kept distance must be finite."
         )
 
 
@@ -230,7 +266,7 @@ def cosine_rows(
 
     It lets `rank` work through a gallery whose whole distance matrix is too large.
     """
-    query, gallery = _unit(query, "query"), _unit(gallery, "gallery")
+    query, gallery = unit_rows(query, "query"), unit_rows(gallery, "gallery")
 
     def rows_at(rows):
         similarity = query[rows] @ gallery.T
@@ -239,11 +275,14 @@ def cosine_rows(
     return rows_at
 
 
-def _unit(features, name):
+def unit_rows(
+    features: Float[np.ndarray, "rows dim"], name: str
+) -> Float[np.ndarray, "rows dim"]:
     """Divide rows by their L2 norm, in two steps so that no square over- or underflows.
 
-    After the first step the largest entry is 1, or all are 0: then the norm is 0, the
-    divisor 1.
+    Float64 stays, any other type becomes float32. After the first step the largest
+    entry is 1, or all are 0: then the norm is 0, the divisor 1.
+    Raises ValueError for features that are not finite; `name` says whose they are.
     """
     features = np.asarray(features)
     if features.dtype != np.float64:

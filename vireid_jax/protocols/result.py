@@ -12,14 +12,16 @@ from jaxtyping import Float, Float64
 from rich import box
 from rich.table import Table
 
-from vireid_jax.protocols.protocol import Protocol, Rows
-from vireid_jax.protocols.ranking import Metrics, cosine_rows, rank
+from vireid_jax.protocols.protocol import Counts, Protocol, Rows
+from vireid_jax.protocols.ranking import Metrics
+from vireid_jax.protocols.reranking import KReciprocal
+from vireid_jax.protocols.trials import rank_trials
 
 SELECTIONS = ("last", "best")
 # Labels as a table shows them: with a protocol's heading, or with a row's feature.
-_OF_PROTOCOL = ("dataset", "mode", "shots", "trials", "draws")
-_OF_PROTOCOL += ("queries", "valid queries", "gallery")
-_OF_FEATURE = ("flip", "epoch", "selection")
+_OF_PROTOCOL = ("dataset", "direction", "mode", "shots", "trials", "draws")
+_OF_PROTOCOL += ("queries", "valid queries", "gallery", "published counts")
+_OF_FEATURE = ("flip", "reranking", "epoch", "selection")
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,10 @@ class Labels:
     queries: int  # images, the same in each trial, and so are the next two
     valid_queries: int
     gallery: int
+    published_counts: str  # "agree", "differ: ..." or "none" (nothing is published)
     feature: str  # "global", or the name of a baseline
     flip: bool  # features of an image and its mirror are combined
+    reranking: str  # "none", or the method with its settings
     epoch: float | None  # None: not from training
     selection: str | None  # "last", "best"; None: not a checkpoint
     baseline: bool  # a floor to compare with, not a trained model
@@ -71,17 +75,21 @@ def evaluate(
     *,
     feature: str = "global",
     flip: bool = False,
+    reranking: KReciprocal | None = None,
     epoch: float | None = None,
     selection: str | None = None,
     baseline: bool = False,
 ) -> Result:
     """Rank by cosine distance as the protocol says; mean over its trials.
 
+    The trials share one computation of distances, in blocks.
+
     Args:
       protocol: from `get_protocols`.
       records: the split's rows.
       features: embeddings of all rows of the split, in its order; float64 is ranked as
         such, any other type in float32. They need not be normalised.
+      reranking: re-ranks each trial, by its own queries and gallery; None: does not.
       feature, flip, epoch, selection, baseline: the labels that only the caller knows.
 
     Raises:
@@ -97,19 +105,14 @@ def evaluate(
             f"{len(features)} features for {len(records.identity)} rows of "
             f"{protocol.dataset}; embed each row of the split exactly once, in order."
         )
-    by_trial = []
-    for trial in protocol.trials:
-        queries = protocol.queries(records, trial)
-        gallery = protocol.gallery(records, trial)
-        by_trial.append(
-            rank(
-                cosine_rows(features[queries], features[gallery]),
-                records.identity[queries],
-                records.identity[gallery],
-                distinct=protocol.distinct,
-                ignore=protocol.ignored(records, queries, gallery),
+    if reranking is None:
+        by_trial = rank_trials(protocol, records, features, protocol.trials)
+    else:
+        by_trial = []
+        for trial in protocol.trials:
+            by_trial += rank_trials(
+                protocol, records, features, [trial], reranking.rows
             )
-        )
     queries, valid_queries, gallery = _counts(protocol, by_trial)
     labels = Labels(
         dataset=protocol.dataset,
@@ -122,8 +125,10 @@ def evaluate(
         queries=queries,
         valid_queries=valid_queries,
         gallery=gallery,
+        published_counts=_compare(Counts(queries, gallery), protocol.published),
         feature=feature,
         flip=flip,
+        reranking=reranking.label if reranking else "none",
         epoch=epoch,
         selection=selection,
         baseline=baseline,
@@ -152,6 +157,12 @@ def _counts(protocol, by_trial):
     return counts.pop()
 
 
+def _compare(found, published):
+    if published in (found, None):
+        return "agree" if published else "none"
+    return f"differ: {published.queries} queries, {published.gallery} gallery images"
+
+
 def results_table(results: Sequence[Result]) -> Table:
     """Build a rich table in percent: by protocol, models first, baselines under them.
 
@@ -160,9 +171,10 @@ def results_table(results: Sequence[Result]) -> Table:
     """
     compared = [_shown(r.labels) for r in results if not r.labels.baseline]
     compared = compared or [_shown(r.labels) for r in results]
-    shared = {n: v for n, v in compared[0].items() if all(c[n] == v for c in compared)}
-    # The heading is the protocol's name, which ends with its direction.
-    caption = [n for n in shared if n not in ("protocol", "direction", "feature")]
+    shared = {
+        n: v for n, v in compared[0].items() if all(c.get(n) == v for c in compared)
+    }
+    caption = [n for n in shared if n not in ("protocol", "feature")]
     table = Table(
         title="Metrics in percent",
         caption=" · ".join(f"{name} {shared[name]}" for name in caption),
@@ -175,7 +187,7 @@ def results_table(results: Sequence[Result]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
 
     def own(labels, names, title):
-        varying = (n for n in names if n not in shared)
+        varying = (n for n in names if n in labels and n not in shared)
         return ", ".join([labels[title], *(f"{n} {labels[n]}" for n in varying)])
 
     groups = {}
@@ -208,4 +220,6 @@ def _shown(labels):
             value = words[value]
         texts[field.name.replace("_", " ")] = str(value)
     del texts["baseline"]  # shown by place and style
+    if labels.direction in labels.protocol:
+        del texts["direction"]  # shown by the protocol's name
     return texts

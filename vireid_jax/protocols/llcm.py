@@ -1,0 +1,70 @@
+"""The protocols of LLCM (Zhang and Wang, CVPR 2023).
+
+All test images of one modality are queries; the gallery is one image of the other per
+identity and camera, drawn by convention `agw`. A query ignores the gallery items of
+its identity and camera. CMC counts distinct identities, mAP and mINP items. Metrics are
+means over ten draws.
+
+Published visible-to-infrared numbers come in a second reading, `swapped`: the test
+script of the authors' repository (ZYK100/LLCM) makes the drawn infrared images the
+queries and all visible images the gallery. That is an infrared-to-visible search, and
+so its label `direction` says; only its name keeps what the tables call it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vireid_jax.protocols.draws import AGW_TRIALS, by_identity_and_camera, seeded_draw
+from vireid_jax.protocols.protocol import (
+    DIRECTIONS,
+    Protocol,
+    same_identity_and_camera,
+)
+
+
+@dataclass(frozen=True)
+class Llcm(Protocol):
+    """Compare all images of one modality with a draw of the other."""
+
+    drawn: str = "gallery"  # or "queries" (`swapped`)
+
+    def queries(self, records, trial):
+        """Return rows of the query modality, by identity, camera and file name."""
+        return self._rows(records, self.modalities[0], trial, self.drawn == "queries")
+
+    def gallery(self, records, trial):
+        """Return rows of the other modality, by identity, camera and file name."""
+        return self._rows(records, self.modalities[1], trial, self.drawn == "gallery")
+
+    def ignored(self, records, queries, gallery):
+        """Return the pairs of one identity and one camera."""
+        return same_identity_and_camera(records, queries, gallery)
+
+    def _rows(self, records, modality, trial, drawn):
+        groups = by_identity_and_camera(records, self.rows_of(records, modality))
+        return seeded_draw(groups, 1, trial) if drawn else np.concatenate(groups)
+
+
+def llcm_protocols(dataset: str = "llcm") -> tuple[Protocol, ...]:
+    """Return both directions."""
+    return tuple(_llcm(f"llcm/{d}", dataset, d, "gallery") for d in DIRECTIONS)
+
+
+def swapped_protocol(dataset: str = "llcm") -> Protocol:
+    """Return the other reading of visible-to-infrared."""
+    name = "llcm/visible-to-infrared/swapped"
+    return _llcm(name, dataset, "infrared-to-visible", "queries")
+
+
+def _llcm(name, dataset, direction, drawn):
+    return Llcm(
+        name,
+        dataset,
+        direction,
+        distinct=True,
+        trials=AGW_TRIALS,
+        shots=1,
+        draws="agw",
+        drawn=drawn,
+    )

@@ -1,0 +1,79 @@
+"""The protocols of SYSU-MM01 (Wu et al., ICCV 2017).
+
+All infrared test images are queries, 3,803 in every mode. The gallery is drawn from the
+visible ones: one image ("single" shot) or ten ("multi") of each identity and camera,
+in cameras 1, 2, 4 and 5 (mode "all") or 1 and 2 ("indoor"). Cameras 2 and 3 stand in
+one room: a query of camera 3 ignores every gallery item of camera 2. CMC counts
+distinct identities, mAP and mINP items. Metrics are means over ten draws.
+
+Two conventions of drawing are published, both as "ten trials": `agw` (draws.py), and
+`official`, the permutations in the file rand_perm_cam.mat of wuancong/SYSU-MM01.
+Numbers under one and the other differ by sampling noise.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vireid_jax.protocols.draws import AGW_TRIALS, by_identity_and_camera, seeded_draw
+from vireid_jax.protocols.permutations import Permutations, official_draw
+from vireid_jax.protocols.protocol import Counts, Protocol
+
+GALLERY_CAMERAS = {"all": (1, 2, 4, 5), "indoor": (1, 2)}
+SHOTS = {"single": 1, "multi": 10}
+QUERIES = 3803
+GALLERY = {"all": {1: 301, 10: 3010}, "indoor": {1: 112, 10: 1120}}
+OFFICIAL_TRIALS = tuple(range(1, 11))
+
+
+@dataclass(frozen=True)
+class SysuMM01(Protocol):
+    """Compare all infrared images with a drawn visible gallery."""
+
+    permutations: Permutations | None = field(default=None, repr=False, compare=False)
+
+    def queries(self, records, trial):
+        """Return all infrared rows, by identity, camera and file name."""
+        rows = self.rows_of(records, "infrared")
+        return np.concatenate(by_identity_and_camera(records, rows))
+
+    def gallery(self, records, trial):
+        """Return the drawn rows: by identity and camera (`agw`), or camera first.
+
+        An identity with too few images in a camera gives all it has there.
+        """
+        rows = self.rows_of(records, "visible", GALLERY_CAMERAS[self.mode])
+        groups = by_identity_and_camera(records, rows)
+        if self.permutations is None:
+            return seeded_draw(groups, self.shots, seed=trial)
+        return official_draw(self.permutations, records, groups, self.shots, trial)
+
+    def ignored(self, records, queries, gallery):
+        """Return True where the query is of camera 3 and the item of camera 2."""
+        return (records.camera[queries] == 3)[:, None] & (records.camera[gallery] == 2)
+
+
+def sysu_mm01_protocols(
+    dataset: str = "sysu_mm01", permutations: Permutations | None = None
+) -> tuple[Protocol, ...]:
+    """Return four: all and indoor search, each with a single and a multi shot gallery.
+
+    Drawn by convention `official` where `permutations` are given, else `agw`.
+    """
+    official = permutations is not None
+    return tuple(
+        SysuMM01(
+            f"sysu_mm01/{mode}/{word}" + ("/official" if official else ""),
+            dataset,
+            "infrared-to-visible",
+            distinct=True,
+            trials=OFFICIAL_TRIALS if official else AGW_TRIALS,
+            mode=mode,
+            shots=shots,
+            draws="official" if official else "agw",
+            published=Counts(QUERIES, GALLERY[mode][shots]),
+            permutations=permutations,
+        )
+        for mode in GALLERY_CAMERAS
+        for word, shots in SHOTS.items()
+    )
