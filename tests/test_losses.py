@@ -397,3 +397,12 @@ def test_an_offset_that_all_features_share_costs_no_precision(name):
         _, expected = SLOPES[name](features.astype(float), labels, modalities, 0.3)
     error = np.abs(gradient - np.asarray(expected)).max()
     assert error < 1e-3 * np.abs(expected).max()
+
+
+def test_a_label_of_no_class_is_refused_and_is_nan_inside_jit():
+    logits = jnp.eye(3)
+    for wrong in (-1, 3):
+        labels = jnp.array([0, wrong, 2])
+        with pytest.raises(ValueError, match=f"label {wrong} is none of the 3 classes"):
+            losses.cross_entropy(logits, labels)
+        assert jnp.isnan(jax.jit(losses.cross_entropy)(logits, labels))

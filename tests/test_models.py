@@ -7,13 +7,14 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from jax.tree_util import DictKey, tree_map_with_path
 
 from vireid_jax import models
 from vireid_jax.embedder import init_variables
-from vireid_jax.modality import MODALITIES, columns_by_modality
+from vireid_jax.modality import MODALITIES, check_images, columns_by_modality
 from vireid_jax.models.heads import stripes
 from vireid_jax.models.osnet import STAGES
 
@@ -90,6 +91,37 @@ def test_separate_norms_are_a_second_copy_of_the_shared_stages_norms(k):
     extra = sum(reference[stage]["buffers"] for stage in STAGES[k:])
     plain, head = parameters("osnet_x0_25", k)
     assert parameters("osnet_x0_25", k, separate_norm=True) == (plain + extra, head)
+
+
+@pytest.mark.parametrize("create", [models.create, models.create_single])
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ((2, 2, 32, 32, 3), "uint8"),
+        ((2, 2, 32, 32, 1), "float32"),  # one channel
+        ((2, 2, 3, 32, 32), "float32"),  # as torch has them
+        ((2, 32, 32, 3), "float32"),  # no views
+        ((2, 3, 32, 32, 3), "float32"),  # three columns, two views
+    ],
+)
+def test_images_that_are_none_are_refused(create, shape, dtype):
+    with pytest.raises((ValueError, jaxtyping.TypeCheckError)) as caught:
+        create("osnet_x0_25").init(
+            jax.random.key(0), jnp.zeros(shape, dtype), MODALITIES
+        )
+    if isinstance(caught.value, jaxtyping.TypeCheckError):  # in these tests alone
+        with pytest.raises(ValueError, match=r"networks? takes normalised floats"):
+            check_images(jnp.zeros(shape, dtype), MODALITIES)
+    else:
+        assert f"images are {dtype} {shape}" in str(caught.value)
+
+
+@pytest.mark.parametrize("views", [("visible", "thermal"), ("infrared", "visible")])
+def test_views_of_another_name_or_order_are_refused(views):
+    with pytest.raises(ValueError, match="must list"):
+        models.create("osnet_x0_25").init(
+            jax.random.key(0), jnp.zeros((1, 2, 32, 32, 3)), views
+        )
 
 
 # --- Two streams ----------------------------------------------------------------------

@@ -102,6 +102,11 @@ def train_in(
         K=config.batch.images,
         seed=config.seed,
     )
+    if len(stream.left_out):
+        journal.say(
+            f"{len(stream.left_out)} of {records.num_identities} identities have images"
+            " of one modality only and take no part."
+        )
     plan = make_plan(config, stream.steps_per_epoch)
 
     # --- State: shapes first, then created where it will live -------------------------

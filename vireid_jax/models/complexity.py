@@ -30,11 +30,13 @@ def complexity(
     """Counts parameters and MACs of each stage for an image of `(height, width)`.
 
     Counted is what one image passes through at test, so neither classifiers nor
-    students; with `train`, what it passes through forwards in training. A MAC is a product of a convolution or linear layer, or the addition of
-    its bias; a layer called several times (the gate of four branches) costs as often
-    and is stored once. Norms, activations, pooling and softmaxes cost nothing, nor do
-    the two products of activations in the attention of part relations.
+    students; with `train`, what it passes through forwards in training. A MAC is a
+    product of a convolution or linear layer, or the addition of its bias; a layer
+    called several times (the gate of four branches) costs as often and is stored once.
+    Norms, activations, pooling and softmaxes cost nothing, nor do the two products of
+    activations in the attention of part relations.
     """
+    mode = {"train": True, "mutable": ["batch_stats"]} if train else {}
     if not train:
         model = model.clone(num_classes=None)
     images = jnp.zeros((1, len(MODALITIES), *size, 3))
@@ -42,12 +44,7 @@ def complexity(
     ledger = _Ledger()
     variables = jax.eval_shape(init)
     with nn.intercept_methods(ledger.note):
-        jax.eval_shape(
-            lambda v: model.apply(
-                v, images, MODALITIES, train, mutable=["batch_stats"] if train else []
-            ),
-            variables,
-        )
+        jax.eval_shape(lambda v: model.apply(v, images, MODALITIES, **mode), variables)
     return ledger.rows()
 
 

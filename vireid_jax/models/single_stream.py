@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vireid_jax.modality import Views
+from vireid_jax.modality import Views, check_images
 from vireid_jax.models.norm import BatchNorm
 from vireid_jax.models.osnet import Trunk
 from vireid_jax.precision import EXACT, widen
@@ -58,6 +58,7 @@ class OSNet(nn.Module):
         These are the stages' maps, `pooled` (the mean of the last), `neck` (the
         features again), and in training `logits`.
         """
+        check_images(images, views)
         split = lambda x: x.reshape(len(images), -1, *x.shape[1:])
         rows = images.reshape(-1, *images.shape[2:]).astype(self.dtype)
         trunk = Trunk(

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vireid_jax.modality import Views, columns_by_modality
+from vireid_jax.modality import Views, check_images, columns_by_modality
 from vireid_jax.models.heads import IdentityHead, l2_normalise
 from vireid_jax.models.osnet import STAGES, Trunk
 from vireid_jax.models.part_relations import PartRelations
@@ -54,6 +54,7 @@ class TwoStreamOSNet(nn.Module):
         d]`; in training with distillation the same of each student, as `conv2/pooled`.
         The embedding is `neck`, with `parts/neck` appended.
         """
+        check_images(images, views)
         batch = images.shape[0]
         split = lambda x: x.reshape(batch, -1, *x.shape[1:])
         merge = lambda x: x.reshape(-1, *x.shape[2:])
