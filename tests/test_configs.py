@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from vireid_jax.config import changed_keys, flat, validate
+from vireid_jax.pretrained import shipped_weights
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = {str(path.relative_to(CONFIGS)): path for path in CONFIGS.rglob("*.py")}
@@ -60,3 +61,23 @@ def test_a_row_is_given_on_the_command_line(tmp_path):
     model = json.loads((tmp_path / "run/config.json").read_text())["model"]
     assert (model["num_specific_stages"], model["separate_norm"]) == (3, True)
     assert "there is no row '3,norms'; give FILE.py:ROW, of ['0'," in run("3,norms")
+
+
+@pytest.mark.parametrize("name", ["sysu_mm01.py", "regdb.py", "llcm.py"])
+def test_a_rehearsal_is_small_and_needs_no_file(name):
+    get_config = runpy.run_path(str(FILES[name]))["get_config"]
+    whole, smoke = validate(get_config()), validate(get_config("smoke"))
+    assert (whole.model.name, smoke.model.name) == ("osnet_x1_0", "osnet_x0_25")
+    assert smoke.model.pretrained in shipped_weights()
+    assert smoke.data.name == whole.data.name == name.removesuffix(".py")
+    with pytest.raises(ValueError, match=r"'trail=3' is no argument .* of .*smoke"):
+        get_config("trail=3")
+
+
+def test_regdb_has_a_trial():
+    get_config = runpy.run_path(str(FILES["regdb.py"]))["get_config"]
+    assert get_config().data.variant == "trial_1"
+    assert get_config("smoke,trial=10").data.variant == "trial_10"
+    for wrong in ("trial", "trial=x", "smoke=1"):
+        with pytest.raises(ValueError, match=f"'{wrong}' is no argument"):
+            get_config(wrong)

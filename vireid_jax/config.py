@@ -116,6 +116,43 @@ def with_row(
     return config
 
 
+def read_argument(text: str, **defaults: bool | int) -> dict[str, bool | int]:
+    """Reads what follows FILE.py: as `trial=3,smoke`; whatever is left out is default.
+
+    Raises ValueError naming the legal arguments.
+    """
+    found = dict(defaults)
+    for part in filter(None, text.split(",")):
+        name, _, value = part.partition("=")
+        kind = type(defaults.get(name))
+        if kind is bool and not value:
+            found[name] = True
+        elif kind is int and value.isdigit():
+            found[name] = int(value)
+        else:
+            legal = (n if d is False else f"{n}={d}" for n, d in defaults.items())
+            raise ValueError(
+                f"{part!r} is no argument of this config; give FILE.py:ARGUMENT, of"
+                f" {', '.join(legal)}"
+            )
+    return found
+
+
+def shrink_for_a_rehearsal(config: ConfigDict) -> None:
+    """Makes a config one of minutes on a CPU: shows that all runs, and nothing else."""
+    config.data.size = (64, 32)
+    config.data.validation_identities = 2
+    config.data.cache = "host"
+    config.batch.identities = 4
+    config.batch.images = 2
+    config.augment.pad = 3
+    config.model.name = "osnet_x0_25"
+    config.model.granularities = (2, 4)
+    config.model.pretrained = "osnet_x0_25_walkers"
+    config.schedule.epochs = 2.0
+    config.eval.every_epochs = 1.0
+
+
 def with_defaults(stored: Mapping[str, Any]) -> ConfigDict:
     """Returns a config that was stored as JSON; keys younger than it at their default.
 

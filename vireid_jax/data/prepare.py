@@ -73,11 +73,16 @@ def next_step(builder: Any, folder: Path | None = None) -> str:
     return f"delete this set (rm -r {folder}) and run the same command again"
 
 
-def prepare(builder: Any, manual_dir: str | Path | None) -> None:
+def prepare(
+    builder: Any, manual_dir: str | Path | None, skip_unreadable: bool = False
+) -> None:
     """Prepare a set that is not there yet; a second process waits for the first.
 
-    Raises ValueError for a release not given, or a folder that is full or cannot be
-    written to.
+    `manual_dir` is the release of a set that needs one. An image of it that cannot be
+    decoded is an error, or is left out with `skip_unreadable`, which lists these in
+    unreadable.txt beside the records.
+    Raises ValueError for a release not given or flawed, or a folder that is full or
+    cannot be written to.
     """
     folder = Path(builder.data_path)
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and manual_dir is None:
@@ -86,11 +91,15 @@ def prepare(builder: Any, manual_dir: str | Path | None) -> None:
             f"{folder} is not prepared, and is made from a release that needs a signed "
             f"agreement; pass manual_dir=, the folder that holds it. {instructions}"
         )
+    if manual_dir is not None:
+        manual_dir = Path(manual_dir).expanduser().absolute()
+        if hasattr(builder, "root"):  # else TFDS says less clearly what is amiss
+            builder.root(manual_dir)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _alone(folder):
             if not folder.exists():
-                _prepare_aside(builder, folder, manual_dir)
+                _prepare_aside(builder, folder, manual_dir, skip_unreadable)
     except (OSError, RuntimeError) as error:
         _refuse_folder(folder, error, manual_dir)
         raise
@@ -124,24 +133,28 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _prepare_aside(builder: Any, folder: Path, manual_dir: str | Path | None) -> None:
+def _prepare_aside(
+    builder: Any, folder: Path, manual_dir: Path | None, skip_unreadable: bool = False
+) -> None:
     """Prepare the set in a folder beside its own, and move it when it is whole."""
     import tensorflow_datasets as tfds
 
-    if not sys.stderr.isatty():
-        tfds.disable_progress_bar()
+    tfds.disable_progress_bar()  # our builders have one of their own
     aside = folder.with_name(f".{folder.name}.preparing")
     shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
     try:
         new = type(builder)(
             config=builder.builder_config, data_dir=aside, file_format="array_record"
         )
-        manual = None if manual_dir is None else Path(manual_dir).absolute()
+        new.source, new.skip_unreadable = manual_dir, skip_unreadable
         # Its messages speak of downloads of unknown size.
         with contextlib.redirect_stdout(io.StringIO()):
             new.download_and_prepare(
-                download_config=tfds.download.DownloadConfig(manual_dir=manual)
+                download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
             )
+        if unreadable := getattr(new, "unreadable", None):
+            text = "".join(f"{line}\n" for line in unreadable)
+            (Path(new.data_path) / "unreadable.txt").write_text(text)
         _move(Path(new.data_path), folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

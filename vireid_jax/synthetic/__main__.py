@@ -1,4 +1,7 @@
-"""Draws a contact sheet or writes a manifest: python -m vireid_jax.synthetic --help."""
+"""Draws a contact sheet, a manifest or a release tree; see --help.
+
+`python -m vireid_jax.synthetic --layout regdb --out DIR` writes a tree as RegDB's.
+"""
 
 import argparse
 import hashlib
@@ -7,9 +10,12 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from rich.console import Console
+from rich.progress import track
 
 from vireid_jax.synthetic.generate import generate
 from vireid_jax.synthetic.knobs import preset
+from vireid_jax.synthetic.layouts import LAYOUTS, write_release
 from vireid_jax.synthetic.plan import CAMERAS, plan
 from vireid_jax.synthetic.sheet import contact_sheet
 
@@ -20,6 +26,23 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str):
         """Print the message and leave with code 2."""
         self.exit(2, f"{self.prog}: {message}\n")
+
+
+def _ids(text: str) -> int | None:
+    """Read a number of people, or "full" for as many as a release has."""
+    try:
+        return None if text == "full" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number.") from None
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Read a size, HEIGHTxWIDTH."""
+    try:
+        height, width = map(int, text.split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: give HxW, as 128x64.") from None
+    return height, width
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -34,11 +57,30 @@ def _parser() -> argparse.ArgumentParser:
         metavar="TSV",
         help="write name and SHA-256 of every file's pixels",
     )
+    parser.add_argument(
+        "--layout", help=f"write a release tree of: {', '.join(LAYOUTS)}"
+    )
+    parser.add_argument("--out", metavar="DIR", help="where the release tree goes")
     parser.add_argument("--variant", default="thermal", help="thermal, nir, or both")
-    parser.add_argument("--ids", type=int, default=5, help="number of people")
+    parser.add_argument(
+        "--ids",
+        type=_ids,
+        help="number of people: 5, or with --layout as many as the release has (full)",
+    )
     parser.add_argument("--first-id", type=int, default=0, help="the first of them")
-    parser.add_argument("--images", type=int, default=4, help="images per modality")
+    parser.add_argument(
+        "--images",
+        type=int,
+        help="images per modality: 4, or with --layout at most so many per camera",
+    )
     parser.add_argument("--height", type=int, default=192, help="pixels; width is half")
+    parser.add_argument(
+        "--size",
+        type=_size,
+        default=(128, 64),
+        metavar="HxW",
+        help="of the images of a release tree, 128x64 if left out",
+    )
     parser.add_argument("--difficulty", default="easy", help="easy, mid or hard")
     parser.add_argument("--seed", type=int, default=0, help="which world")
     parser.add_argument("--workers", type=int, help="processes; all cores if left out")
@@ -54,15 +96,46 @@ def write_manifest(path: str, specs, **world) -> None:
             file.write(f"{spec.filename}\t{digest}\n")
 
 
+def write_layout(options: argparse.Namespace) -> None:
+    """Write the release tree that was asked for, with a progress bar."""
+    console = Console(stderr=True)
+    bar = lambda made, total: track(
+        made,
+        f"drawing {options.layout}",
+        total=total,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    tree = write_release(
+        options.layout, options.out, ids=options.ids, size=options.size,
+        seed=options.seed, max_images=options.images, workers=options.workers,
+        progress=bar,
+    )  # fmt: skip
+    sys.stdout.write(f"{options.out}: {len(tree.images):,} synthetic images\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    if bool(options.layout) != bool(options.out):
+        parser.error("give --layout NAME and --out DIR together.")
+    try:
+        if options.layout:
+            write_layout(options)
+            return
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    options.ids = 5 if options.ids is None else options.ids
+    options.images = 4 if options.images is None else options.images
     variants = list(CAMERAS) if options.variant == "both" else [options.variant]
     identities = range(options.first_id, options.first_id + options.ids)
     size = (options.height, options.height // 2)
     if not options.sheet and not options.manifest:
-        parser.error("nothing to do: give --sheet out.png or --manifest out.tsv.")
+        parser.error(
+            "nothing to do: give --sheet out.png, --manifest out.tsv or --layout."
+        )
     if options.ids < 1 or options.seed < 0:
         parser.error("give at least --ids 1 and a --seed of 0 or more.")
     try:

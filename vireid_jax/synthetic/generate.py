@@ -21,23 +21,26 @@ from vireid_jax.synthetic.plan import Spec
 from vireid_jax.synthetic.render import Shot, render
 
 # Visible and infrared are stored alike, so the file type never tells the modality.
-_JPEG = (cv2.IMWRITE_JPEG_QUALITY, 92)
+_OPTIONS = {".jpg": (cv2.IMWRITE_JPEG_QUALITY, 92), ".bmp": ()}
 _CHUNK = 40  # images that a worker returns at a time
 _LENGTH = 8  # bytes before each message
 
 Made = tuple[Spec, bytes, UInt8[np.ndarray, "32 16"]]
 
 
-def encode(shot: Shot) -> bytes:
-    """Return the JPEG file of a shot's image."""
-    return cv2.imencode(".jpg", shot.image[..., ::-1], _JPEG)[1].tobytes()
+def encode(shot: Shot, suffix: str = ".jpg") -> bytes:
+    """Return the file of a shot's image, a JPEG or a BMP."""
+    image = shot.image[..., ::-1]
+    return cv2.imencode(suffix, image, _OPTIONS[suffix])[1].tobytes()
 
 
-def _make(specs: Sequence[Spec], seed: int, size, knobs: Knobs) -> Iterator[Made]:
+def _make(
+    specs: Sequence[Spec], seed: int, size, knobs: Knobs, suffix: str
+) -> Iterator[Made]:
     """Render and encode one image after the other."""
     for spec in specs:
         shot = render(spec, seed=seed, size=size, knobs=knobs)
-        yield spec, encode(shot), shot.silhouette
+        yield spec, encode(shot, suffix), shot.silhouette
 
 
 def generate(
@@ -47,8 +50,9 @@ def generate(
     size: tuple[int, int],
     knobs: Knobs,
     workers: int | None = None,
+    suffix: str = ".jpg",
 ) -> Iterator[Made]:
-    """Yield (spec, JPEG bytes, silhouette uint8 `[32, 16]`) in the order of `specs`.
+    """Yield (spec, file bytes, silhouette uint8 `[32, 16]`) in the order of `specs`.
 
     Args:
       specs: the images to make.
@@ -57,25 +61,29 @@ def generate(
       knobs: how hard the world is.
       workers: processes; 1 renders in this one, None uses all cores. The bytes do
         not depend on it.
+      suffix: ".jpg" or ".bmp", the file type.
 
     Raises:
-      ValueError: for a bad size or number of workers.
+      ValueError: for a bad size, number of workers or file type.
       RuntimeError: if a worker dies.
     """
     if workers is None:
         workers = len(os.sched_getaffinity(0))
     if workers < 1:
         raise ValueError(f"workers={workers}: give at least 1, or None for all cores.")
+    if suffix not in _OPTIONS:
+        raise ValueError(f"suffix={suffix!r}: choose one of {', '.join(_OPTIONS)}.")
     specs = list(specs)
     workers = min(workers, max(1, len(specs) // _CHUNK))
     if workers == 1:
-        yield from _make(specs, seed, size, knobs)
+        yield from _make(specs, seed, size, knobs, suffix)
         return
     chunks = [specs[at : at + _CHUNK] for at in range(0, len(specs), _CHUNK)]
     processes = []
     try:
         for first in range(workers):
-            processes.append(_start((chunks[first::workers], seed, size, knobs)))
+            job = chunks[first::workers], seed, size, knobs, suffix
+            processes.append(_start(job))
         for number, chunk in enumerate(chunks):
             made = _receive(processes[number % workers])
             for spec, (data, silhouette) in zip(chunk, made, strict=True):
@@ -119,9 +127,9 @@ def _receive(process: subprocess.Popen) -> list[tuple[bytes, np.ndarray]]:
 def serve(source: BinaryIO, sink: BinaryIO) -> None:
     """Do one job from `source`, writing chunk after chunk to `sink`."""
     cv2.setNumThreads(1)  # the processes share the cores
-    chunks, seed, size, knobs = pickle.load(source)
+    chunks, *world = pickle.load(source)
     for chunk in chunks:
-        made = [(data, mask) for _, data, mask in _make(chunk, seed, size, knobs)]
+        made = [(data, mask) for _, data, mask in _make(chunk, *world)]
         message = pickle.dumps(made)
         sink.write(len(message).to_bytes(_LENGTH, "big"))
         sink.write(message)

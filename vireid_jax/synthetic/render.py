@@ -23,6 +23,16 @@ class Shot(NamedTuple):
     silhouette: UInt8[np.ndarray, "32 16"]
 
 
+def check_size(size: tuple[int, int]) -> None:
+    """Raise ValueError for a `(height, width)` that cannot be drawn."""
+    height, width = size
+    if height < 32 or width < 16 or width > 2 * height:
+        raise ValueError(
+            f"size {size}: give (height, width), at least (32, 16), width at most "
+            "twice the height."
+        )
+
+
 def render(spec: Spec, *, seed: int, size: tuple[int, int], knobs: Knobs) -> Shot:
     """Draw the image that `spec` names in the world of this seed and these knobs.
 
@@ -39,12 +49,8 @@ def render(spec: Spec, *, seed: int, size: tuple[int, int], knobs: Knobs) -> Sho
     Raises:
       ValueError: for a size below (32, 16) or wider than twice its height.
     """
+    check_size(size)
     height, width = size
-    if height < 32 or width < 16 or width > 2 * height:
-        raise ValueError(
-            f"size {size}: give (height, width), at least (32, 16), width at most "
-            "twice the height."
-        )
     # Drawn on at least 192 rows and averaged; the optics hide the edges of large ones.
     rows = max(height, min(2 * height, _ROWS))
     canvas = (rows, round(rows * width / height))

@@ -1,0 +1,56 @@
+"""`custom`: a data set of one's own, from image files and a CSV file about them."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+from etils import epath
+
+from vireid_jax.data.csv_index import find_csv, read_csv
+from vireid_jax.data.release import Splits
+from vireid_jax.data.release_builder import ReleaseBuilder
+
+
+@dataclasses.dataclass
+class CustomConfig(tfds.core.BuilderConfig):
+    """Name one of several sets of one's own."""
+
+
+def make_config(name: str = "default") -> CustomConfig:
+    """Return a config that keeps the set `name` apart from others.
+
+    Raises ValueError for a name that is no folder's.
+    """
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise ValueError(
+            f"config is {name!r}; use letters, digits, '_', '-' and '.' for the name."
+        )
+    return CustomConfig(name=name, description=f"A set of one's own: {name}.")
+
+
+class Builder(ReleaseBuilder):
+    """Builds `custom` without TensorFlow: pass `file_format="array_record"`."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012 (TFDS's own form)
+    BUILDER_CONFIGS = [make_config()]  # noqa: RUF012
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """
+    Give a CSV file with the columns image, identity, camera, modality and split, or the
+    folder it lies in: python -m vireid_jax.prepare --dataset custom --source FILE.csv
+    """
+    pkg_dir_path = epath.Path(__file__).parent
+
+    TITLE = "a set of one's own"
+    HOMEPAGE = "https://github.com/vireid-jax/vireid_jax"
+
+    @classmethod
+    def root(cls, source: Path) -> Path:
+        """Return the CSV file; raises ValueError where `source` holds none."""
+        return find_csv(source)
+
+    @classmethod
+    def read(cls, root: Path, config: str = "") -> Splits:
+        """List the images of each split."""
+        del config
+        return read_csv(root)

@@ -1,0 +1,111 @@
+"""`llcm`: LLCM, from the release that comes after a signed agreement."""
+
+import re
+from pathlib import Path, PurePosixPath
+
+import tensorflow_datasets as tfds
+from etils import epath
+
+from vireid_jax.data.release import (
+    Image,
+    Splits,
+    check_ids,
+    list_images,
+    read_ids,
+    read_index,
+)
+from vireid_jax.data.release_builder import ReleaseBuilder, Remark
+
+CAMERAS = range(1, 10)
+EMPTY = "test_nir/cam3"  # in the release itself
+UNKNOWN_CAMERA = 0
+_NAMES = {"visible": "vis", "infrared": "nir"}
+
+
+class Builder(ReleaseBuilder):
+    """Builds `llcm` without TensorFlow: pass `file_format="array_record"`."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012 (TFDS's own form)
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """
+    Send the signed agreement of https://github.com/ZYK100/LLCM to its authors, unpack
+    what you get, and give the folder that holds vis, nir, test_vis, test_nir and idx:
+    python -m vireid_jax.prepare --dataset llcm --source /path/to/LLCM
+    """
+    pkg_dir_path = epath.Path(__file__).parent
+
+    TITLE = "LLCM"
+    ENTRIES = ("vis", "nir", "test_vis", "test_nir", "idx")
+    HOMEPAGE = "https://github.com/ZYK100/LLCM"
+    PUBLISHED = {  # noqa: RUF012
+        "train identities": 713,
+        "test identities": 351,
+        # Only the paper has these, and its own text disagrees about them.
+        "train visible images": "16,946",
+        "train infrared images": "13,975",
+        "test visible images": "8,680",
+        "test infrared images": "7,166",
+        "images in all": 46767,
+    }
+
+    @classmethod
+    def read(cls, root: Path, config: str = "") -> Splits:
+        """List the images that the index trains on, and the folders of test ids."""
+        del config  # there is but one split
+        train = [
+            Image(line.filename, _identity(line), _camera(line.filename), modality)
+            for modality, name in _NAMES.items()
+            for line in read_index(root / f"idx/train_{name}.txt", root)
+        ]
+        ids = sorted({*read_ids(root / "idx/test_id.txt")})
+        test = [
+            Image(filename, identity, camera, modality)
+            for modality, name in _NAMES.items()
+            for identity in ids
+            for camera in CAMERAS
+            for filename in list_images(root, f"test_{name}/cam{camera}/{identity:04d}")
+        ]
+        splits = {"train": train, "test": test}
+        trained = {image.identity for image in train}
+        check_ids(splits, {"train": trained, "test": ids}, root / "idx")
+        return splits
+
+    @classmethod
+    def more_counts(cls, splits: Splits) -> dict[str, int]:
+        """Count all images."""
+        return {"images in all": sum(map(len, splits.values()))}
+
+    @classmethod
+    def remarks(cls, root: Path, splits: Splits) -> list[Remark]:
+        """Compare labels with folders; say that the empty camera is to be empty."""
+        pairs = {
+            (line.label, _identity(line))
+            for name in _NAMES.values()
+            for line in read_index(root / f"idx/train_{name}.txt", root)
+        }
+        labels = {label for label, _ in pairs}
+        found = []
+        if not len(labels) == len(pairs) == len({identity for _, identity in pairs}):
+            found.append(Remark("training labels do not stand for one folder each"))
+        if labels != set(range(len(labels))):
+            found.append(Remark(f"training labels are not 0 to {len(labels) - 1}"))
+        if not any(image.filename.startswith(EMPTY) for image in splits["test"]):
+            found.append(Remark(f"{EMPTY} is empty: so it is in the release", False))
+        return found
+
+
+def _identity(line) -> int:
+    """Read the identity of a training image off its folder, as in vis/0001/*.jpg."""
+    folder = PurePosixPath(line.filename).parent.name
+    if not folder.isdecimal():
+        raise ValueError(
+            f"{line.where}: {line.filename!r} does not lie in a folder that is the "
+            "identity's number, as vis/0001/."
+        )
+    return int(folder)
+
+
+def _camera(filename: str) -> int:
+    """Read the camera off the name of a training image, 0001_c01_s185535_f7010.jpg."""
+    found = re.search(r"_c(\d+)_", PurePosixPath(filename).name)
+    return int(found[1]) if found else UNKNOWN_CAMERA

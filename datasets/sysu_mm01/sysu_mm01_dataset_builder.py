@@ -1,0 +1,135 @@
+"""`sysu_mm01`: SYSU-MM01, from the release that comes after a signed agreement."""
+
+import zlib
+from pathlib import Path
+
+import scipy.io
+import tensorflow_datasets as tfds
+from etils import epath
+from scipy.io.matlab import MatReadError
+
+from vireid_jax.data.release import Image, Splits, check_ids, list_images, read_ids
+from vireid_jax.data.release_builder import ReleaseBuilder, Remark
+
+CAMERAS = {
+    1: "visible", 2: "visible", 3: "infrared", 4: "visible", 5: "visible",
+    6: "infrared",
+}  # fmt: skip
+INDOOR = (1, 2)  # of the visible ones
+PERMUTATIONS = "exp/rand_perm_cam.mat"
+_UNREADABLE = (
+    MatReadError, NotImplementedError, ValueError, LookupError, TypeError, OSError,
+    zlib.error,
+)  # fmt: skip
+
+
+class Builder(ReleaseBuilder):
+    """Builds `sysu_mm01` without TensorFlow: pass `file_format="array_record"`."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012 (TFDS's own form)
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """
+    Send the signed agreement of https://github.com/wuancong/SYSU-MM01 to its authors,
+    unpack SYSU-MM01.zip, and give the folder that holds cam1 to cam6 and exp:
+    python -m vireid_jax.prepare --dataset sysu_mm01 --source /path/to/SYSU-MM01
+    """
+    pkg_dir_path = epath.Path(__file__).parent
+
+    TITLE = "SYSU-MM01"
+    ENTRIES = ("cam1", "cam2", "cam3", "cam4", "cam5", "cam6", "exp")
+    HOMEPAGE = "https://github.com/wuancong/SYSU-MM01"
+    PUBLISHED = {  # noqa: RUF012
+        "train identities": 395,
+        # The paper's totals are not what the totals of the set leave over.
+        "train visible images": "22,258 or 23,296",
+        "train infrared images": "11,909 or 11,989",
+        "test identities": 96,
+        "test visible images": 6775,
+        "test infrared images": 3803,
+        "test visible camera 1": (1374, 56),
+        "test visible camera 2": (1565, 56),
+        "test infrared camera 3": (1883, 93),
+        "test visible camera 4": (1918, 94),
+        "test visible camera 5": (1918, 95),
+        "test infrared camera 6": (1920, 96),
+        "gallery all-search single-shot": 301,
+        "gallery all-search multi-shot": 3010,
+        "gallery indoor-search single-shot": 112,
+        "gallery indoor-search multi-shot": 1120,
+    }
+
+    @classmethod
+    def read(cls, root: Path, config: str = "") -> Splits:
+        """List the images of train + val, and of test, camera by camera."""
+        del config  # there is but one split
+        read = lambda name: read_ids(root / "exp" / f"{name}_id.txt")
+        ids = {
+            "train": sorted({*read("train"), *read("val")}),
+            "test": sorted({*read("test")}),
+        }
+        splits = {
+            split: [
+                Image(filename, identity, camera, modality)
+                for identity in chosen
+                for camera, modality in CAMERAS.items()
+                for filename in list_images(root, f"cam{camera}/{identity:04d}")
+            ]
+            for split, chosen in ids.items()
+        }
+        check_ids(splits, ids, root / "exp")
+        return splits
+
+    @classmethod
+    def more_counts(cls, splits: Splits) -> dict[str, int]:
+        """Count the galleries of the four settings."""
+        shots = _images_of(splits["test"])
+        galleries = {
+            "all-search": [n for (_, c), n in shots.items() if _visible(c)],
+            "indoor-search": [n for (_, c), n in shots.items() if c in INDOOR],
+        }
+        return {
+            f"gallery {mode} {name}": sum(min(n, most) for n in counts)
+            for mode, counts in galleries.items()
+            for name, most in (("single-shot", 1), ("multi-shot", 10))
+        }
+
+    @classmethod
+    def remarks(cls, root: Path, splits: Splits) -> list[Remark]:
+        """Compare the permutations of the official draws with the images."""
+        path = root / PERMUTATIONS
+        if not path.is_file():
+            return [Remark(f"{PERMUTATIONS} is absent: no official draws", False)]
+        try:
+            cells = scipy.io.loadmat(path)["rand_perm_cam"]
+            counts = {
+                (identity, camera): cells[camera - 1][0].squeeze()[identity - 1].shape
+                for identity, camera in _images_of(splits["test"])
+                if _visible(camera)
+            }
+        except _UNREADABLE as error:
+            said = str(error).partition("\n")[0]
+            return [Remark(f"{PERMUTATIONS} is damaged or of other people: {said}")]
+        shots = _images_of(splits["test"])
+        wrong = [pair for pair, shape in counts.items() if shape != (10, shots[pair])]
+        if not wrong:
+            return []
+        (identity, camera), count = wrong[0], len(wrong)
+        return [
+            Remark(
+                f"{PERMUTATIONS} does not fit the images of {count} folders, the first "
+                f"being cam{camera}/{identity:04d}: {shots[identity, camera]} images"
+            )
+        ]
+
+
+def _visible(camera: int) -> bool:
+    return CAMERAS[camera] == "visible"
+
+
+def _images_of(images: list[Image]) -> dict[tuple[int, int], int]:
+    """Count the images of each identity in each camera."""
+    counts: dict[tuple[int, int], int] = {}
+    for image in images:
+        pair = image.identity, image.camera
+        counts[pair] = counts.get(pair, 0) + 1
+    return counts

@@ -1,0 +1,516 @@
+"""`python -m vireid_jax.prepare`: preparing, checking, killing it, and bad releases."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from vireid_jax.datasets.regdb import regdb_dataset_builder as regdb
+
+from vireid_jax.data.release_check import Row, check_release, count
+from vireid_jax.data.source import load_records
+from vireid_jax.prepare import main
+
+DUMMIES = Path(regdb.__file__).parents[1]
+RELEASES = ("sysu_mm01", "regdb", "llcm")
+
+
+@pytest.fixture
+def release(tmp_path):
+    """Copies the small tree of a set, to be damaged."""
+
+    def copy(name):
+        root = tmp_path / "release" / name
+        shutil.copytree(DUMMIES / name / "dummy_data", root)
+        (root / "test_nir/cam3").mkdir(parents=True, exist_ok=name == "llcm")
+        if name != "llcm":
+            shutil.rmtree(root / "test_nir")
+        return root
+
+    return copy
+
+
+def run(name, source, *options, data=None):
+    """Runs the command in this process; returns its one line of error, or "" ."""
+    place = [] if data is None else ["--data_dir", str(data)]
+    said = ""
+    try:
+        main(["--dataset", name, "--source", str(source), *place, *options])
+    except SystemExit as stop:
+        said = str(stop.code)
+    assert not said or (said.startswith("error: ") and "\n" not in said)
+    return said
+
+
+def one_config(name):
+    return ["--config", "trial_2"] if name == "regdb" else []
+
+
+def left(data):
+    """What a look into the data folder finds: all but locks."""
+    return sorted(
+        str(path.relative_to(data))
+        for path in data.rglob("*")
+        if path.is_file() and not path.name.endswith(".lock")
+    )
+
+
+# --- Preparing ------------------------------------------------------------------------
+
+
+def test_all_trials_are_prepared_and_a_second_run_leaves_them_alone(
+    release, tmp_path, capsys
+):
+    root, data = release("regdb"), tmp_path / "data"
+    assert run("regdb", root, data=data) == ""
+    shown = capsys.readouterr().out
+    assert shown.count("new") == 20
+    assert "160 records" in shown
+    assert {path.name for path in (data / "regdb").glob("trial_*")} == {
+        f"trial_{trial}" for trial in range(1, 11)
+    }
+    before = {path: path.stat().st_mtime_ns for path in data.rglob("*.array_record*")}
+    shutil.rmtree(root)  # it is not needed any more
+    assert run("regdb", root, data=data) == ""
+    assert capsys.readouterr().out.count("was there") == 20
+    assert before == {
+        path: path.stat().st_mtime_ns for path in data.rglob("*.array_record*")
+    }
+
+
+def test_a_set_not_there_asks_for_its_release(tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        main(["--dataset", "llcm", "--data_dir", str(tmp_path)])
+    assert "signed agreement; pass --source DIR, the folder that" in stop.value.code
+    assert "github.com/ZYK100/LLCM" in stop.value.code
+    assert "python -m vireid_jax.prepare --dataset llcm --source" in stop.value.code
+
+
+def test_a_full_disk_is_told_with_the_commands_own_flag(small_disk):
+    disk = small_disk(0.01)
+    error = run("llcm", DUMMIES / "llcm/dummy_data", data=disk)
+    assert "cannot be prepared: No space left on device" in error
+    assert error.endswith("or give another folder, --data_dir DIR.")
+    assert not [path for path in left(disk) if "1.0.0/" in path]
+
+
+def test_walkers_and_unknown_names_are_told_apart(tmp_path):
+    assert "the builders are ['custom', 'llcm', 'reg" in run("market", tmp_path)
+    assert "comes from no release" in run("walkers", tmp_path, "--check")
+    with pytest.raises(SystemExit) as stop:
+        main(["--dataset", "regdb", "--source", str(tmp_path), "--partial"])
+    assert stop.value.code == 2
+
+
+SCRIPT = "from vireid_jax.prepare import main; main({})"
+
+
+def test_killed_half_way_it_leaves_nothing_and_the_same_command_gives_the_same(
+    tmp_path, monkeypatch
+):
+    """A real process, stopped at work and then killed with SIGKILL."""
+    root, data = DUMMIES / "sysu_mm01/dummy_data", tmp_path / "data"
+    arguments = ["--dataset", "sysu_mm01", "--source", str(root), "--data_dir"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT.format([*arguments, str(data)])],
+        stdout=subprocess.DEVNULL,
+    )
+    aside = data / "sysu_mm01/.1.0.0.preparing"
+    for _ in range(20_000):
+        if aside.exists():
+            break
+        time.sleep(0.001)
+    process.send_signal(signal.SIGSTOP)
+    assert not (data / "sysu_mm01/1.0.0").exists()
+    process.kill()
+    assert process.wait(60) == -signal.SIGKILL
+    assert aside.exists()
+    assert run("sysu_mm01", root, data=data) == ""
+    assert {path.name for path in (data / "sysu_mm01").iterdir()} == {
+        "1.0.0", ".1.0.0.lock"
+    }  # fmt: skip
+    assert run("sysu_mm01", root, data=tmp_path / "other") == ""
+    for split in ("train", "test"):
+        prints = {
+            load_records("sysu_mm01", split, data_dir=folder).fingerprint
+            for folder in (data, tmp_path / "other")
+        }
+        assert len(prints) == 1
+
+
+# --- Images that do not decode --------------------------------------------------------
+
+JPEG = cv2.imencode(".jpg", np.zeros((32, 16, 3), np.uint8))[1].tobytes()
+FLAWS = {
+    "is no JPEG, PNG or BMP": b"nothing",
+    "is a truncated JPEG": JPEG[:-200],
+    "is nothing that OpenCV can decode": JPEG[:20] + b"\xff\xda\x00\x02" + JPEG[-2:],
+}
+
+
+@pytest.mark.parametrize("reason", FLAWS)
+def test_an_image_that_does_not_decode_is_named_and_nothing_is_kept(
+    release, tmp_path, reason
+):
+    root, data = release("llcm"), tmp_path / "data"
+    broken = min(root.glob("test_*/cam*/*/*.jpg"))
+    broken.write_bytes(FLAWS[reason])
+    filename = broken.relative_to(root)
+    error = run("llcm", root, data=data)
+    assert f"{root}: 1 of " in error
+    assert f"images of 'test' cannot be used: {filename} {reason}." in error
+    assert error.endswith("leave them out with --skip-unreadable.")
+    assert not [path for path in left(data) if "1.0.0" in path]
+    assert "unreadable images" in run("llcm", root, "--check", "--partial")
+
+
+def test_unreadable_images_are_left_out_on_request_and_listed(
+    release, tmp_path, capsys
+):
+    root, data = release("llcm"), tmp_path / "data"
+    whole = len(list(root.glob("test_*/cam*/*/*.jpg")))
+    broken = sorted(root.glob("test_*/cam*/*/*.jpg"))[:2]
+    for path in broken:
+        path.write_bytes(b"")
+    assert run("llcm", root, "--skip-unreadable", data=data) == ""
+    assert "2 unreadable images were left out" in capsys.readouterr().out
+    assert len(load_records("llcm", "test", data_dir=data)) == whole - 2
+    listed = (data / "llcm/1.0.0/unreadable.txt").read_text().splitlines()
+    assert listed == [
+        f"{path.relative_to(root)} is no JPEG, PNG or BMP" for path in broken
+    ]
+
+
+def test_a_split_without_any_readable_image_is_refused(release, tmp_path):
+    root = release("llcm")
+    for path in root.glob("test_*/cam*/*/*.jpg"):
+        path.write_bytes(b"")
+    error = run("llcm", root, "--skip-unreadable", data=tmp_path / "data")
+    assert "no image of 'test' is left to store" in error
+
+
+# --- Releases that are not as they should be ------------------------------------------
+
+
+def level(root, where):
+    if where == "high":
+        return root.parent
+    if where == "deep":
+        return next(path for path in sorted(root.iterdir()) if path.is_dir())
+    if where == "empty":
+        root.parent.joinpath("empty").mkdir()
+        return root.parent / "empty"
+    if where == "file":
+        return next(path for path in sorted(root.iterdir()) if path.is_file())
+    return root / "nowhere"
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("missing", "does not exist; give the folder of the release"),
+        ("empty", "is empty; unpack the release there"),
+        ("file", "is a file; give the folder of the release"),
+        ("high", "is one level too high: the release begins at"),
+        ("deep", "is one level too deep: the release begins at"),
+    ],
+)
+@pytest.mark.parametrize("name", RELEASES)
+def test_a_wrong_folder_is_told_from_the_right_one(
+    release, tmp_path, name, where, message
+):
+    root = release(name)
+    source = level(root, where)
+    for options in ([], ["--check"]):
+        error = run(name, source, *options, *one_config(name), data=tmp_path / "data")
+        assert error.startswith(f"error: {source} {message}")
+        if where in ("high", "deep"):
+            assert error.endswith(f"begins at {root}; give --source {root}.")
+    assert not (tmp_path / "data").exists() or left(tmp_path / "data") == []
+
+
+def write(path, text):
+    return lambda root: (root / path).write_text(text)
+
+
+def remove(path):
+    return lambda root: (root / path).unlink()
+
+
+def edit(path, old, new):
+    def change(root):
+        text = (root / path).read_text()
+        assert old in text
+        (root / path).write_text(text.replace(old, new, 1))
+
+    return change
+
+
+VISIBLE = "idx/train_visible_2.txt"
+FIRST = (DUMMIES / "regdb/dummy_data" / VISIBLE).read_text().split()[0]
+TEST_ID = (DUMMIES / "sysu_mm01/dummy_data/exp/test_id.txt").read_text().strip()
+TRAIN_ID = (DUMMIES / "sysu_mm01/dummy_data/exp/train_id.txt").read_text().strip()
+
+BAD = [
+    ("sysu_mm01", lambda root: shutil.rmtree(root / "cam3"), "{root} lacks cam3; SYSU"),
+    ("sysu_mm01", lambda root: shutil.rmtree(root / "exp"), "{root} lacks exp; SYSU"),
+    ("sysu_mm01", remove("exp/val_id.txt"), "{root}/exp/val_id.txt is missing; it is"),
+    ("sysu_mm01", write("exp/val_id.txt", ""), "{root}/exp/val_id.txt is empty; unpac"),
+    (
+        "sysu_mm01",
+        write("exp/val_id.txt", "4,x7,9\n"),
+        "{root}/exp/val_id.txt, line 1, entry 2: 'x7' is no identity; give whole",
+    ),
+    (
+        "sysu_mm01",
+        write("exp/test_id.txt", TEST_ID.replace(",", "\n")),
+        "{root}/exp/test_id.txt, line 2: ",
+    ),
+    (
+        "sysu_mm01",
+        write("exp/test_id.txt", f"{TEST_ID},777"),
+        "{root}/exp: identities [777] of 'test' have no folder with images in any cam",
+    ),
+    (
+        "sysu_mm01",
+        write("exp/test_id.txt", f"{TEST_ID},{TRAIN_ID}"),
+        "are to be trained on and tested on (1 in all)",
+    ),
+    ("llcm", remove("idx/test_id.txt"), "{root}/idx/test_id.txt is missing"),
+    (
+        "llcm",
+        write("idx/test_id.txt", "9999"),
+        "identities [9999] of 'test' have no fo",
+    ),
+    (
+        "llcm",
+        write("idx/train_nir.txt", "nir/x/1_c01_s1.jpg 0\n"),
+        "{root}/idx/train_nir.txt, line 1: {root}/nir/x/1_c01_s1.jpg is not there (the "
+        "folder {root}/nir/x is missing), and so are 1 of 1 images; unpack",
+    ),
+    ("regdb", remove(VISIBLE), "{root}/" + VISIBLE + " is missing"),
+    (
+        "regdb",
+        edit(VISIBLE, f"{FIRST} 0\n", f"{FIRST} 0\n{FIRST}\n"),
+        "{root}/" + VISIBLE + f", line 2: '{FIRST}' is malformed; a line is a path",
+    ),
+    (
+        "regdb",
+        edit(VISIBLE, f"{FIRST} 0\n", f"{FIRST} one\n"),
+        "{root}/" + VISIBLE + ", line 1: ",
+    ),
+    (
+        "regdb",
+        edit(VISIBLE, f"{FIRST} 0\n", f"{FIRST} 0\n{FIRST} 0\n"),
+        f"line 2: '{FIRST}' has been listed before",
+    ),
+    (
+        "regdb",
+        edit(VISIBLE, f"{FIRST} 0\n", f"../{FIRST} 0\n"),
+        f"line 1: '../{FIRST}' does not lie below " + "{root}",
+    ),
+    ("regdb", lambda root: (root / FIRST).unlink(), "is not there (it is missing)"),
+]
+
+
+@pytest.mark.parametrize(("name", "damage", "message"), BAD)
+def test_a_damaged_release_is_told_in_one_line_and_nothing_is_kept(
+    release, tmp_path, name, damage, message
+):
+    root, data = release(name), tmp_path / "data"
+    damage(root)
+    for options in ([], ["--check"]):
+        error = run(name, root, *options, *one_config(name), data=data)
+        assert message.format(root=root) in error
+    assert not [path for path in left(data) if "1.0.0" in path]
+
+
+# --- Checking -------------------------------------------------------------------------
+
+
+def rows(name, root):
+    builder = __import__(
+        f"vireid_jax.datasets.{name}.{name}_dataset_builder", fromlist=["Builder"]
+    ).Builder
+    configs = list(builder.builder_configs) or [""]
+    found = check_release(builder, root, configs, lambda images, total: images)
+    return {row.what: row for row in found}
+
+
+@pytest.mark.parametrize("name", RELEASES)
+def test_a_small_tree_fails_for_its_counts_alone(release, name, capsys):
+    root = release(name)
+    error = run(name, root, "--check")
+    assert "would change results, the first being 'train identities: 2" in error
+    assert "(--partial if a smaller release is meant)" in error
+    capsys.readouterr()
+    assert run(name, root, "--check", "--partial") == ""
+    shown = capsys.readouterr().out
+    assert "Nothing here would change results." in shown
+    assert "differs, not judged" in shown
+    assert {row.verdict for row in rows(name, root).values()} == {"ok", "differs", ""}
+
+
+def test_training_totals_of_sysu_and_the_papers_of_llcm_are_not_judged(release):
+    found = rows("sysu_mm01", release("sysu_mm01"))
+    assert found["train infrared images"].expected == "11,909 or 11,989"
+    assert found["train infrared images"].verdict == ""
+    assert found["test infrared images"].expected == "3,803"
+    found = rows("llcm", release("llcm"))
+    assert found["test visible images"][2:] == ("8,680", "")
+    assert found["test_nir/cam3 is empty: so it is in the release"].verdict == ""
+
+
+def test_published_counts_are_ok(release, monkeypatch):
+    root = release("regdb")
+    read = regdb.Builder.read(root, "trial_1")
+    published = count(read)
+    assert published["test visible images"] == 4
+    monkeypatch.setattr(regdb.Builder, "PUBLISHED", published)
+    monkeypatch.setattr(regdb.Builder, "folder_counts", lambda root: {})
+    assert run("regdb", root, "--check") == ""
+    assert rows("regdb", root)["test visible images"] == Row(
+        "test visible images", "4 in each", "4", "ok"
+    )
+
+
+def duplicate(old, new):
+    return lambda root: shutil.copy(min(root.glob(old)), max(root.glob(new)))
+
+
+def forget_an_image(root):
+    """Removes one of a test identity, which the permutations still know."""
+    tested = [f"{int(entry):04d}" for entry in TEST_ID.split(",")]
+    min(p for i in tested for p in root.glob(f"cam[1245]/{i}/*.jpg")).unlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "what"),
+    [
+        (
+            "sysu_mm01",
+            duplicate("cam3/*/*.jpg", "cam3/*/*.jpg"),
+            "the same file as two",
+        ),
+        (
+            "regdb",
+            duplicate("Visible/1/*", "Visible/2/*"),
+            "the same file as two people",
+        ),
+        (
+            "llcm",
+            lambda root: (root / "vis/0009").mkdir(),
+            "empty folders: 1: vis/0009",
+        ),
+        (
+            "regdb",
+            edit(VISIBLE, f"{FIRST} 0", f"{FIRST} 1"),
+            "labels of 'train' do not",
+        ),
+        (
+            "sysu_mm01",
+            write("exp/rand_perm_cam.mat", "x"),
+            "mat is damaged or of other",
+        ),
+        ("sysu_mm01", forget_an_image, "exp/rand_perm_cam.mat does not fit"),
+    ],
+)
+def test_what_would_change_results_is_found(release, name, damage, what):
+    root = release(name)
+    damage(root)
+    error = run(name, root, "--check", "--partial")
+    assert "1 findings would change results" in error
+    assert what in error
+
+
+def test_the_same_file_twice_of_one_person_is_told_only(release):
+    root = release("regdb")
+    files = sorted((root / "Thermal/1").iterdir())
+    shutil.copy(files[0], files[1])
+    assert run("regdb", root, "--check", "--partial") == ""
+    assert rows("regdb", root)["the same file twice"].found == "1"
+
+
+# --- One's own data -------------------------------------------------------------------
+
+HEADER = "image,identity,camera,modality,split\n"
+LINE = "images/0_c1_0.jpg,0,1,visible,train\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "",
+            "line 1: the column 'image' is missing, found are []; begin with image,id",
+        ),
+        (HEADER, "has a header and no rows"),
+        ("image;identity\n", "line 1: the column 'image' is missing"),
+        (
+            HEADER + LINE + "images/no.jpg,0,1,visible,train\n",
+            "line 3: there is no imag",
+        ),
+        (
+            HEADER + LINE.replace(",0,", ",bob,"),
+            "line 2: identity is 'bob'; give a whol",
+        ),
+        (
+            HEADER + LINE.replace(",0,", f",{2**31},"),
+            "line 2: identity is '2147483648'",
+        ),
+        (HEADER + LINE.replace(",1,", ",-1,"), "line 2: camera is '-1'; give a whole"),
+        (HEADER + LINE.replace("visible", "rgb"), "line 2: modality is 'rgb'; use one"),
+        (HEADER + LINE.replace("train", "val"), "line 2: split is 'val'; use one of"),
+        (
+            HEADER + LINE + "\n" + LINE,
+            "line 4: 'images/0_c1_0.jpg' stands in line 2 too",
+        ),
+        (HEADER + LINE.replace(",train", ""), "line 2: it has fewer columns than the"),
+        (HEADER + LINE.replace("train", "train,x"), "line 2: it has more columns than"),
+        (HEADER + LINE.replace("images/", "../"), "does not lie below"),
+        (
+            HEADER + LINE.replace(".jpg", ".gif"),
+            "line 2: image is 'images/0_c1_0.gif';",
+        ),
+        (HEADER + '"images/0', "is no CSV file in UTF-8"),
+    ],
+)
+def test_a_bad_line_of_a_csv_is_named(release, tmp_path, text, message):
+    root, data = release("custom"), tmp_path / "data"
+    (root / "records.csv").write_text(text)
+    error = run("custom", root, data=data)
+    assert f"{root}/records.csv" in error
+    assert message in error
+    assert not [path for path in left(data) if "1.0.0" in path]
+
+
+def test_the_csv_is_found_or_asked_for(release, tmp_path):
+    root = release("custom")
+    assert "does not exist; give a CSV file" in run("custom", root / "nowhere")
+    (root / "more.csv").touch()
+    error = run("custom", root)
+    assert "holds 2 CSV files (more.csv, records.csv); give the file itself" in error
+    data = tmp_path / "data"
+    assert run("custom", root / "records.csv", "--config", "mine", data=data) == ""
+    info = json.loads((data / "custom/mine/1.0.0/dataset_info.json").read_text())
+    assert {split["name"] for split in info["splits"]} == {"train", "test"}
+
+
+def test_a_spreadsheets_csv_is_read(release, tmp_path):
+    """With a byte-order mark, other line ends, more columns in another order."""
+    root = release("custom")
+    text = "\r\n".join(
+        ["split,camera,note,identity,modality,image",
+         'train,1,"a, b",0,visible,images/0_c1_0.jpg', ""]
+    )  # fmt: skip
+    (root / "records.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert run("custom", root, data=tmp_path) == ""
+    assert load_records("custom", "train", config=None, data_dir=tmp_path).filename == [
+        "images/0_c1_0.jpg"
+    ]

@@ -1,0 +1,186 @@
+"""Prepares or checks a data set: `python -m vireid_jax.prepare --dataset NAME ...`.
+
+`--source DIR` is the release as its authors give it out; `--check` compares it with
+what was published, and writes nothing. The same command can be given again at any time.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
+from rich.table import Table
+
+from vireid_jax.errors import one_line_errors
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a bad value in one line."""
+
+    def error(self, message: str):
+        """Print the message and leave with code 2."""
+        self.exit(2, f"error: {message}; for all flags: {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = _Parser(prog="python -m vireid_jax.prepare", description=__doc__)
+    add = parser.add_argument
+    add("--dataset", required=True, help="sysu_mm01, regdb, llcm, custom or walkers")
+    add("--source", type=Path, help="the release; for custom a CSV file, or its folder")
+    add("--data_dir", "--data-dir", type=Path, help="where prepared sets are kept")
+    add("--config", help="one config, as trial_3 of regdb; all of regdb's if left out")
+    add(
+        "--skip-unreadable",
+        "--skip_unreadable",
+        action="store_true",
+        help="leave out images that cannot be decoded, instead of refusing them",
+    )
+    add("--check", action="store_true", help="compare the release with the published")
+    add(
+        "--partial",
+        action="store_true",
+        help="with --check: a smaller release is meant, so do not judge counts",
+    )
+    return parser
+
+
+def find_configs(name: str, config: str | None) -> list[Any]:
+    """Return the configs to prepare: `config`, or those that belong together.
+
+    Raises ValueError for an unknown data set.
+    """
+    from vireid_jax.data.prepare import find_builder
+
+    if name == "custom":
+        return [{"name": config} if config else None]
+    if name == "regdb" and config is None:
+        builder = find_builder(name, None, os.devnull)
+        return list(type(builder).builder_configs)
+    return [config]
+
+
+def prepare_all(options: argparse.Namespace, console: Console) -> None:
+    """Prepare every config that was asked for, and tell where it is."""
+    from vireid_jax.data.prepare import find_builder, prepare
+    from vireid_jax.data.source import load_records
+
+    table = Table("set", "split", "images", "identities", "")
+    start, made = time.monotonic(), 0
+    for config in find_configs(options.dataset, options.config):
+        builder = find_builder(options.dataset, config, options.data_dir)
+        folder = Path(builder.data_path)
+        was_there = folder.exists()
+        if not was_there:
+            prepare(builder, options.source, options.skip_unreadable)
+            builder = find_builder(options.dataset, config, options.data_dir)
+        for split in builder.info.splits:
+            records = load_records(
+                options.dataset, split, config=config, data_dir=options.data_dir
+            )
+            made += 0 if was_there else len(records)
+            numbers = f"{len(records):,}", f"{records.num_identities:,}"
+            state = "was there" if was_there else "new"
+            table.add_row(builder.info.full_name, split, *numbers, state)
+        _tell_unreadable(folder, console)
+    console.print(table)
+    if made:
+        rate = made / (time.monotonic() - start)
+        console.print(f"{made:,} records, {rate:,.0f} a second")
+    console.print(f"In {builder.data_dir_root}", soft_wrap=True)
+
+
+def _tell_unreadable(folder: Path, console: Console) -> None:
+    path = folder / "unreadable.txt"
+    if path.exists():
+        number = len(path.read_text().splitlines())
+        console.print(f"{number:,} unreadable images were left out, see {path}")
+
+
+def check(options: argparse.Namespace, console: Console) -> None:
+    """Print found against published; exits with 1 on what would change results."""
+    from vireid_jax.data.prepare import find_builder
+    from vireid_jax.data.release_check import check_release
+
+    configs = find_configs(options.dataset, options.config)
+    builder = type(find_builder(options.dataset, configs[0], os.devnull))
+    if not hasattr(builder, "PUBLISHED"):
+        raise ValueError(
+            f"{options.dataset} comes from no release; --check has nothing"
+        )
+    if options.source is None:
+        raise ValueError("--check needs the release: --source DIR")
+    root = builder.root(options.source.expanduser())
+    names = [config if isinstance(config, str) else "" for config in configs]
+    rows = check_release(builder, root, names, _progress(f"reading {root}"))
+    table = Table("", "found", "published", title=f"{builder.TITLE} at {root}")
+    table.add_column("", no_wrap=True)
+    for what, found, expected, verdict in rows:
+        partial = options.partial and verdict == "differs"
+        shown = "differs, not judged" if partial else verdict
+        texts = map(escape, (what, found, expected, shown))  # names may hold [...]
+        table.add_row(*texts, style=_STYLES.get(shown, ""))
+    console.print(table)
+    wrong = [row for row in rows if row.verdict == "wrong"]
+    differing = [row for row in rows if row.verdict == "differs"]
+    if differing and not options.partial:
+        wrong = differing + wrong
+    if wrong:
+        hint = " (--partial if a smaller release is meant)" if differing else ""
+        first = ": ".join(filter(None, [wrong[0].what, wrong[0].found]))
+        raise ValueError(
+            f"{root}: {len(wrong)} findings would change results, the first being "
+            f"{first!r}{hint}; unpack the release again, or ask its authors."
+        )
+    console.print("Nothing here would change results.")
+
+
+_STYLES = {"wrong": "bold red", "differs": "bold red", "ok": "green"}
+
+
+def _progress(title: str) -> Callable[[Iterator, int], Iterator]:
+    """Return a wrapper that shows how far an iterator is, on a terminal."""
+
+    console = Console(stderr=True)
+    return lambda iterator, total: track(
+        iterator,
+        title,
+        total=total,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+@contextlib.contextmanager
+def _own_flags() -> Iterator[None]:
+    """Name the flags of this command in errors that speak of others' ways."""
+    try:
+        yield
+    except ValueError as error:
+        text = str(error).replace("--config.data.dir=DIR", "--data_dir DIR")
+        raise ValueError(text.replace("manual_dir=", "--source DIR")) from error
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.partial and not options.check:
+        parser.error("--partial belongs to --check")
+    from vireid_jax.runtime import only_errors
+
+    with one_line_errors(), _own_flags(), only_errors():
+        command = check if options.check else prepare_all
+        command(options, Console())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""The tree of SYSU-MM01: six cameras, lists of identities, permutations for draws."""
+
+import numpy as np
+
+from vireid_jax.synthetic.layouts.sysu_test_counts import TEST_COUNTS
+from vireid_jax.synthetic.layouts.tree import Tree, choose, comma_line, deal
+from vireid_jax.synthetic.plan import CAMERAS, Spec
+
+FULL = 491  # identities: 296 train, 99 val, 96 test
+LEAST = 4  # one train, one val, two test
+_FIRST_PERSON = 1_000_000  # so that nobody is of another set as well
+_CELLS = (333, 333, 533, 533, 533, 333)  # numbers of identities in each camera's list
+# Images of train + val in cameras 1 to 6: those of all identities less those of test.
+_TRAIN_IMAGES = (4915, 5963, 7929, 6112, 6306, 4060)
+_MODALITY = {c: modality for modality, cs in CAMERAS["nir"].items() for c in cs}
+
+
+def tree(ids: int, rng: np.random.Generator, max_images: int | None = None) -> Tree:
+    """Plan a tree of `ids` identities; each has its images of the full tree.
+
+    `max_images` bounds the images of an identity in a camera.
+    """
+    split, counts = _population(rng)
+    if ids < FULL:
+        split = _sample(split, counts, ids, rng)
+    out = Tree(suffix=".jpg")
+    shots: dict[tuple[int, int], int] = {}
+    for identity in sorted(
+        identity for members in split.values() for identity in members
+    ):
+        for camera, count in enumerate(counts[identity], 1):
+            count = min(count, max_images or count)
+            shots[camera, identity] = count
+            for number in range(1, count + 1):
+                out.images[f"cam{camera}/{identity:04d}/{number:04d}.jpg"] = Spec(
+                    "nir", _FIRST_PERSON + identity, camera, _MODALITY[camera], number
+                )
+    for name, members in split.items():
+        out.texts[f"exp/{name}_id.txt"] = comma_line(members)
+    available = sorted(identity for members in split.values() for identity in members)
+    out.texts["exp/available_id.txt"] = comma_line(available)
+    out.matrices["exp/rand_perm_cam.mat"] = {"rand_perm_cam": _permutations(shots, rng)}
+    return out
+
+
+def _population(
+    rng: np.random.Generator,
+) -> tuple[dict[str, list[int]], dict[int, tuple[int, ...]]]:
+    """Plan all identities: those of each split, and the images of each in each camera.
+
+    The test identities are the release's own. The others have its totals: identities up
+    to 333 are in all cameras, the later ones in 3, 4 and 5; some lack one of 4 and 5.
+    """
+    early = choose([i for i in range(1, 334) if i not in TEST_COUNTS], 203, rng)
+    late = [*choose(list(range(334, 533)), 191, rng), 533]
+    everybody = early + late
+    members = {c: early if c in (1, 2, 6) else everybody for c in range(1, 7)}
+    # The outdoor cameras miss about a fifth each, but nobody is missed by both.
+    missed = rng.permutation(everybody)
+    for camera, part in ((4, missed[:88]), (5, missed[88:168])):
+        members[camera] = sorted({*everybody} - {*part.tolist()})
+    images = {
+        camera: deal(_TRAIN_IMAGES[camera - 1], members[camera], rng, spread=0.05)
+        for camera in members
+    }
+    counts = {i: tuple(images[c].get(i, 0) for c in range(1, 7)) for i in everybody}
+    val = choose(everybody, 99, rng)
+    split = {
+        "train": [identity for identity in everybody if identity not in val],
+        "val": val,
+        "test": list(TEST_COUNTS),
+    }
+    return split, counts | TEST_COUNTS
+
+
+def _sample(
+    split: dict[str, list[int]],
+    counts: dict[int, tuple[int, ...]],
+    ids: int,
+    rng: np.random.Generator,
+) -> dict[str, list[int]]:
+    """Keep `ids` identities, a fifth in test; of these one in all cameras, one not."""
+    everywhere = [i for i in split["test"] if all(counts[i])]
+    elsewhere = [i for i in split["test"] if not all(counts[i])]
+    test = max(2, round(ids * len(split["test"]) / FULL))
+    first = [*choose(everywhere, 1, rng), *choose(elsewhere, 1, rng)]
+    others = [identity for identity in split["test"] if identity not in first]
+    val = max(1, round(ids * len(split["val"]) / FULL))
+    return {
+        "train": choose(split["train"], ids - test - val, rng),
+        "val": choose(split["val"], val, rng),
+        "test": sorted(first + choose(others, test - 2, rng)),
+    }
+
+
+def _permutations(
+    shots: dict[tuple[int, int], int], rng: np.random.Generator
+) -> np.ndarray:
+    """Draw the official evaluation's cell: camera, identity, ten orders of images."""
+    cameras = np.empty((len(_CELLS), 1), object)
+    for camera, length in enumerate(_CELLS, 1):
+        people = np.empty((length, 1), object)
+        for identity in range(1, length + 1):
+            numbers = np.arange(1, shots.get((camera, identity), 0) + 1, dtype=np.uint8)
+            orders = [rng.permutation(numbers) for _ in range(10)]
+            people[identity - 1, 0] = np.array(orders, np.uint8).reshape(10, -1)
+        cameras[camera - 1, 0] = people
+    return cameras
