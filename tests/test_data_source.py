@@ -326,7 +326,8 @@ def builders(tmp_path, monkeypatch):
         file.write_text(BUILDER.replace("INSTRUCTIONS\n", f"{instructions!r}\n"))
     monkeypatch.setattr(vireid_jax.datasets, "__path__", [str(tmp_path / "builders")])
     yield
-    for name in [m for m in sys.modules if m.startswith("vireid_jax.datasets.")]:
+    mine = ("vireid_jax.datasets.made", "vireid_jax.datasets.signed")
+    for name in [m for m in sys.modules if m.startswith(mine)]:
         del sys.modules[name]
 
 

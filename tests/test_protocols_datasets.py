@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from splits import DRAWS, SYSU, embed, fake_tree, files, regdb
 
-from vireid_jax.protocols import evaluate, find_protocol, get_protocols
+from vireid_jax.protocols import evaluate, find_protocol, get_protocols, validation_protocols
 
 
 @pytest.mark.parametrize("name", DRAWS["llcm"]["gallery"])
@@ -124,3 +124,15 @@ def test_a_name_finds_the_protocol_of_that_name():
 def test_unknown_names_are_refused(call, bad, message):
     with pytest.raises(ValueError, match=message):
         call(bad)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "expected"),
+    [
+        ("sysu_mm01", ["sysu_mm01/all/single"]),
+        ("llcm", ["llcm/visible-to-infrared", "llcm/infrared-to-visible"]),
+    ],
+)
+def test_validation_has_one_protocol_a_direction(dataset, expected):
+    found = validation_protocols(dataset)
+    assert sorted(protocol.name for protocol in found) == sorted(expected)

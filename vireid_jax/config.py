@@ -149,8 +149,8 @@ def shrink_for_a_rehearsal(config: ConfigDict) -> None:
     config.model.name = "osnet_x0_25"
     config.model.granularities = (2, 4)
     config.model.pretrained = "osnet_x0_25_walkers"
-    config.schedule.epochs = 2.0
-    config.eval.every_epochs = 1.0
+    config.schedule.epochs = 0.5
+    config.eval.every_epochs = 0.5
 
 
 def with_defaults(stored: Mapping[str, Any]) -> ConfigDict:

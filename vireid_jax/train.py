@@ -34,7 +34,7 @@ from vireid_jax.evaluate import (
 )
 from vireid_jax.journal import Journal
 from vireid_jax.optimizer import learning_rate, make_optimizer, rate_factors
-from vireid_jax.protocols import Result, get_protocols
+from vireid_jax.protocols import Result, validation_protocols
 from vireid_jax.state import TrainState, variables_of
 from vireid_jax.step import Views, make_knobs, make_train_step
 from vireid_jax.stopping import Stop
@@ -299,7 +299,7 @@ def validate_network(
     embedder: Embedder, validation: Records, config: FrozenConfigDict, epoch: float
 ) -> dict[str, float]:
     """Ranks the held-out identities; Rank-1 and mAP are means of both directions."""
-    protocols = get_protocols(dataset_title(config))
+    protocols = validation_protocols(dataset_title(config))
     results = evaluate_split(
         embedder, validation, protocols, epoch=epoch, selection="last"
     )

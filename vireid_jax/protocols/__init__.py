@@ -4,7 +4,11 @@ for protocol in get_protocols("walkers/thermal"):
     result = evaluate(protocol, records, features, epoch=12, selection="last")
 """
 
-from vireid_jax.protocols.names import find_protocol, get_protocols
+from vireid_jax.protocols.names import (
+    find_protocol,
+    get_protocols,
+    validation_protocols,
+)
 from vireid_jax.protocols.protocol import Counts, Protocol, Rows
 from vireid_jax.protocols.ranking import Metrics, cosine_distances, cosine_rows, rank
 from vireid_jax.protocols.reranking import KReciprocal
@@ -25,4 +29,5 @@ __all__ = [
     "get_protocols",
     "rank",
     "results_table",
+    "validation_protocols",
 ]

@@ -44,6 +44,14 @@ def get_protocols(dataset: str) -> tuple[Protocol, ...]:
     return _DEFAULTS[name](dataset)
 
 
+def validation_protocols(dataset: str) -> tuple[Protocol, ...]:
+    """Return the first default protocol of each direction: few people suffice for it."""
+    by_direction = {}
+    for protocol in get_protocols(dataset):
+        by_direction.setdefault(protocol.direction, protocol)
+    return tuple(by_direction.values())
+
+
 def find_protocol(name: str, *, permutations: str | Path | None = None) -> Protocol:
     """Return one protocol by its full name, as "sysu_mm01/indoor/multi/official".
 
