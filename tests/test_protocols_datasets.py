@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from splits import DRAWS, SYSU, embed, fake_tree, files, regdb
 
-from vireid_jax.protocols import evaluate, find_protocol, get_protocols, validation_protocols
+from vireid_jax.protocols import (
+    evaluate,
+    find_protocol,
+    get_protocols,
+    validation_protocols,
+)
 
 
 @pytest.mark.parametrize("name", DRAWS["llcm"]["gallery"])
