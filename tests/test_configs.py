@@ -63,7 +63,7 @@ def test_a_row_is_given_on_the_command_line(tmp_path):
     assert "there is no row '3,norms'; give FILE.py:ROW, of ['0'," in run("3,norms")
 
 
-@pytest.mark.parametrize("name", ["sysu_mm01.py", "regdb.py", "llcm.py"])
+@pytest.mark.parametrize("name", ["sysu_mm01.py", "regdb.py", "llcm.py", "custom.py"])
 def test_a_rehearsal_is_small_and_needs_no_file(name):
     get_config = runpy.run_path(str(FILES[name]))["get_config"]
     whole, smoke = validate(get_config()), validate(get_config("smoke"))
