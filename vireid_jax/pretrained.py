@@ -52,7 +52,8 @@ def read_weights(name_or_path: str) -> tuple[Tensors, dict[str, str]]:
         raise ValueError(
             f"config.model.pretrained is {name_or_path!r}, which is neither a file nor"
             f" one of the shipped weights {list(shipped)}; give one of these, a path to"
-            " a .safetensors file, or '' to start from random weights"
+            " a .safetensors file (python -m vireid_jax.convert makes one of"
+            " torchreid's), or '' to start from random weights"
         )
     return read_file(path)
 

@@ -17,6 +17,9 @@ class CustomConfig(tfds.core.BuilderConfig):
     """Name one of several sets of one's own."""
 
 
+_DEFAULT = CustomConfig(name="default", description="A set of one's own.")
+
+
 def make_config(name: str = "default") -> CustomConfig:
     """Return a config that keeps the set `name` apart from others.
 
@@ -26,6 +29,8 @@ def make_config(name: str = "default") -> CustomConfig:
         raise ValueError(
             f"config is {name!r}; use letters, digits, '_', '-' and '.' for the name."
         )
+    if name == _DEFAULT.name:
+        return _DEFAULT  # TFDS takes another of that name for a mistake
     return CustomConfig(name=name, description=f"A set of one's own: {name}.")
 
 
@@ -34,7 +39,7 @@ class Builder(ReleaseBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012 (TFDS's own form)
-    BUILDER_CONFIGS = [make_config()]  # noqa: RUF012
+    BUILDER_CONFIGS = [_DEFAULT]  # noqa: RUF012
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
     Give a CSV file with the columns image, identity, camera, modality and split, or the
     folder it lies in: python -m vireid_jax.prepare --dataset custom --source FILE.csv
