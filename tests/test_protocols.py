@@ -124,6 +124,9 @@ def test_json_carries_every_label_and_fractions():
         "metrics": dict.fromkeys(
             ["Rank-1", "Rank-5", "Rank-10", "Rank-20", "mAP", "mINP"], 1.0
         ),
+        "by_trial": [result.headline()],
+        "deviation": {},
+        "intervals": {name: [1.0, 1.0] for name in ("Rank-1", "mAP", "mINP")},
     }
 
 

@@ -1,9 +1,16 @@
-"""Evaluate a trained network: embed the test split once, rank it by every protocol.
+"""Evaluate a trained network, anybody's features, or several runs against each other.
 
     python -m vireid_jax.evaluate --workdir DIR [--which last|best|STEP]
 
-needs the workdir's checkpoint and the data set; prints a table and writes
-`DIR/eval.json`. Training ends with the same.
+embeds the test split once and ranks it by every protocol; needs the checkpoint and the
+data set, and writes `DIR/eval.json`, each query's metrics beside it. Training ends with
+the same.
+
+    python -m vireid_jax.evaluate --features FILE.npz --protocol sysu_mm01/all/single
+    python -m vireid_jax.evaluate --compare DIR_A DIR_B
+    python -m vireid_jax.evaluate --runs DIR_1 DIR_2 ...
+
+need no data set. docs/evaluate.md tells of all four.
 """
 
 import argparse
@@ -16,15 +23,21 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
 from vireid_jax.baselines import evaluate_baselines
+from vireid_jax.compare import compare, queries_path, summarise, write_queries
 from vireid_jax.config import with_defaults
 from vireid_jax.data.source import Records, load_records
 from vireid_jax.errors import one_line_errors
+from vireid_jax.foreign_features import evaluate_foreign
 from vireid_jax.protocols import (
+    KReciprocal,
     Protocol,
     Result,
     evaluate,
+    find_protocol,
     get_protocols,
     results_table,
+    trials_table,
+    uncertainty_table,
 )
 from vireid_jax.runtime import set_up
 from vireid_jax.workdir import replace_text
@@ -56,6 +69,7 @@ def evaluate_split(
     *,
     epoch: float,
     selection: str | None,
+    reranking: KReciprocal | None = None,
 ) -> list[Result]:
     """Embeds every row of a split once and ranks it by each protocol."""
     features = embedder.embed_records(records)
@@ -66,6 +80,7 @@ def evaluate_split(
             features,
             feature=embedder.feature,
             flip=embedder.flip,
+            reranking=reranking,
             epoch=epoch,
             selection=selection,
         )
@@ -73,11 +88,16 @@ def evaluate_split(
     ]
 
 
-def report(
-    results: Sequence[Result], about: dict[str, Any], path: Path, console: Console
-) -> None:
-    """Prints the table, and writes it with the run's description as JSON."""
+def report(results: Sequence[Result], console: Console) -> None:
+    """Prints the metrics, how far they can be trusted, and those of each trial."""
     console.print(results_table(results))
+    console.print(uncertainty_table(results))
+    if any(len(r.by_trial) > 1 for r in results if not r.labels.baseline):
+        console.print(trials_table(results))
+
+
+def write_report(results: Sequence[Result], about: dict[str, Any], path: Path) -> None:
+    """Writes the metrics with the run's description as JSON."""
     document = {"run": about, "results": [result.to_json() for result in results]}
     replace_text(path, json.dumps(document, indent=2) + "\n")
 
@@ -90,41 +110,127 @@ def evaluate_test_split(
     selection: str | None,
     path: Path,
     console: Console,
+    protocols: Sequence[Protocol] = (),
+    reranking: KReciprocal | None = None,
 ) -> list[Result]:
-    """Runs the whole test: protocols, for `walkers` the baselines too, table, JSON."""
+    """Runs the whole test: protocols, for `walkers` the baselines too, table, JSON.
+
+    `protocols` are the data set's own unless some are given.
+    """
     records = open_split(config, "test")
-    protocols = get_protocols(dataset_title(config))
+    protocols = protocols or get_protocols(dataset_title(config))
     results = evaluate_split(
-        embedder, records, protocols, epoch=about["epoch"], selection=selection
+        embedder,
+        records,
+        protocols,
+        epoch=about["epoch"],
+        selection=selection,
+        reranking=reranking,
     )
+    write_queries(queries_path(path), results, records.filename, records.fingerprint)
     if config.data.name == "walkers":
         results += evaluate_baselines(protocols, records, tuple(config.data.size))
-    report(results, about, path, console)
+    report(results, console)
+    write_report(results, about, path)
     return results
+
+
+def choose_protocols(
+    names: Sequence[str], permutations: Path | None, dataset: str = ""
+) -> list[Protocol]:
+    """Finds protocols by name; those of another data set than the run's are refused.
+
+    A network trained on one of RegDB's trials knows people of every other trial's test.
+    """
+    found = [find_protocol(name, permutations=permutations) for name in names]
+    for protocol in found if dataset else ():
+        title = protocol.dataset
+        if title not in (dataset, dataset.partition("/")[0]):
+            reason = (
+                "in another trial some of these people are to be found"
+                if title.partition("/")[0] == dataset.partition("/")[0]
+                else "its rows are another data set's"
+            )
+            legal = [own.name for own in get_protocols(dataset)]
+            raise ValueError(
+                f"--protocol {protocol.name} is one of {title}, and this run was"
+                f" trained on {dataset}: {reason}. Give one of {legal}, or the workdir"
+                f" of a run on {title}"
+            )
+    return found
+
+
+def evaluate_workdir(arguments: argparse.Namespace, console: Console) -> None:
+    """Evaluates a run's checkpoint."""
+    set_up()
+    from vireid_jax.embedder import load
+
+    which = arguments.which
+    which = int(which) if which.isdigit() else which
+    embedder = load(arguments.workdir, which)
+    config = with_defaults(embedder.about["config"])
+    evaluate_test_split(
+        embedder,
+        config,
+        about=embedder.about,
+        selection=None if isinstance(which, int) else which,
+        path=arguments.out or arguments.workdir / "eval.json",
+        console=console,
+        protocols=choose_protocols(
+            arguments.protocol, arguments.permutations, dataset_title(config)
+        ),
+        reranking=KReciprocal() if arguments.rerank else None,
+    )
+
+
+def evaluate_file(arguments: argparse.Namespace, console: Console) -> None:
+    """Evaluates the features, or distances, of a file."""
+    if not arguments.protocol:
+        raise ValueError("--features needs --protocol NAME; docs/protocols.md has all")
+    results = [
+        evaluate_foreign(
+            arguments.features, protocol, KReciprocal() if arguments.rerank else None
+        )
+        for protocol in choose_protocols(arguments.protocol, arguments.permutations)
+    ]
+    report(results, console)
+    if arguments.out:
+        write_report(results, {"features": str(arguments.features)}, arguments.out)
+
+
+def parse() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vireid_jax.evaluate",
+        description="Evaluate a network or features, or compare runs: docs/evaluate.md",
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    add = what.add_argument
+    add("--workdir", type=Path, help="of a training run")
+    add("--features", type=Path, help="FILE.npz or .mat of any framework")
+    add("--compare", type=Path, nargs=2, metavar="DIR", help="test two runs, paired")
+    add("--runs", type=Path, nargs="+", metavar="DIR", help="mean over several runs")
+    add = parser.add_argument
+    add("--which", default="last", help="checkpoint: last, best, or a step")
+    add("--protocol", nargs="+", default=[], metavar="NAME", help="docs/protocols.md")
+    add("--permutations", type=Path, help="rand_perm_cam.mat, for /official")
+    add("--rerank", action="store_true", help="by k-reciprocal neighbours")
+    add("--out", type=Path, help="where to write the results as JSON")
+    return parser.parse_args()
 
 
 def main() -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m vireid_jax.evaluate", description="Evaluate a trained network."
-    )
-    parser.add_argument("--workdir", required=True, type=Path, help="of a training run")
-    parser.add_argument("--which", default="last", help="last, best, or a step")
-    arguments = parser.parse_args()
-    set_up()
-    from vireid_jax.embedder import load
-
-    which = int(arguments.which) if arguments.which.isdigit() else arguments.which
+    arguments, console = parse(), Console(emoji=False)
     with one_line_errors():
-        embedder = load(arguments.workdir, which)
-        evaluate_test_split(
-            embedder,
-            with_defaults(embedder.about["config"]),
-            about=embedder.about,
-            selection=None if isinstance(which, int) else which,
-            path=arguments.workdir / "eval.json",
-            console=Console(emoji=False),
-        )
+        if arguments.workdir:
+            evaluate_workdir(arguments, console)
+        elif arguments.features:
+            evaluate_file(arguments, console)
+        elif arguments.compare:
+            console.print(compare(*arguments.compare))
+        else:
+            console.print(summarise(arguments.runs))
 
 
 if __name__ == "__main__":

@@ -20,8 +20,13 @@ _FREE = ("data.dir", "data.threads", "data.workers", "data.cache", "log.tensorbo
 
 def replace_text(path: Path, text: str) -> None:
     """Writes a file whole: who is killed meanwhile leaves the old one."""
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Does as `replace_text`, for what is no text."""
     new = path.with_name(f".{path.name}.new")
-    new.write_text(text)
+    new.write_bytes(content)
     os.replace(new, path)
 
 

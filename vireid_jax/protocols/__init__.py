@@ -12,7 +12,12 @@ from vireid_jax.protocols.names import (
 from vireid_jax.protocols.protocol import Counts, Protocol, Rows
 from vireid_jax.protocols.ranking import Metrics, cosine_distances, cosine_rows, rank
 from vireid_jax.protocols.reranking import KReciprocal
-from vireid_jax.protocols.result import Labels, Result, evaluate, results_table
+from vireid_jax.protocols.result import Labels, Result, evaluate
+from vireid_jax.protocols.tables import (
+    results_table,
+    trials_table,
+    uncertainty_table,
+)
 
 __all__ = [
     "Counts",
@@ -29,5 +34,7 @@ __all__ = [
     "get_protocols",
     "rank",
     "results_table",
+    "trials_table",
+    "uncertainty_table",
     "validation_protocols",
 ]

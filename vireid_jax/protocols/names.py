@@ -45,7 +45,7 @@ def get_protocols(dataset: str) -> tuple[Protocol, ...]:
 
 
 def validation_protocols(dataset: str) -> tuple[Protocol, ...]:
-    """Return the first default protocol of each direction: few people suffice for it."""
+    """Return the first default protocol of each direction: it needs the fewest."""
     by_direction = {}
     for protocol in get_protocols(dataset):
         by_direction.setdefault(protocol.direction, protocol)

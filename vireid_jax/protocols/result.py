@@ -1,6 +1,6 @@
 """From features to labelled numbers: no metric leaves here without saying what it is.
 
-JSON holds fractions in [0, 1], tables show percent.
+JSON holds fractions in [0, 1].
 """
 
 import dataclasses
@@ -9,19 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Float64
-from rich import box
-from rich.table import Table
 
 from vireid_jax.protocols.protocol import Counts, Protocol, Rows
-from vireid_jax.protocols.ranking import Metrics
+from vireid_jax.protocols.ranking import Metrics, cosine_rows
 from vireid_jax.protocols.reranking import KReciprocal
-from vireid_jax.protocols.trials import rank_trials
+from vireid_jax.protocols.trials import RowsBetween, rank_trials
+from vireid_jax.protocols.uncertainty import PerQuery, identity_interval, per_query
 
 SELECTIONS = ("last", "best")
-# Labels as a table shows them: with a protocol's heading, or with a row's feature.
-_OF_PROTOCOL = ("dataset", "direction", "mode", "shots", "trials", "draws")
-_OF_PROTOCOL += ("queries", "valid queries", "gallery", "published counts")
-_OF_FEATURE = ("flip", "reranking", "epoch", "selection")
 
 
 @dataclass(frozen=True)
@@ -56,16 +51,52 @@ class Result:
     mAP: float  # noqa: N815
     mINP: float  # noqa: N815
     by_trial: tuple[Metrics, ...]
+    queries: PerQuery | None = None  # None where the metrics are averages of noise
+
+    def deviation(self) -> dict[str, float]:
+        """Return the standard deviation over trials; {} where there is but one."""
+        if len(self.by_trial) < 2:
+            return {}
+        trials = [headline(m.cmc, m.mAP, m.mINP) for m in self.by_trial]
+        over = lambda name: float(np.std([t[name] for t in trials], ddof=1))
+        return {name: over(name) for name in trials[0]}
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Return 95 % intervals over query identities of Rank-1, mAP and mINP."""
+        if self.queries is None:
+            return {}
+        return {
+            name: identity_interval(values, self.queries.identity)
+            for name, values in self.queries.values.items()
+        }
 
     def headline(self) -> dict[str, float]:
         """Return Rank-1, 5, 10, 20, mAP and mINP by their names, as fractions."""
-        ranks = {f"Rank-{k}": float(self.cmc[k - 1]) for k in (1, 5, 10, 20)}
-        return ranks | {"mAP": self.mAP, "mINP": self.mINP}
+        return headline(self.cmc, self.mAP, self.mINP)
 
     def to_json(self) -> dict:
-        """Return a plain dict for `json.dumps`: labels and `metrics`, as fractions."""
+        """Return a plain dict for `json.dumps`: labels and metrics, as fractions.
+
+        Each trial's metrics, deviations and intervals stand beside the means.
+        """
         labels = dataclasses.asdict(self.labels)
-        return labels | {"trials": list(self.labels.trials), "metrics": self.headline()}
+        found = labels | {"trials": list(self.labels.trials)}
+        found["metrics"] = self.headline()
+        if self.queries is not None:
+            trials = [headline(m.cmc, m.mAP, m.mINP) for m in self.by_trial]
+            found |= {"by_trial": trials, "deviation": self.deviation()}
+            found["intervals"] = self.intervals()
+        return found
+
+
+def headline(
+    cmc: Float64[np.ndarray, "ranks"],
+    mAP: float,
+    mINP: float,
+) -> dict[str, float]:
+    """Name Rank-1, 5, 10, 20, mAP and mINP."""
+    ranks = {f"Rank-{k}": float(cmc[k - 1]) for k in (1, 5, 10, 20)}
+    return ranks | {"mAP": mAP, "mINP": mINP}
 
 
 def evaluate(
@@ -76,6 +107,7 @@ def evaluate(
     feature: str = "global",
     flip: bool = False,
     reranking: KReciprocal | None = None,
+    distances: RowsBetween = cosine_rows,
     epoch: float | None = None,
     selection: str | None = None,
     baseline: bool = False,
@@ -90,6 +122,8 @@ def evaluate(
       features: embeddings of all rows of the split, in its order; float64 is ranked as
         such, any other type in float32. They need not be normalised.
       reranking: re-ranks each trial, by its own queries and gallery; None: does not.
+      distances: from features of queries and gallery to a function from a slice of
+        queries to their distances; the cosine distance unless another is given.
       feature, flip, epoch, selection, baseline: the labels that only the caller knows.
 
     Raises:
@@ -106,7 +140,7 @@ def evaluate(
             f"{protocol.dataset}; embed each row of the split exactly once, in order."
         )
     if reranking is None:
-        by_trial = rank_trials(protocol, records, features, protocol.trials)
+        by_trial = rank_trials(protocol, records, features, protocol.trials, distances)
     else:
         by_trial = []
         for trial in protocol.trials:
@@ -133,7 +167,11 @@ def evaluate(
         selection=selection,
         baseline=baseline,
     )
-    return mean_result(labels, by_trial)
+    if baseline:
+        return mean_result(labels, by_trial)
+    rows = [protocol.queries(records, trial) for trial in protocol.trials]
+    queries = per_query(rows, by_trial, records.identity)
+    return dataclasses.replace(mean_result(labels, by_trial), queries=queries)
 
 
 def mean_result(labels: Labels, by_trial: Sequence[Metrics]) -> Result:
@@ -161,65 +199,3 @@ def _compare(found, published):
     if published in (found, None):
         return "agree" if published else "none"
     return f"differ: {published.queries} queries, {published.gallery} gallery images"
-
-
-def results_table(results: Sequence[Result]) -> Table:
-    """Build a rich table in percent: by protocol, models first, baselines under them.
-
-    Labels that all rows share stand in the caption, the others beside the protocol or
-    the feature they belong to. `results` holds at least one.
-    """
-    compared = [_shown(r.labels) for r in results if not r.labels.baseline]
-    compared = compared or [_shown(r.labels) for r in results]
-    shared = {
-        n: v for n, v in compared[0].items() if all(c.get(n) == v for c in compared)
-    }
-    caption = [n for n in shared if n not in ("protocol", "feature")]
-    table = Table(
-        title="Metrics in percent",
-        caption=" · ".join(f"{name} {shared[name]}" for name in caption),
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
-    table.add_column("")
-    for name in results[0].headline():
-        table.add_column(name, justify="right", no_wrap=True)
-
-    def own(labels, names, title):
-        varying = (n for n in names if n in labels and n not in shared)
-        return ", ".join([labels[title], *(f"{n} {labels[n]}" for n in varying)])
-
-    groups = {}
-    for result in results:
-        key = (result.labels.dataset, result.labels.protocol)
-        groups.setdefault(key, []).append(result)
-    for group in groups.values():
-        group = sorted(group, key=lambda result: result.labels.baseline)
-        heading = own(_shown(group[0].labels), _OF_PROTOCOL, "protocol")
-        table.add_row(heading, style="bold")
-        for result in group:
-            labels, baseline = _shown(result.labels), result.labels.baseline
-            table.add_row(
-                "  " + own(labels, () if baseline else _OF_FEATURE, "feature"),
-                *(f"{100 * value:.2f}" for value in result.headline().values()),
-                style="dim" if baseline else None,
-            )
-    return table
-
-
-def _shown(labels):
-    """Return each label as text, under the name a reader sees."""
-    words = {True: "yes", False: "no", None: "-"}
-    texts = {}
-    for field in dataclasses.fields(labels):
-        value = getattr(labels, field.name)
-        if isinstance(value, tuple):
-            value = ", ".join(map(str, value))
-        elif isinstance(value, bool) or value is None:
-            value = words[value]
-        texts[field.name.replace("_", " ")] = str(value)
-    del texts["baseline"]  # shown by place and style
-    if labels.direction in labels.protocol:
-        del texts["direction"]  # shown by the protocol's name
-    return texts

@@ -1,0 +1,118 @@
+"""Runs beside each other: paired tests of two, means of many, and refusals."""
+
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+from splits import embed, regdb
+
+from vireid_jax.compare import compare, queries_path, summarise, write_queries
+from vireid_jax.evaluate import choose_protocols, write_report
+from vireid_jax.protocols import evaluate, get_protocols
+
+ROWS = regdb(identities=15, images=3)
+
+
+def make_run(folder, dataset="regdb/trial_1", noise=0.5, seed=0, data="same"):
+    """Writes what an evaluation of a run leaves in its workdir."""
+    folder.mkdir()
+    rng = np.random.default_rng(seed)
+    features = np.asarray(embed(ROWS)) * 0
+    features = np.eye(15, features.shape[1])[ROWS.identity]
+    features = features + noise * rng.standard_normal(features.shape)
+    results = [evaluate(p, ROWS, features) for p in get_protocols(dataset)]
+    path = folder / "eval.json"
+    write_queries(queries_path(path), results, ROWS.filename, data)
+    write_report(results, {}, path)
+    return results
+
+
+def text_of(table):
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+def test_two_runs_are_compared_on_the_same_queries(tmp_path):
+    better = make_run(tmp_path / "a", noise=0.3)[0]
+    worse = make_run(tmp_path / "b", noise=1.0, seed=1)[0]
+    lines = text_of(compare(tmp_path / "b", tmp_path / "a")).splitlines()
+    row = next(line for line in lines if "mAP" in line).split()
+    assert [float(x) for x in row[1:3]] == pytest.approx(
+        [100 * worse.mAP, 100 * better.mAP], abs=0.01
+    )
+    difference, low, high, p = (float(row[i]) for i in (3, 4, 6, 7))
+    assert difference == pytest.approx(100 * (better.mAP - worse.mAP), abs=0.01)
+    assert 0 < low < difference < high
+    assert p < 0.01
+
+
+def test_a_run_does_not_differ_from_itself(tmp_path):
+    make_run(tmp_path / "a")
+    for line in text_of(compare(tmp_path / "a", tmp_path / "a")).splitlines():
+        if line.split()[:1] in (["Rank-1"], ["mAP"], ["mINP"]):
+            assert line.split()[3:] == ["0.00", "0.00", "to", "0.00", "1.0000"]
+
+
+def test_what_cannot_be_paired_is_refused(tmp_path):
+    make_run(tmp_path / "a")
+    make_run(tmp_path / "b", data="other")
+    make_run(tmp_path / "c", dataset="walkers")
+    (tmp_path / "d").mkdir()
+    for run, words in {
+        "b": "tested on different images",
+        "c": "no protocol in common",
+        "d": r"eval.queries.npz is missing; .* --workdir .*d$",
+    }.items():
+        with pytest.raises(ValueError, match=words):
+            compare(tmp_path / "a", tmp_path / run)
+
+
+def test_trials_are_averaged_and_the_missing_ones_named(tmp_path):
+    runs = [tmp_path / f"run{trial}" for trial in (1, 3)]
+    results = [
+        make_run(run, f"regdb/trial_{trial}", noise=0.2 * trial)[0]
+        for run, trial in zip(runs, (1, 3), strict=True)
+    ]
+    text = text_of(summarise(runs))
+    lines = [line.split() for line in text.splitlines()]
+    means = next(line for line in lines if line[:1] == ["mean"])
+    values = np.array([list(result.headline().values()) for result in results])
+    expected = [f"{100 * x:.2f}" for x in values.mean(0)]
+    assert means[1:] == expected
+    spread = next(line for line in lines if line[:1] == ["deviation"])
+    assert spread[1:] == [f"{100 * x:.2f}" for x in values.std(0, ddof=1)]
+    assert "missing: [2, 4, 5, 6, 7, 8, 9, 10]" in text
+
+
+def test_runs_that_have_no_mean_are_refused(tmp_path):
+    make_run(tmp_path / "a")
+    make_run(tmp_path / "again", seed=3)
+    make_run(tmp_path / "walkers", dataset="walkers")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/eval.json").write_text(json.dumps({"run": 1}))
+    for run, words in {
+        "again": "both of regdb/visible-to-infrared/trial_1",
+        "walkers": "has no result by",
+        "empty": "is missing",
+        "broken": "holds no results",
+    }.items():
+        with pytest.raises(ValueError, match=words):
+            summarise([tmp_path / "a", tmp_path / run])
+
+
+def test_a_checkpoint_is_bound_to_its_trial_and_its_data_set():
+    name = "regdb/infrared-to-visible/trial_3"
+    (found,) = choose_protocols([name], None, "regdb/trial_3")
+    assert found.name == name
+    with pytest.raises(ValueError, match=r"people are to be found\. Give one of .*_4'"):
+        choose_protocols([name], None, "regdb/trial_4")
+    with pytest.raises(ValueError, match="another data set's"):
+        choose_protocols([name], None, "llcm")
+    names = ["walkers/visible-to-infrared"]
+    assert choose_protocols(names, None, "walkers/nir")[0].name == names[0]
+    names = ["sysu_mm01/indoor/multi"]
+    assert choose_protocols(names, None, "sysu_mm01")[0].name == names[0]

@@ -1,0 +1,181 @@
+"""Features and distances of other frameworks, in files, against our own ranking."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy.io import savemat
+from splits import embed, fake_tree
+
+from vireid_jax.foreign_features import evaluate_foreign
+from vireid_jax.modality import MODALITIES
+from vireid_jax.protocols import KReciprocal, evaluate, find_protocol
+
+NAMES = [
+    "sysu_mm01/all/single",
+    "sysu_mm01/indoor/multi",
+    "llcm/visible-to-infrared",
+    "llcm/visible-to-infrared/swapped",
+]
+
+
+def split_of(name):
+    rows = fake_tree(name.partition("/")[0])
+    return rows, np.asarray(embed(rows), np.float32)
+
+
+def arrays_of(name, **changed):
+    rows, features = split_of(name)
+    columns = {k: getattr(rows, k) for k in ("identity", "camera", "modality")}
+    return {"features": features, "filename": rows.filename, **columns, **changed}
+
+
+def write(folder, arrays):
+    np.savez(folder / "f.npz", **arrays)
+    return folder / "f.npz"
+
+
+def same(one, other):
+    assert one.labels.queries == other.labels.queries
+    for a, b in zip(one.by_trial, other.by_trial, strict=True):
+        np.testing.assert_array_equal(a.first_hit, b.first_hit)
+        np.testing.assert_allclose(a.ap, b.ap, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["npz", "mat"])
+@pytest.mark.parametrize("name", NAMES)
+def test_features_in_a_file_rank_as_ours(name, kind, tmp_path):
+    """Whatever the order of the rows, and modalities as words or numbers."""
+    protocol, arrays = find_protocol(name), arrays_of(name)
+    order = np.random.default_rng(0).permutation(len(arrays["identity"]))
+    mixed = {key: np.asarray(x)[order] for key, x in arrays.items()}
+    path = tmp_path / f"f.{kind}"
+    if kind == "npz":
+        mixed["modality"] = np.array(MODALITIES)[mixed["modality"]]
+        np.savez(path, **mixed)
+    else:
+        mixed["filename"] = mixed["filename"].astype(object)  # a cell array
+        savemat(path, mixed)
+    found = evaluate_foreign(path, protocol)
+    expected = evaluate(protocol, *split_of(name))
+    assert found.headline() == pytest.approx(expected.headline(), abs=1e-12)
+    assert found.labels.feature == f"f.{kind}"
+
+
+def test_without_file_names_rows_are_in_their_order(tmp_path):
+    arrays = arrays_of(NAMES[1])
+    del arrays["filename"]
+    found = evaluate_foreign(write(tmp_path, arrays), find_protocol(NAMES[1]))
+    same(found, evaluate(find_protocol(NAMES[1]), *split_of(NAMES[1])))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_distances_in_a_file_rank_as_the_features_they_are_of(name, tmp_path):
+    protocol = find_protocol(name)
+    rows, features = split_of(name)
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    arrays, sides = {}, {}
+    for side, modality in zip(("query", "gallery"), protocol.modalities, strict=True):
+        sides[side] = np.flatnonzero(rows.modality == MODALITIES.index(modality))
+        for key in ("identity", "camera"):
+            arrays[f"{side}_{key}"] = getattr(rows, key)[sides[side]]
+        arrays[f"{side}_filename"] = [rows.filename[row] for row in sides[side]]
+    arrays["distances"] = 1 - unit[sides["query"]] @ unit[sides["gallery"]].T
+    found = evaluate_foreign(write(tmp_path, arrays), protocol)
+    same(found, evaluate(protocol, rows, features))
+    with pytest.raises(ValueError, match="needs features"):
+        evaluate_foreign(write(tmp_path, arrays), protocol, KReciprocal())
+
+
+def test_reranking_is_named(tmp_path):
+    found = evaluate_foreign(
+        write(tmp_path, arrays_of(NAMES[0])),
+        find_protocol(NAMES[0]),
+        KReciprocal(k1=3, k2=2),
+    )
+    assert found.labels.reranking.startswith("k-reciprocal (paper) k1=3 k2=2")
+
+
+def spoilt(name, row, value):
+    arrays = arrays_of(NAMES[0])
+    arrays[name] = np.array(arrays[name])
+    arrays[name][row] = value
+    return arrays
+
+
+WRONG = {
+    "no camera": (
+        lambda: {k: v for k, v in arrays_of(NAMES[0]).items() if k != "camera"},
+        r"lacks camera; it holds features, filename, identity, modality",
+    ),
+    "a row too few": (
+        lambda: arrays_of(NAMES[0], identity=fake_tree("sysu_mm01").identity[1:]),
+        r"identity is \(\d+,\); there are \d+ rows",
+    ),
+    "NaN": (lambda: spoilt("features", 5, np.nan), r"1 of \d+ rows, .* row 5"),
+    "all zero": (lambda: spoilt("features", 7, 0), r"1 of \d+ features .* row 7"),
+    "objects": (
+        lambda: arrays_of(NAMES[0], identity=np.array([{}], object)),
+        "cannot be read",
+    ),
+    "a modality": (
+        lambda: arrays_of(NAMES[0], modality=["thermal"] * len(split_of(NAMES[0])[1])),
+        r"modality 'thermal'; legal are \['visible', 'infrared'\]",
+    ),
+    "one modality": (
+        lambda: arrays_of(NAMES[0], modality=fake_tree("sysu_mm01").modality * 0),
+        "no infrared image",
+    ),
+    "half an identity": (
+        lambda: arrays_of(NAMES[0], identity=fake_tree("sysu_mm01").identity + 0.5),
+        "identity is float64; it is whole numbers",
+    ),
+    "a vector": (lambda: arrays_of(NAMES[0], features=np.ones(3)), "a real matrix"),
+}
+
+
+@pytest.mark.parametrize("title", WRONG)
+def test_a_file_that_does_not_fit_is_refused(title, tmp_path):
+    make, words = WRONG[title]
+    with pytest.raises(ValueError, match=words):
+        evaluate_foreign(write(tmp_path, make()), find_protocol(NAMES[0]))
+
+
+def test_what_is_no_such_file_is_refused(tmp_path):
+    def refuses(path, words):
+        with pytest.raises(ValueError, match=words):
+            evaluate_foreign(path, find_protocol(NAMES[0]))
+
+    refuses(tmp_path / "none.npz", "there is no file")
+    for name, words in {
+        "f.csv": "neither .npz nor .mat",
+        "f.npz": "cannot be read",
+        "f.mat": "cannot be read",
+    }.items():
+        (tmp_path / name).write_bytes(b"something else, long enough to have a header")
+        refuses(tmp_path / name, words)
+    header = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM"
+    (tmp_path / "f.mat").write_bytes(header.ljust(512))
+    refuses(tmp_path / "f.mat", "save it with '-v7'")
+
+
+def test_the_command(tmp_path):
+    command = [sys.executable, "-m", "vireid_jax.evaluate", "--features"]
+
+    def run(*arguments):
+        return subprocess.run([*command, *arguments], capture_output=True, text=True)
+
+    path, out = str(write(tmp_path, arrays_of(NAMES[0]))), str(tmp_path / "out.json")
+    done = run(path, "--protocol", *NAMES[:2], "--out", out)
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "out.json").read_text())
+    assert [one["protocol"] for one in document["results"]] == NAMES[:2]
+    expected = evaluate(find_protocol(NAMES[0]), *split_of(NAMES[0]))
+    assert document["results"][0]["metrics"] == pytest.approx(expected.headline())
+    assert len(document["results"][0]["by_trial"]) == 10
+    done = run(path, "--protocol", "sysu_mm01/all/singel")
+    assert done.returncode == 1
+    assert "did you mean 'sysu_mm01/all/single'" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,205 @@
+"""Features, or distances, of any framework: a file read into what a protocol ranks.
+
+docs/evaluate.md has the format. Nothing that a file holds is ever run.
+"""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vireid_jax.modality import MODALITIES
+from vireid_jax.protocols import Protocol, Result, Rows, evaluate
+from vireid_jax.protocols.reranking import KReciprocal
+
+Arrays = dict[str, np.ndarray]
+
+_COLUMNS = ("identity", "camera", "modality")
+_SIDES = ("query", "gallery")
+
+
+class Foreign(NamedTuple):
+    """What a file holds: the rows of a split, and features or distances of them.
+
+    With `distances` the rows are all queries, then the whole gallery pool.
+    """
+
+    rows: Rows
+    features: np.ndarray | None  # [rows, dim]
+    distances: np.ndarray | None  # [queries, gallery]
+
+
+def read_arrays(path: Path) -> Arrays:
+    """Reads an .npz file, or a .mat file up to MATLAB's version 7.
+
+    Raises ValueError for any other, and for one that holds Python objects.
+    """
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}; give --features FILE.npz or .mat")
+    if path.suffix not in (".npz", ".mat"):
+        raise ValueError(f"{path} is neither .npz nor .mat; docs/evaluate.md says how")
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        from scipy.io import loadmat
+
+        found = loadmat(path, squeeze_me=False, chars_as_strings=True)
+    except NotImplementedError as error:  # an HDF5 file
+        raise ValueError(
+            f"{path} is a MATLAB file of version 7.3; save it with '-v7'"
+        ) from error
+    except Exception as error:  # of a damaged file scipy raises almost anything
+        raise ValueError(
+            f"{path} cannot be read ({str(error).partition(chr(10))[0]}); write it"
+            " anew, of plain numbers and texts"
+        ) from error
+    return {name: x for name, x in found.items() if not name.startswith("__")}
+
+
+def read_foreign(path: Path, protocol: Protocol) -> Foreign:
+    """Reads what `protocol` shall rank.
+
+    Raises ValueError for arrays that are missing, do not fit together, or are not
+    finite.
+    """
+    arrays = read_arrays(path)
+    if "distances" in arrays:
+        return _read_distances(path, arrays, protocol)
+    _require(path, arrays, ("features", *_COLUMNS))
+    features = _matrix(path, arrays, "features")
+    columns = {name: _column(path, arrays, name, len(features)) for name in _COLUMNS}
+    filename = _filenames(path, arrays, "filename", len(features))
+    columns["modality"] = _modalities(path, columns["modality"])
+    zero = np.flatnonzero(~features.any(axis=1))
+    if len(zero):
+        raise ValueError(
+            f"{path}: {len(zero)} of {len(features)} features are all 0, the first is"
+            f" row {zero[0]}; a feature needs a direction"
+        )
+    return Foreign(_rows(path, filename, **columns), features, None)
+
+
+def _read_distances(path: Path, arrays: Arrays, protocol: Protocol) -> Foreign:
+    names = [f"{side}_{name}" for side in _SIDES for name in ("identity", "camera")]
+    _require(path, arrays, ("distances", *names))
+    distances = _matrix(path, arrays, "distances")
+    sides: dict[str, list] = {name: [] for name in (*_COLUMNS, "filename")}
+    for side, modality, count in zip(
+        _SIDES, protocol.modalities, distances.shape, strict=True
+    ):
+        for name in ("identity", "camera"):
+            sides[name].append(_column(path, arrays, f"{side}_{name}", count))
+        sides["modality"].append(np.full(count, MODALITIES.index(modality)))
+        sides["filename"] += _filenames(path, arrays, f"{side}_filename", count)
+    filename = sides.pop("filename")
+    columns = {name: np.concatenate(parts) for name, parts in sides.items()}
+    return Foreign(_rows(path, filename, **columns), None, distances)
+
+
+def evaluate_foreign(
+    path: Path, protocol: Protocol, reranking: KReciprocal | None = None
+) -> Result:
+    """Ranks what a file holds by a protocol; all trials from one pass over distances.
+
+    Raises ValueError as `read_foreign` does, and for re-ranking of given distances,
+    which lack those within queries and gallery.
+    """
+    foreign = read_foreign(path, protocol)
+    name = {"feature": path.name}
+    if foreign.distances is None:
+        features = foreign.features
+        return evaluate(protocol, foreign.rows, features, reranking=reranking, **name)
+    if reranking:
+        raise ValueError(
+            f"{path} holds distances between queries and gallery alone; --rerank needs"
+            " features"
+        )
+    first = foreign.distances.shape[0]
+
+    def distances(query, gallery):
+        # What stands for features are row numbers.
+        rows, columns = query[:, 0].astype(int), gallery[:, 0].astype(int) - first
+        whole = np.array_equal(columns, np.arange(foreign.distances.shape[1]))
+
+        def rows_at(block):
+            found = foreign.distances[rows[block]]
+            return found if whole else found[:, columns]
+
+        return rows_at
+
+    numbers = np.arange(len(foreign.rows.identity), dtype=np.float64)[:, None]
+    return evaluate(protocol, foreign.rows, numbers, distances=distances, **name)
+
+
+# --- Arrays ---------------------------------------------------------------------------
+
+
+def _require(path: Path, arrays: Arrays, names: tuple[str, ...]) -> None:
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise ValueError(
+            f"{path} lacks {', '.join(missing)}; it holds {', '.join(arrays) or 'no'}"
+            " arrays. docs/evaluate.md says what each is"
+        )
+
+
+def _matrix(path: Path, arrays: Arrays, name: str) -> np.ndarray:
+    x = arrays[name]
+    if x.ndim != 2 or x.dtype.kind not in "fiu" or 0 in x.shape:
+        raise ValueError(f"{path}: {name} is {x.dtype} {x.shape}; it is a real matrix")
+    x = x if x.dtype in (np.float32, np.float64) else x.astype(np.float32)
+    bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
+    if len(bad):
+        raise ValueError(
+            f"{path}: {name} are not finite in {len(bad)} of {len(x)} rows, the first"
+            f" is row {bad[0]}; legal are finite numbers"
+        )
+    return x
+
+
+def _column(path: Path, arrays: Arrays, name: str, count: int) -> np.ndarray:
+    """Returns one value a row, whichever way MATLAB has laid them."""
+    x = arrays[name]
+    x = x.reshape(-1) if x.size == max(x.shape, default=1) else x
+    if x.shape != (count,):
+        raise ValueError(
+            f"{path}: {name} is {arrays[name].shape}; there are {count} rows, so it is"
+            f" [{count}]"
+        )
+    return x
+
+
+def _filenames(path: Path, arrays: Arrays, name: str, count: int) -> list[str]:
+    """Returns each row's name; where none is given, names in the order of rows."""
+    if name not in arrays:
+        return [f"{name}/{row:09}" for row in range(count)]
+    return [_text(x) for x in _column(path, arrays, name, count)]
+
+
+def _text(x: Any) -> str:
+    while isinstance(x, np.ndarray) and x.size == 1:  # a cell of MATLAB's
+        x = x.item() if x.dtype.kind != "O" else x.reshape(-1)[0]
+    return str(x).strip()
+
+
+def _modalities(path: Path, x: np.ndarray) -> np.ndarray:
+    if x.dtype.kind in "iufb" and np.isin(x, range(len(MODALITIES))).all():
+        return x.astype(np.int32)
+    texts = [_text(one) for one in x]
+    wrong = sorted(set(texts) - set(MODALITIES))
+    if wrong:
+        raise ValueError(
+            f"{path}: modality {wrong[0]!r}; legal are {list(MODALITIES)}, or 0 and 1"
+        )
+    return np.array([MODALITIES.index(text) for text in texts], np.int32)
+
+
+def _rows(path: Path, filename: list[str], **columns: np.ndarray) -> Rows:
+    whole = {}
+    for name, x in columns.items():
+        if x.dtype.kind not in "iuf" or (x != x.astype(np.int32)).any():
+            raise ValueError(f"{path}: {name} is {x.dtype}; it is whole numbers")
+        whole[name] = x.astype(np.int32)
+    return SimpleNamespace(filename=filename, **whole)

@@ -1,0 +1,121 @@
+"""Results as tables, in percent: the means, their uncertainty, each trial."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+
+from vireid_jax.protocols.result import Labels, Result
+
+# Labels as a table shows them: with a protocol's heading, or with a row's feature.
+_OF_PROTOCOL = ("dataset", "direction", "mode", "shots", "trials", "draws")
+_OF_PROTOCOL += ("queries", "valid queries", "gallery", "published counts")
+_OF_FEATURE = ("flip", "reranking", "epoch", "selection")
+
+
+def results_table(results: Sequence[Result]) -> Table:
+    """Build a rich table in percent: by protocol, models first, baselines under them.
+
+    Labels that all rows share stand in the caption, the others beside the protocol or
+    the feature they belong to. `results` holds at least one.
+    """
+    compared = [_shown(r.labels) for r in results if not r.labels.baseline]
+    compared = compared or [_shown(r.labels) for r in results]
+    shared = {
+        n: v for n, v in compared[0].items() if all(c.get(n) == v for c in compared)
+    }
+    caption = [n for n in shared if n not in ("protocol", "feature")]
+    table = Table(
+        title="Metrics in percent",
+        caption=" · ".join(f"{name} {shared[name]}" for name in caption),
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column("")
+    for name in results[0].headline():
+        table.add_column(name, justify="right", no_wrap=True)
+
+    def own(labels, names, title):
+        varying = (n for n in names if n in labels and n not in shared)
+        return ", ".join([labels[title], *(f"{n} {labels[n]}" for n in varying)])
+
+    groups = {}
+    for result in results:
+        key = (result.labels.dataset, result.labels.protocol)
+        groups.setdefault(key, []).append(result)
+    for group in groups.values():
+        group = sorted(group, key=lambda result: result.labels.baseline)
+        heading = own(_shown(group[0].labels), _OF_PROTOCOL, "protocol")
+        table.add_row(heading, style="bold")
+        for result in group:
+            labels, baseline = _shown(result.labels), result.labels.baseline
+            table.add_row(
+                "  " + own(labels, () if baseline else _OF_FEATURE, "feature"),
+                *(f"{100 * value:.2f}" for value in result.headline().values()),
+                style="dim" if baseline else None,
+            )
+    return table
+
+
+def _shown(labels: Labels) -> dict[str, str]:
+    """Return each label as text, under the name a reader sees."""
+    words = {True: "yes", False: "no", None: "-"}
+    texts = {}
+    for field in dataclasses.fields(labels):
+        value = getattr(labels, field.name)
+        if isinstance(value, tuple):
+            value = ", ".join(map(str, value))
+        elif isinstance(value, bool) or value is None:
+            value = words[value]
+        texts[field.name.replace("_", " ")] = str(value)
+    del texts["baseline"]  # shown by place and style
+    if labels.direction in labels.protocol:
+        del texts["direction"]  # shown by the protocol's name
+    return texts
+
+
+def uncertainty_table(results: Sequence[Result]) -> Table:
+    """Build a table of means, deviations over trials and 95 % intervals.
+
+    Baselines are left out. An interval is over query identities (uncertainty.py).
+    """
+    table = _plain("95 % intervals over identities", ("Rank-1", "mAP", "mINP"))
+    for result in results:
+        if result.labels.baseline:
+            continue
+        means, deviation = result.headline(), result.deviation()
+        cells = []
+        for name, (low, high) in result.intervals().items():
+            cell = f"{100 * means[name]:.2f}"
+            if deviation:
+                cell += f" ± {100 * deviation[name]:.2f}"
+            cells.append(f"{cell} ({100 * low:.1f} to {100 * high:.1f})")
+        table.add_row(result.labels.protocol, *cells)
+    table.caption = "after ±, the standard deviation over trials"
+    return table
+
+
+def trials_table(results: Sequence[Result]) -> Table:
+    """Build a table of every trial of the protocols that have more than one."""
+    table = _plain("Each trial", tuple(results[0].headline()))
+    for result in results:
+        if result.labels.baseline or len(result.by_trial) < 2:
+            continue
+        table.add_row(result.labels.protocol, style="bold")
+        for trial, row in zip(
+            result.labels.trials, result.to_json()["by_trial"], strict=True
+        ):
+            table.add_row(f"  {trial}", *(f"{100 * x:.2f}" for x in row.values()))
+    return table
+
+
+def _plain(title: str, columns: Sequence[str]) -> Table:
+    table = Table(
+        title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
+    )
+    table.add_column("")
+    for name in columns:
+        table.add_column(name, justify="right")
+    return table
