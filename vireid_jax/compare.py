@@ -88,7 +88,7 @@ def compare(one: Path, other: Path) -> Table:
             " common. Evaluate both with the same --protocol"
         )
     table = Table(title=f"A: {one}  B: {other}", box=box.SIMPLE_HEAD)
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for column in ("A", "B", "B - A", "95 % interval", "p"):
         table.add_column(column, justify="right")
     for name in common:
@@ -170,7 +170,7 @@ def _check_trials(protocol: str, found: dict[Path, dict[str, Any]]) -> None:
 def _summary_table(rows: dict[str, dict[Path, dict[str, Any]]]) -> Table:
     some = next(iter(next(iter(rows.values())).values()))["metrics"]
     table = Table(title="Metrics in percent", box=box.SIMPLE_HEAD)
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for name in some:
         table.add_column(name, justify="right")
     for protocol, found in rows.items():

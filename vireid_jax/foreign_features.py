@@ -51,9 +51,10 @@ def read_arrays(path: Path) -> Arrays:
             f"{path} is a MATLAB file of version 7.3; save it with '-v7'"
         ) from error
     except Exception as error:  # of a damaged file scipy raises almost anything
+        reason = str(error).partition("\n")[0]
         raise ValueError(
-            f"{path} cannot be read ({str(error).partition(chr(10))[0]}); write it"
-            " anew, of plain numbers and texts"
+            f"{path} cannot be read ({reason}); write it anew, of plain numbers and"
+            " texts"
         ) from error
     return {name: x for name, x in found.items() if not name.startswith("__")}
 

@@ -33,7 +33,7 @@ def results_table(results: Sequence[Result]) -> Table:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for name in results[0].headline():
         table.add_column(name, justify="right", no_wrap=True)
 
@@ -81,7 +81,9 @@ def uncertainty_table(results: Sequence[Result]) -> Table:
 
     Baselines are left out. An interval is over query identities (uncertainty.py).
     """
-    table = _plain("95 % intervals over identities", ("Rank-1", "mAP", "mINP"))
+    table = _plain(
+        "Means, and 95 % intervals over identities", ("Rank-1", "mAP", "mINP")
+    )
     for result in results:
         if result.labels.baseline:
             continue
@@ -91,9 +93,11 @@ def uncertainty_table(results: Sequence[Result]) -> Table:
             cell = f"{100 * means[name]:.2f}"
             if deviation:
                 cell += f" ± {100 * deviation[name]:.2f}"
-            cells.append(f"{cell} ({100 * low:.1f} to {100 * high:.1f})")
+            cells.append(f"{cell}\n{100 * low:.1f} to {100 * high:.1f}")
         table.add_row(result.labels.protocol, *cells)
-    table.caption = "after ±, the standard deviation over trials"
+    table.caption = (
+        "after ±, the standard deviation over trials; under it, the interval"
+    )
     return table
 
 
@@ -115,7 +119,7 @@ def _plain(title: str, columns: Sequence[str]) -> Table:
     table = Table(
         title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
     )
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for name in columns:
         table.add_column(name, justify="right")
     return table
