@@ -125,8 +125,15 @@ WRONG = {
         r"modality 'thermal'; legal are \['visible', 'infrared'\]",
     ),
     "one modality": (
-        lambda: arrays_of(NAMES[0], modality=fake_tree("sysu_mm01").modality * 0),
+        lambda: {
+            key: np.asarray(x)[fake_tree("sysu_mm01").modality == 0]
+            for key, x in arrays_of(NAMES[0]).items()
+        },
         "no infrared image",
+    ),
+    "a camera of the other modality": (
+        lambda: spoilt("camera", 0, 3),
+        r"row 0 \(cam.*is visible, of camera 3; .* are \[1, 2, 4, 5\]",
     ),
     "half an identity": (
         lambda: arrays_of(NAMES[0], identity=fake_tree("sysu_mm01").identity + 0.5),

@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from vireid_jax.modality import MODALITIES
 from vireid_jax.protocols.draws import AGW_TRIALS, by_identity_and_camera, seeded_draw
 from vireid_jax.protocols.permutations import Permutations, official_draw
-from vireid_jax.protocols.protocol import Counts, Protocol
+from vireid_jax.protocols.protocol import Counts, Protocol, Rows
 
+CAMERAS = {"visible": (1, 2, 4, 5), "infrared": (3, 6)}
 GALLERY_CAMERAS = {"all": (1, 2, 4, 5), "indoor": (1, 2)}
 SHOTS = {"single": 1, "multi": 10}
 QUERIES = 3803
@@ -33,7 +35,11 @@ class SysuMM01(Protocol):
     permutations: Permutations | None = field(default=None, repr=False, compare=False)
 
     def queries(self, records, trial):
-        """Return all infrared rows, by identity, camera and file name."""
+        """Return all infrared rows, by identity, camera and file name.
+
+        Raises ValueError for a camera that is not of its row's modality.
+        """
+        _check_cameras(records)
         rows = self.rows_of(records, "infrared")
         return np.concatenate(by_identity_and_camera(records, rows))
 
@@ -51,6 +57,18 @@ class SysuMM01(Protocol):
     def ignored(self, records, queries, gallery):
         """Return True where the query is of camera 3 and the item of camera 2."""
         return (records.camera[queries] == 3)[:, None] & (records.camera[gallery] == 2)
+
+
+def _check_cameras(records: Rows) -> None:
+    for modality, cameras in CAMERAS.items():
+        rows = records.modality == MODALITIES.index(modality)
+        wrong = np.flatnonzero(rows & ~np.isin(records.camera, cameras))
+        if len(wrong):
+            raise ValueError(
+                f"row {wrong[0]} ({records.filename[wrong[0]]}) is {modality}, of"
+                f" camera {records.camera[wrong[0]]}; SYSU-MM01's {modality} cameras"
+                f" are {list(cameras)}"
+            )
 
 
 def sysu_mm01_protocols(
