@@ -4,6 +4,7 @@ Grain does the scheduling. One element of its data set is one whole batch, addre
 step, so order and contents cannot depend on who decodes what.
 """
 
+import contextlib
 import functools
 import math
 import multiprocessing
@@ -168,7 +169,8 @@ def _in_order(
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
     options = grain.MultiprocessingOptions(num_workers=workers)
-    return _deaf_to_ctrl_c(iter(dataset.mp_prefetch(options, _end_with_parent)))
+    begin = functools.partial(_begin_worker, load, start)
+    return _deaf_to_ctrl_c(iter(dataset.mp_prefetch(options, begin)))
 
 
 def _deaf_to_ctrl_c(iterator: Iterator[Any]) -> Iterator[Any]:
@@ -188,11 +190,16 @@ def _deaf_to_ctrl_c(iterator: Iterator[Any]) -> Iterator[Any]:
     yield from iterator
 
 
-def _end_with_parent(*_: int) -> None:
-    """End this worker when the run is gone, however it went."""
+def _begin_worker(load: Callable[[int], Any], start: int, *_: int) -> None:
+    """Load a batch before there are threads, and end this worker when the run is gone.
+
+    The first read imports TFDS, whose lazy modules two threads at once deadlock in.
+    """
 
     def wait() -> None:
         multiprocessing.parent_process().join()
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
+    with contextlib.suppress(Exception):  # it comes again where Grain passes it on
+        load(start)
