@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, Mesh
+from jax.sharding import AbstractMesh, AxisType, Mesh
+from jax.sharding import PartitionSpec as P
 
 from vireid_jax import sharding
 from vireid_jax.config import default_config
@@ -49,25 +50,65 @@ def found():
     return json.loads(done.stdout)
 
 
+MESHES = ["four", "two by two"]
+
+
+@pytest.mark.parametrize("mesh", MESHES)
 @pytest.mark.parametrize("name", ["loss", "gradient_norm"])
-def test_two_steps_agree(found, name):
-    one, four = (found[mesh][name] for mesh in ("one", "four"))
+def test_two_steps_agree(found, mesh, name):
+    one = found["one"][name]
     assert len(one) == STEPS
     assert one[0] != one[1]
-    np.testing.assert_allclose(four, one, rtol=1e-9)
+    np.testing.assert_allclose(found[mesh][name], one, rtol=1e-9)
 
 
-def test_norms_saw_the_whole_batch(found):
+@pytest.mark.parametrize("mesh", MESHES)
+def test_norms_saw_the_whole_batch(found, mesh):
     """The running statistics and the weights after two steps agree too."""
     assert found["largest_statistic"] > 0.1
-    assert found["statistics_differ_by"] < 1e-9
-    assert found["weights_differ_by"] < 1e-9
+    assert found[mesh]["statistics_differ_by"] < 1e-9
+    assert found[mesh]["weights_differ_by"] < 1e-9
 
 
-def test_images_are_split_and_the_state_is_on_every_device(found):
-    assert found["rows_per_device"] == [2] * DEVICES
-    assert found["state_devices"] == [DEVICES]
-    assert found["state_replicated"]
+@pytest.mark.parametrize("mesh", MESHES)
+def test_images_are_split_and_the_state_is_on_every_device(found, mesh):
+    rows = {"four": 2, "two by two": 4}[mesh]
+    assert found[mesh]["rows_per_device"] == [rows] * DEVICES
+    assert found[mesh]["state_devices"] == [DEVICES]
+
+
+def test_a_classifier_alone_is_split_and_its_momentum_too(found):
+    assert found["four"]["split"] == []
+    kernel = "['params']['head']['classifier']['kernel']"
+    split = found["two by two"]["split"]
+    assert len(split) == 2
+    assert all(name.endswith("['head']['classifier']['kernel']") for name in split)
+    assert kernel.replace("['params']", ".params") in split
+    assert found["two by two"]["classifier_shard"] == [64, 3]
+
+
+def test_a_mesh_that_does_not_fit_is_refused(found):
+    assert found["no_such_mesh"] == (
+        "config.mesh.model is 3, and there are 4 devices; legal are [1, 2, 4]"
+    )
+
+
+def test_a_kernel_of_odd_classes_is_split_by_its_features():
+    mesh = AbstractMesh((2, 2), ("data", "model"))
+    kernels = {
+        "classifier": {
+            "even": jax.ShapeDtypeStruct((9, 6), np.float32),
+            "odd": jax.ShapeDtypeStruct((11, 8, 5), np.float32),
+            "neither": jax.ShapeDtypeStruct((9, 5), np.float32),
+        },
+        "conv": jax.ShapeDtypeStruct((1, 1, 8, 8), np.float32),
+    }
+    found = jax.tree.map(lambda s: s.spec, sharding.of_state(kernels, mesh))
+    assert found == {
+        "classifier": {"even": P(None, "model"), "odd": P(None, "model", None),
+                       "neither": P()},
+        "conv": P(),
+    }  # fmt: skip
 
 
 def test_embeddings_agree(found):
@@ -133,15 +174,16 @@ def train_on(mesh):
     factors = rate_factors(variables["params"], False, 1.0)
     step = make_train_step(Short(), optimizer, factors, Views(pad=0))
     everywhere = sharding.replicated(mesh)
-    step = jax.jit(
-        step,
-        in_shardings=(everywhere, sharding.over_batch(mesh), everywhere, everywhere),
-        out_shardings=everywhere,
-        donate_argnums=0,
-    )
     params, batch_stats = variables["params"], variables["batch_stats"]
     state = TrainState(jnp.int32(0), params, batch_stats, optimizer.init(params))
-    state = jax.device_put(state, everywhere)
+    in_place = sharding.of_state(state, mesh)
+    step = jax.jit(
+        step,
+        in_shardings=(in_place, sharding.over_batch(mesh), everywhere, everywhere),
+        out_shardings=(in_place, everywhere),
+        donate_argnums=0,
+    )
+    state = jax.device_put(state, in_place)
     key = jax.device_put(jax.random.key(0), everywhere)
     history = []
     for n in range(STEPS):
@@ -160,29 +202,43 @@ def largest_difference(one, two):
     return float(max(jax.tree.leaves(differences)))
 
 
+def describe(one, state, batch, numbers):
+    """Says where a state and a batch lie, and how far the state is from `one`."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    kernel = state.params["head"]["classifier"]["kernel"]
+    found = numbers | {
+        "rows_per_device": [
+            shard.data.shape[0] for shard in batch["visible"].addressable_shards
+        ],
+        "state_devices": sorted({len(x.sharding.device_set) for _, x in leaves}),
+        "split": [
+            jax.tree_util.keystr(path)
+            for path, x in leaves
+            if not x.is_fully_replicated
+        ],
+        "classifier_shard": kernel.addressable_shards[0].data.shape,
+    }
+    state = jax.device_get(state)
+    found["weights_differ_by"] = largest_difference(one.params, state.params)
+    found["statistics_differ_by"] = largest_difference(
+        one.batch_stats, state.batch_stats
+    )
+    return found
+
+
 def main():
     jax.config.update("jax_enable_x64", True)
     first = np.array(jax.devices()[:1]).reshape(1, 1)
     alone = Mesh(first, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
     mesh = sharding.make_mesh()
     assert mesh.shape == {"data": DEVICES, "model": 1}
-    one, _, numbers_of_one = train_on(alone)
-    four, batch, numbers_of_four = train_on(mesh)
-    leaves = jax.tree.leaves(four)
+    one, _, numbers = train_on(alone)
+    one = jax.device_get(one)
     found = {
-        "one": numbers_of_one,
-        "four": numbers_of_four,
-        "rows_per_device": [
-            shard.data.shape[0] for shard in batch["visible"].addressable_shards
-        ],
-        "state_devices": sorted({len(leaf.sharding.device_set) for leaf in leaves}),
-        "state_replicated": all(leaf.is_fully_replicated for leaf in leaves),
+        "one": numbers,
+        "four": describe(one, *train_on(mesh)),
+        "two by two": describe(one, *train_on(sharding.make_mesh(model=2))),
     }
-    one, four = jax.device_get((one, four))
-    found["weights_differ_by"] = largest_difference(one.params, four.params)
-    found["statistics_differ_by"] = largest_difference(
-        one.batch_stats, four.batch_stats
-    )
     found["largest_statistic"] = float(
         max(np.abs(leaf).max() for leaf in jax.tree.leaves(one.batch_stats))
     )
@@ -199,6 +255,10 @@ def main():
         sharding.check_divides(6, mesh, "P x K")
     except ValueError as error:
         found["refused"] = str(error)
+    try:
+        sharding.make_mesh(model=3)
+    except ValueError as error:
+        found["no_such_mesh"] = str(error)
     json.dump(found, sys.stdout)
 
 

@@ -274,10 +274,12 @@ def _kind(kinds: dict[str, tuple], name: str) -> str:
     return f"{dtype} {shape}".strip()
 
 
-def abstract(tree: Any, sharding: jax.sharding.Sharding) -> Any:
-    """Turns arrays into shapes with `sharding`: the target of a restore."""
-    place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-    return jax.tree.map(place, tree)
+def abstract(tree: Any, sharding: Any) -> Any:
+    """Turns arrays into shapes with `sharding`, one or a tree: a restore's target."""
+    place = lambda s, x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
+    if isinstance(sharding, jax.sharding.Sharding):
+        sharding = jax.tree.map(lambda _: sharding, tree)
+    return jax.tree.map(place, sharding, tree)
 
 
 def save_variables(folder: Path, variables: Any) -> None:

@@ -38,6 +38,9 @@ def default_config() -> ConfigDict:
     c.data.workers = 0  # processes that decode ahead, with `threads` in each
     c.data.cache = "none"  # "host" keeps decoded images in memory
 
+    c.mesh = ConfigDict()
+    c.mesh.model = 1  # devices that share the classifiers; the rest shares the batch
+
     c.batch = ConfigDict()
     c.batch.identities = 8  # P (AGW)
     c.batch.images = 4  # K of each modality (AGW)
@@ -178,6 +181,7 @@ _CHOICES = {
     "optimizer.name": OPTIMIZERS,
 }
 _POSITIVE = (
+    "mesh.model",
     "batch.identities",
     "batch.images",
     "loss.temperature",

@@ -1,21 +1,35 @@
-"""The device mesh and who holds what: batches are split over `data`, state is not."""
+"""The device mesh and who holds what: batches are split over `data`, a state hardly.
+
+Of a state only the classifiers are split, over `model`: with many identities they
+outweigh the network, which every device holds whole.
+"""
+
+from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 
-def make_mesh() -> Mesh:
-    """Arranges all devices of all processes as `(data, model)`, with `model` of size 1.
+def make_mesh(model: int = 1) -> Mesh:
+    """Arranges all devices of all processes as `(data, model)`.
 
     Auto axes: XLA places what is between inputs and outputs, and a batch norm's mean or
-    a loss over the batch is global without a word in the model.
+    a loss over the batch is global without a word in the model. Raises ValueError if
+    `model` does not divide the number of devices.
     """
-    shape = (jax.device_count(), 1)
+    devices = jax.device_count()
+    if devices % model:
+        fits = [n for n in range(1, devices + 1) if devices % n == 0]
+        raise ValueError(
+            f"config.mesh.model is {model}, and there are {devices} devices; legal are"
+            f" {fits}"
+        )
+    shape = (devices // model, model)
     return jax.make_mesh(shape, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """Gives every device the whole array."""
     return NamedSharding(mesh, PartitionSpec())
 
@@ -23,6 +37,27 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def over_batch(mesh: Mesh) -> NamedSharding:
     """Splits the leading axis over the devices."""
     return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def of_state(state: Any, mesh: Mesh | AbstractMesh) -> Any:
+    """Says where each array of a state, or of its shapes, lives: a tree of shardings.
+
+    Classifier kernels, and what the optimizer keeps of them, are split over `model`: by
+    classes, or by features where the classes do not divide, or not at all.
+    """
+
+    sharers = mesh.shape["model"]
+
+    def place(path, leaf):
+        is_split = sharers > 1 and "classifier" in jax.tree_util.keystr(path)
+        for axis in (leaf.ndim - 1, leaf.ndim - 2) if is_split else ():
+            if axis >= 0 and leaf.shape[axis] % sharers == 0:
+                spec = [None] * leaf.ndim
+                spec[axis] = "model"
+                return NamedSharding(mesh, PartitionSpec(*spec))
+        return replicated(mesh)
+
+    return jax.tree_util.tree_map_with_path(place, state)
 
 
 def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

@@ -84,7 +84,7 @@ def train_in(
     journal.note(f"config: {changed_keys(config)}")
 
     # --- Devices ----------------------------------------------------------------------
-    mesh = sharding.make_mesh()
+    mesh = sharding.make_mesh(config.mesh.model)
     replicated = sharding.replicated(mesh)
     batch_size = config.batch.identities * config.batch.images
     sharding.check_divides(batch_size, mesh, "a batch's P x K")
@@ -121,12 +121,14 @@ def train_in(
         )
 
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
-    state = jax.jit(init_state, out_shardings=replicated)(init_key)
+    shapes = jax.eval_shape(init_state, init_key)
+    in_place = sharding.of_state(shapes, mesh)
+    state = jax.jit(init_state, out_shardings=in_place)(init_key)
 
     # --- Restore, else start from another run, else from pretrained weights -----------
     checkpoints = Checkpoints(workdir, validated=validation is not None)
     stack.callback(checkpoints.close)  # whatever comes, what is being saved is finished
-    restored = checkpoints.restore(abstract(state, replicated))
+    restored = checkpoints.restore(abstract(shapes, in_place))
     unlogged = {"rows": [], "seconds": 0.0}
     if restored is not None:
         state = restored
@@ -140,10 +142,12 @@ def train_in(
         if other := differing(about["environment"], here):
             journal.say(f"Since then {other}: the last bits may come out otherwise.")
     elif config.init_from:
-        state = insert_run(state, config.init_from, replicated)
+        state = insert_run(state, config.init_from, variables_of(in_place))
         journal.say(f"No checkpoint yet: starting from the run {config.init_from}.")
     elif config.model.pretrained:
-        state = insert_pretrained(state, config.model.pretrained, replicated)
+        state = insert_pretrained(
+            state, config.model.pretrained, variables_of(in_place)
+        )
         journal.say(
             f"No checkpoint yet: starting from the weights {config.model.pretrained}."
         )
@@ -170,8 +174,8 @@ def train_in(
             views,
             config.loss.metric_form,
         ),
-        in_shardings=(replicated, sharding.over_batch(mesh), replicated, replicated),
-        out_shardings=replicated,
+        in_shardings=(in_place, sharding.over_batch(mesh), replicated, replicated),
+        out_shardings=(in_place, replicated),
         donate_argnums=0,
     )
     step_key = jax.device_put(step_key, replicated)
@@ -179,7 +183,7 @@ def train_in(
     # --- Evaluation and bookkeeping ---------------------------------------------------
     embedder = Embedder(
         model,
-        variables_of(state),
+        jax.device_put(variables_of(state), replicated),
         size=tuple(config.data.size),
         flip=config.eval.flip,
         batch_size=config.eval.batch_size,
@@ -247,7 +251,7 @@ def train_in(
             paused = time.perf_counter()
             found = {}
             if validation is not None:
-                embedder.variables = variables_of(state)
+                embedder.variables = jax.device_put(variables_of(state), replicated)
                 found = validate_network(embedder, validation, config, plan.epoch(step))
                 for writer in log:
                     writer.write(step, "validation", found)
@@ -271,7 +275,7 @@ def train_in(
     stop.deferring = False
     if pretraining:
         return []
-    embedder.variables = variables_of(state)
+    embedder.variables = jax.device_put(variables_of(state), replicated)
     results = evaluate_test_split(
         embedder,
         config,

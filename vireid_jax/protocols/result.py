@@ -85,7 +85,7 @@ class Result:
         if self.queries is not None:
             trials = [headline(m.cmc, m.mAP, m.mINP) for m in self.by_trial]
             found |= {"by_trial": trials, "deviation": self.deviation()}
-            found["intervals"] = self.intervals()
+            found["intervals"] = {k: list(v) for k, v in self.intervals().items()}
         return found
 
 
