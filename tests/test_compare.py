@@ -9,19 +9,22 @@ from splits import embed, regdb
 
 from vireid_jax.compare import compare, queries_path, summarise, write_queries
 from vireid_jax.evaluate import choose_protocols, write_report
-from vireid_jax.protocols import evaluate, get_protocols
+from vireid_jax.protocols import KReciprocal, evaluate, get_protocols
 
 ROWS = regdb(identities=15, images=3)
 
 
-def make_run(folder, dataset="regdb/trial_1", noise=0.5, seed=0, data="same"):
+def make_run(
+    folder, dataset="regdb/trial_1", noise=0.5, seed=0, data="same", rerank=None
+):
     """Writes what an evaluation of a run leaves in its workdir."""
     folder.mkdir()
     rng = np.random.default_rng(seed)
     features = np.asarray(embed(ROWS)) * 0
     features = np.eye(15, features.shape[1])[ROWS.identity]
     features = features + noise * rng.standard_normal(features.shape)
-    results = [evaluate(p, ROWS, features) for p in get_protocols(dataset)]
+    protocols = get_protocols(dataset)
+    results = [evaluate(p, ROWS, features, reranking=rerank) for p in protocols]
     path = folder / "eval.json"
     write_queries(queries_path(path), results, ROWS.filename, data)
     write_report(results, {}, path)
@@ -60,14 +63,37 @@ def test_what_cannot_be_paired_is_refused(tmp_path):
     make_run(tmp_path / "a")
     make_run(tmp_path / "b", data="other")
     make_run(tmp_path / "c", dataset="walkers")
-    (tmp_path / "d").mkdir()
+    for run in "def":
+        (tmp_path / run).mkdir()
+    whole = queries_path(tmp_path / "a/eval.json").read_bytes()
+    queries_path(tmp_path / "e/eval.json").write_bytes(whole[:300])
+    np.savez(queries_path(tmp_path / "f/eval.json"), mine=np.zeros(3))
     for run, words in {
         "b": "tested on different images",
         "c": "no protocol in common",
         "d": r"eval.queries.npz is missing; .* --workdir .*d$",
+        "e": r"eval.queries.npz is damaged; .* --workdir .*e$",
+        "f": r"eval.queries.npz lacks data; .* --workdir .*f$",
+        "g": r"there is no .*g; give the workdir of a run",
     }.items():
         with pytest.raises(ValueError, match=words):
             compare(tmp_path / "a", tmp_path / run)
+
+
+def test_a_comparison_names_what_is_not_the_same_in_both(tmp_path):
+    make_run(tmp_path / "a")
+    make_run(tmp_path / "b", rerank=KReciprocal(k1=4))
+    text = text_of(compare(tmp_path / "a", tmp_path / "b"))
+    assert "trial_1, reranking A none, B k-reciprocal (paper) k1=4" in text
+    path = queries_path(tmp_path / "b/eval.json")
+    with np.load(path) as file:
+        kept = {n: file[n] for n in file.files if "infrared-to-visible" not in n}
+    np.savez(path, **kept)
+    text = text_of(compare(tmp_path / "a", tmp_path / "b"))
+    assert "tested in one run alone: regdb/infrared-to-visible/trial_1" in text
+    np.savez(path, **kept | {"regdb/visible-to-infrared/trial_1/identity": np.ones(45)})
+    with pytest.raises(ValueError, match=r"other queries by regdb.*\(their identity\)"):
+        compare(tmp_path / "a", tmp_path / "b")
 
 
 def test_trials_are_averaged_and_the_missing_ones_named(tmp_path):
@@ -104,6 +130,20 @@ def test_runs_that_have_no_mean_are_refused(tmp_path):
             summarise([tmp_path / "a", tmp_path / run])
 
 
+def test_runs_that_were_tested_differently_have_no_mean(tmp_path):
+    make_run(tmp_path / "thermal", dataset="walkers/thermal")
+    make_run(tmp_path / "nir", dataset="walkers/nir")
+    make_run(tmp_path / "rerank", dataset="walkers/thermal", rerank=KReciprocal(k1=4))
+    for run, words in {
+        "nir": "dataset is 'walkers/thermal' in .* and 'walkers/nir' in",
+        "rerank": "reranking is 'none' in .* and 'k-reciprocal",
+        "thermal": "given twice",
+        "thermal/eval.json": "given twice",
+    }.items():
+        with pytest.raises(ValueError, match=words):
+            summarise([tmp_path / "thermal", tmp_path / run])
+
+
 def test_a_checkpoint_is_bound_to_its_trial_and_its_data_set():
     name = "regdb/infrared-to-visible/trial_3"
     (found,) = choose_protocols([name], None, "regdb/trial_3")
@@ -112,7 +152,10 @@ def test_a_checkpoint_is_bound_to_its_trial_and_its_data_set():
         choose_protocols([name], None, "regdb/trial_4")
     with pytest.raises(ValueError, match="another data set's"):
         choose_protocols([name], None, "llcm")
+    name = "regdb/infrared-to-visible/trial_1"  # of a run that names no trial
+    assert choose_protocols([name], None, "regdb")[0].name == name
     names = ["walkers/visible-to-infrared"]
-    assert choose_protocols(names, None, "walkers/nir")[0].name == names[0]
+    (found,) = choose_protocols(names, None, "walkers/nir")
+    assert (found.name, found.dataset) == (names[0], "walkers/nir")
     names = ["sysu_mm01/indoor/multi"]
     assert choose_protocols(names, None, "sysu_mm01")[0].name == names[0]

@@ -9,9 +9,11 @@ import pytest
 from scipy.io import savemat
 from splits import embed, fake_tree
 
-from vireid_jax.foreign_features import evaluate_foreign
+from vireid_jax import foreign_features
+from vireid_jax.foreign_features import evaluate_file, evaluate_foreign
 from vireid_jax.modality import MODALITIES
 from vireid_jax.protocols import KReciprocal, evaluate, find_protocol
+from vireid_jax.protocols.protocol import DIRECTIONS
 
 NAMES = [
     "sysu_mm01/all/single",
@@ -139,6 +141,22 @@ WRONG = {
         lambda: arrays_of(NAMES[0], identity=fake_tree("sysu_mm01").identity + 0.5),
         "identity is float64; it is whole numbers",
     ),
+    "no identity": (
+        lambda: arrays_of(
+            NAMES[0], identity=np.full(len(split_of(NAMES[0])[1]), np.nan)
+        ),
+        "row 0 holds nan",
+    ),
+    "a huge identity": (
+        lambda: arrays_of(
+            NAMES[0], identity=np.full(len(split_of(NAMES[0])[1]), 2**33)
+        ),
+        r"below 2\*\*31, and row 0 holds 85899",
+    ),
+    "one file name for all": (
+        lambda: arrays_of(NAMES[0], filename=["a"] * len(split_of(NAMES[0])[1])),
+        r"file name 'a' stands \d+ times",
+    ),
     "a vector": (lambda: arrays_of(NAMES[0], features=np.ones(3)), "a real matrix"),
 }
 
@@ -148,6 +166,27 @@ def test_a_file_that_does_not_fit_is_refused(title, tmp_path):
     make, words = WRONG[title]
     with pytest.raises(ValueError, match=words):
         evaluate_foreign(write(tmp_path, make()), find_protocol(NAMES[0]))
+
+
+def test_a_file_is_read_once_for_all_protocols(tmp_path, monkeypatch):
+    path = write(tmp_path, arrays_of(NAMES[0]))
+    read, times = foreign_features.read_arrays, []
+    monkeypatch.setattr(
+        foreign_features, "read_arrays", lambda path: times.append(path) or read(path)
+    )
+    results, rows = evaluate_file(path, [find_protocol(name) for name in NAMES[:2]])
+    assert [result.labels.protocol for result in results] == NAMES[:2]
+    assert len(rows.filename) == len(split_of(NAMES[0])[1])
+    assert times == [path]
+
+
+def test_distances_have_one_direction(tmp_path):
+    sides = ("query_identity", "query_camera", "gallery_identity", "gallery_camera")
+    columns = {name: np.arange(3) for name in sides}
+    path = write(tmp_path, {"distances": np.eye(3), **columns})
+    both = [find_protocol(f"regdb/{d}") for d in DIRECTIONS]
+    with pytest.raises(ValueError, match="need a file each"):
+        evaluate_file(path, both)
 
 
 def test_what_is_no_such_file_is_refused(tmp_path):

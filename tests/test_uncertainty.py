@@ -5,12 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from splits import embed, fake_tree
 
+from vireid_jax.protocols import evaluate, find_protocol
 from vireid_jax.protocols.ranking import Metrics
 from vireid_jax.protocols.uncertainty import (
     identity_interval,
     per_query,
     sign_flip_test,
+    weighted_mean,
 )
 
 RNG = np.random.default_rng(0)
@@ -31,9 +34,37 @@ def test_a_query_is_the_mean_over_the_trials_it_is_valid_in():
     )
     np.testing.assert_array_equal(found.row, [2, 4, 7, 9])
     np.testing.assert_array_equal(found.identity, [102, 104, 107, 109])
+    np.testing.assert_array_equal(found.trials, [2, 1, 0, 0])
     np.testing.assert_allclose(found.values["Rank-1"], [0.5, 1, nan, nan])
     np.testing.assert_allclose(found.values["mAP"], [0.6, 1, nan, nan])
     np.testing.assert_allclose(found.values["mINP"], [0.3, 0.5, nan, nan])
+
+
+SWAPPED = "llcm/visible-to-infrared/swapped"  # each trial queries other images
+
+
+@pytest.mark.parametrize("name", ["llcm/visible-to-infrared", SWAPPED])
+def test_queries_weighted_by_their_trials_have_the_reported_mean(name):
+    rows = fake_tree("llcm")
+    result = evaluate(find_protocol(name), rows, embed(rows, noise=2.0))
+    queries, means = result.queries, result.headline()
+    for metric, (low, high) in result.intervals().items():
+        found = weighted_mean(queries.values[metric], queries.trials)
+        assert found == pytest.approx(means[metric])
+        assert low <= means[metric] <= high
+    if name == SWAPPED:  # without the weights they have another
+        plain = np.nanmean(queries.values["Rank-1"])
+        assert abs(plain - means["Rank-1"]) > 0.05
+
+
+def test_a_weight_is_so_many_equal_queries():
+    rng = np.random.default_rng(4)
+    values, identity = rng.normal(0.1, 1, 40), np.arange(40) // 2
+    weight = rng.integers(1, 5, 40)
+    repeated = [np.repeat(x, weight) for x in (values, identity)]
+    assert weighted_mean(values, weight) == pytest.approx(repeated[0].mean())
+    for law in (identity_interval, sign_flip_test):
+        assert law(values, identity, weight=weight) == pytest.approx(law(*repeated))
 
 
 def test_an_interval_of_one_query_an_identity_is_scipys():

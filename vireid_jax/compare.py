@@ -4,9 +4,11 @@ An evaluation leaves each query's metrics beside its numbers: `eval.queries.npz`
 `eval.json`.
 """
 
+import hashlib
 import io
 import json
 import re
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,13 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
+from vireid_jax.protocols.protocol import Rows
 from vireid_jax.protocols.result import Result
-from vireid_jax.protocols.uncertainty import identity_interval, sign_flip_test
+from vireid_jax.protocols.uncertainty import (
+    identity_interval,
+    sign_flip_test,
+    weighted_mean,
+)
 from vireid_jax.workdir import replace_bytes
 
 METRICS = ("Rank-1", "mAP", "mINP")
@@ -34,13 +41,16 @@ def write_queries(
 ) -> None:
     """Writes each query's metrics by each protocol; `data` is the split's fingerprint.
 
-    Arrays are named `PROTOCOL/filename`, `/identity`, `/Rank-1`, `/mAP`, `/mINP`.
+    Arrays are named `PROTOCOL/filename`, `/identity`, `/trials` (in how many the query
+    is valid), `/Rank-1`, `/mAP`, `/mINP`; `/reranking` is a text.
     """
     arrays = {"data": np.array(data)}
     for result in results:
         queries, name = result.queries, result.labels.protocol
         arrays[f"{name}/filename"] = np.array([filename[row] for row in queries.row])
         arrays[f"{name}/identity"] = queries.identity
+        arrays[f"{name}/trials"] = queries.trials
+        arrays[f"{name}/reranking"] = np.array(result.labels.reranking)
         for metric, values in queries.values.items():
             arrays[f"{name}/{metric}"] = values
     buffer = io.BytesIO()
@@ -48,19 +58,44 @@ def write_queries(
     replace_bytes(path, buffer.getvalue())
 
 
+def fingerprint(rows: Rows) -> str:
+    """Hashes file name, identity, camera and modality of all rows, in any order."""
+    columns = (rows.filename, rows.identity, rows.camera, rows.modality)
+    lines = sorted("\t".join(map(str, row)) for row in zip(*columns, strict=True))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
 def _read_queries(run: Path) -> dict[str, np.ndarray]:
     path = queries_path(_eval_json(run))
     if not path.is_file():
-        raise ValueError(
-            f"{path} is missing; to write it: python -m vireid_jax.evaluate --workdir"
-            f" {run}"
-        )
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+        raise ValueError(f"{path} is missing; {_again(run)}")
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is damaged; {_again(run)}") from error
+    wanted = ("identity", "filename", "trials", "reranking", *METRICS)
+    wanted = [f"{name}/{key}" for name in _protocols(arrays) for key in wanted]
+    lacking = {"data", *wanted} - arrays.keys()
+    if lacking:
+        raise ValueError(f"{path} lacks {min(lacking)}; {_again(run)}")
+    return arrays
 
 
 def _eval_json(run: Path) -> Path:
+    """Finds the JSON of a workdir, or of a file that `--out` named."""
+    if not run.exists():
+        raise ValueError(
+            f"there is no {run}; give the workdir of a run, or a file that --out wrote"
+        )
     return run / "eval.json" if run.is_dir() else run
+
+
+def _again(run: Path) -> str:
+    command = "python -m vireid_jax.evaluate"
+    if run.is_dir():
+        return f"to write it: {command} --workdir {run}"
+    return f"give the same {command} --workdir or --features again, with --out {run}"
 
 
 # --- Two runs -------------------------------------------------------------------------
@@ -87,25 +122,42 @@ def compare(one: Path, other: Path) -> Table:
             f"{one} was tested by {names[0]} and {other} by {names[1]}: no protocol in"
             " common. Evaluate both with the same --protocol"
         )
-    table = Table(title=f"A: {one}  B: {other}", box=box.SIMPLE_HEAD)
+    table = Table(title=f"A: {one}\nB: {other}", box=box.SIMPLE_HEAD)
     table.add_column("", overflow="fold")
     for column in ("A", "B", "B - A", "95 % interval", "p"):
         table.add_column(column, justify="right")
     for name in common:
-        table.add_row(name, style="bold")
-        identity = first[f"{name}/identity"]
+        _check_queries(name, first, second, one, other)
+        reranking = [str(arrays[f"{name}/reranking"]) for arrays in (first, second)]
+        differs = reranking[0] != reranking[1]
+        heading = f"{name}, reranking A {reranking[0]}, B {reranking[1]}"
+        table.add_row(heading if differs else name, style="bold")
+        identity, weight = first[f"{name}/identity"], first[f"{name}/trials"]
         for metric in METRICS:
             a, b = first[f"{name}/{metric}"], second[f"{name}/{metric}"]
-            low, high = identity_interval(b - a, identity)
-            means = (np.nanmean(a), np.nanmean(b), np.nanmean(b - a))
+            low, high = identity_interval(b - a, identity, weight=weight)
+            means = (weighted_mean(x, weight) for x in (a, b, b - a))
             table.add_row(
                 f"  {metric}",
                 *(f"{100 * x:.2f}" for x in means),
                 f"{100 * low:.2f} to {100 * high:.2f}",
-                f"{sign_flip_test(b - a, identity):.4f}",
+                f"{sign_flip_test(b - a, identity, weight=weight):.4f}",
             )
     table.caption = "of these queries' identities; another training seed is not in it"
+    alone = sorted(set(names[0]) ^ set(names[1]))
+    if alone:
+        table.caption += f"\ntested in one run alone: {', '.join(alone)}"
     return table
+
+
+def _check_queries(name, first, second, one, other) -> None:
+    for key in ("filename", "identity", "trials"):
+        a, b = first[f"{name}/{key}"], second[f"{name}/{key}"]
+        if not np.array_equal(a, b):
+            raise ValueError(
+                f"{one} and {other} have other queries by {name} (their {key});"
+                " queries must be the same to be paired. Evaluate both again"
+            )
 
 
 def _protocols(arrays: dict[str, np.ndarray]) -> list[str]:
@@ -120,10 +172,14 @@ def _protocols(arrays: dict[str, np.ndarray]) -> list[str]:
 def summarise(runs: Sequence[Path]) -> Table:
     """Averages several runs, such as RegDB's ten trials: a table, in percent.
 
-    Raises ValueError where two runs are of one RegDB trial, or of other protocols.
+    Raises ValueError where a run is given twice, two runs are of one RegDB trial, or
+    of other protocols, data sets or re-rankings.
     """
     rows: dict[str, dict[Path, dict[str, Any]]] = {}
-    for run in runs:
+    places = [_eval_json(run).resolve() for run in runs]
+    for run, place in zip(runs, places, strict=True):
+        if places.count(place) > 1:
+            raise ValueError(f"{run} is given twice; a mean takes each run once")
         for result in _read_results(run):
             rows.setdefault(_without_trial(result["protocol"]), {})[run] = result
     for protocol, found in rows.items():
@@ -133,6 +189,7 @@ def summarise(runs: Sequence[Path]) -> Table:
                 f"{', '.join(lacking)} has no result by {protocol}, which others have;"
                 " give runs that were tested by the same protocols"
             )
+        _check_same_test(protocol, found)
         _check_trials(protocol, found)
     return _summary_table(rows)
 
@@ -143,16 +200,26 @@ def _read_results(run: Path) -> list[dict[str, Any]]:
         document = json.loads(path.read_text())
         return [one for one in document["results"] if not one["baseline"]]
     except FileNotFoundError as error:
-        raise ValueError(
-            f"{path} is missing; to write it: python -m vireid_jax.evaluate --workdir"
-            f" {run}"
-        ) from error
+        raise ValueError(f"{path} is missing; {_again(run)}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} holds no results of an evaluation") from error
 
 
-def _without_trial(protocol: str) -> str:
-    return re.sub(r"/trial_\d+$", "", protocol)
+def _without_trial(name: str) -> str:
+    return re.sub(r"/trial_\d+$", "", name)
+
+
+def _check_same_test(protocol: str, found: dict[Path, dict[str, Any]]) -> None:
+    """Raises ValueError where a protocol was used on other data, or re-ranked once."""
+    (run, one), *others = found.items()
+    for other, result in others:
+        for label in ("dataset", "reranking"):
+            a, b = (_without_trial(str(r.get(label))) for r in (one, result))
+            if a != b:
+                raise ValueError(
+                    f"by {protocol}, {label} is {a!r} in {run} and {b!r} in {other};"
+                    " a mean is of runs that were tested alike"
+                )
 
 
 def _check_trials(protocol: str, found: dict[Path, dict[str, Any]]) -> None:

@@ -23,15 +23,22 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
 from vireid_jax.baselines import evaluate_baselines
-from vireid_jax.compare import compare, queries_path, summarise, write_queries
+from vireid_jax.compare import (
+    compare,
+    fingerprint,
+    queries_path,
+    summarise,
+    write_queries,
+)
 from vireid_jax.config import with_defaults
 from vireid_jax.data.source import Records, load_records
 from vireid_jax.errors import one_line_errors
-from vireid_jax.foreign_features import evaluate_foreign
+from vireid_jax.foreign_features import evaluate_file
 from vireid_jax.protocols import (
     KReciprocal,
     Protocol,
     Result,
+    counts_that_differ,
     evaluate,
     find_protocol,
     get_protocols,
@@ -91,6 +98,8 @@ def evaluate_split(
 def report(results: Sequence[Result], console: Console) -> None:
     """Prints the metrics, how far they can be trusted, and those of each trial."""
     console.print(results_table(results))
+    for sentence in counts_that_differ(results):
+        console.print(sentence)
     console.print(uncertainty_table(results))
     if any(len(r.by_trial) > 1 for r in results if not r.labels.baseline):
         console.print(trials_table(results))
@@ -142,16 +151,19 @@ def choose_protocols(
 
     A network trained on one of RegDB's trials knows people of every other trial's test.
     """
+    # The run's own carry its data set's full name, as "walkers/nir".
+    own = {p.name: p for p in get_protocols(dataset)} if dataset else {}
     found = [find_protocol(name, permutations=permutations) for name in names]
+    found = [own.get(protocol.name, protocol) for protocol in found]
     for protocol in found if dataset else ():
-        title = protocol.dataset
-        if title not in (dataset, dataset.partition("/")[0]):
+        title, family = protocol.dataset, dataset.partition("/")[0]
+        if protocol.name not in own and title != family:
             reason = (
                 "in another trial some of these people are to be found"
-                if title.partition("/")[0] == dataset.partition("/")[0]
+                if title.partition("/")[0] == family
                 else "its rows are another data set's"
             )
-            legal = [own.name for own in get_protocols(dataset)]
+            legal = list(own)
             raise ValueError(
                 f"--protocol {protocol.name} is one of {title}, and this run was"
                 f" trained on {dataset}: {reason}. Give one of {legal}, or the workdir"
@@ -183,18 +195,19 @@ def evaluate_workdir(arguments: argparse.Namespace, console: Console) -> None:
     )
 
 
-def evaluate_file(arguments: argparse.Namespace, console: Console) -> None:
+def evaluate_features(arguments: argparse.Namespace, console: Console) -> None:
     """Evaluates the features, or distances, of a file."""
     if not arguments.protocol:
         raise ValueError("--features needs --protocol NAME; docs/protocols.md has all")
-    results = [
-        evaluate_foreign(
-            arguments.features, protocol, KReciprocal() if arguments.rerank else None
-        )
-        for protocol in choose_protocols(arguments.protocol, arguments.permutations)
-    ]
+    results, rows = evaluate_file(
+        arguments.features,
+        choose_protocols(arguments.protocol, arguments.permutations),
+        KReciprocal() if arguments.rerank else None,
+    )
     report(results, console)
     if arguments.out:
+        queries = queries_path(arguments.out)
+        write_queries(queries, results, rows.filename, fingerprint(rows))
         write_report(results, {"features": str(arguments.features)}, arguments.out)
 
 
@@ -223,10 +236,12 @@ def main() -> None:
     """Runs the command."""
     arguments, console = parse(), Console(emoji=False)
     with one_line_errors():
+        if arguments.out and not arguments.out.absolute().parent.is_dir():
+            raise ValueError(f"--out {arguments.out}: there is no such folder; make it")
         if arguments.workdir:
             evaluate_workdir(arguments, console)
         elif arguments.features:
-            evaluate_file(arguments, console)
+            evaluate_features(arguments, console)
         elif arguments.compare:
             console.print(compare(*arguments.compare))
         else:

@@ -3,6 +3,8 @@
 docs/evaluate.md has the format. Nothing that a file holds is ever run.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -41,7 +43,7 @@ def read_arrays(path: Path) -> Arrays:
         raise ValueError(f"{path} is neither .npz nor .mat; docs/evaluate.md says how")
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 return {name: file[name] for name in file.files}
         from scipy.io import loadmat
 
@@ -52,6 +54,8 @@ def read_arrays(path: Path) -> Arrays:
         ) from error
     except Exception as error:  # of a damaged file scipy raises almost anything
         reason = str(error).partition("\n")[0]
+        if "pickle" in reason:  # numpy's advice is to run what the file holds
+            reason = "it holds Python objects, or is no such file at all"
         raise ValueError(
             f"{path} cannot be read ({reason}); write it anew, of plain numbers and"
             " texts"
@@ -59,13 +63,15 @@ def read_arrays(path: Path) -> Arrays:
     return {name: x for name, x in found.items() if not name.startswith("__")}
 
 
-def read_foreign(path: Path, protocol: Protocol) -> Foreign:
-    """Reads what `protocol` shall rank.
+def read_foreign(
+    path: Path, protocol: Protocol, arrays: Arrays | None = None
+) -> Foreign:
+    """Reads what `protocol` shall rank; `arrays` are the file's, if read before.
 
     Raises ValueError for arrays that are missing, do not fit together, or are not
     finite.
     """
-    arrays = read_arrays(path)
+    arrays = read_arrays(path) if arrays is None else arrays
     if "distances" in arrays:
         return _read_distances(path, arrays, protocol)
     _require(path, arrays, ("features", *_COLUMNS))
@@ -99,6 +105,29 @@ def _read_distances(path: Path, arrays: Arrays, protocol: Protocol) -> Foreign:
     return Foreign(_rows(path, filename, **columns), None, distances)
 
 
+def evaluate_file(
+    path: Path, protocols: Sequence[Protocol], reranking: KReciprocal | None = None
+) -> tuple[list[Result], Rows]:
+    """Reads a file once and ranks it by each protocol; returns its rows as well.
+
+    Raises ValueError as `evaluate_foreign` does, and where distances, whose queries are
+    of one modality, are to be ranked in both directions.
+    """
+    arrays = read_arrays(path)
+    directions = {protocol.direction for protocol in protocols}
+    if "distances" in arrays and len(directions) > 1:
+        raise ValueError(
+            f"{path} holds distances, whose queries are of one modality; protocols of"
+            f" {' and '.join(sorted(directions))} need a file each"
+        )
+    found = [read_foreign(path, protocol, arrays) for protocol in protocols]
+    results = [
+        rank_foreign(path, foreign, protocol, reranking)
+        for foreign, protocol in zip(found, protocols, strict=True)
+    ]
+    return results, found[0].rows
+
+
 def evaluate_foreign(
     path: Path, protocol: Protocol, reranking: KReciprocal | None = None
 ) -> Result:
@@ -107,7 +136,13 @@ def evaluate_foreign(
     Raises ValueError as `read_foreign` does, and for re-ranking of given distances,
     which lack those within queries and gallery.
     """
-    foreign = read_foreign(path, protocol)
+    return rank_foreign(path, read_foreign(path, protocol), protocol, reranking)
+
+
+def rank_foreign(
+    path: Path, foreign: Foreign, protocol: Protocol, reranking: KReciprocal | None
+) -> Result:
+    """Ranks what was read of `path`, as `evaluate_foreign` does."""
     name = {"feature": path.name}
     if foreign.distances is None:
         features = foreign.features
@@ -198,9 +233,29 @@ def _modalities(path: Path, x: np.ndarray) -> np.ndarray:
 
 
 def _rows(path: Path, filename: list[str], **columns: np.ndarray) -> Rows:
-    whole = {}
-    for name, x in columns.items():
-        if x.dtype.kind not in "iuf" or (x != x.astype(np.int32)).any():
-            raise ValueError(f"{path}: {name} is {x.dtype}; it is whole numbers")
-        whole[name] = x.astype(np.int32)
+    whole = {name: _whole(path, name, x) for name, x in columns.items()}
+    # The order of files within (identity, camera) decides what a draw takes.
+    places = zip(whole["identity"], whole["camera"], filename, strict=True)
+    ((_, _, file), times), *_ = Counter(places).most_common(1)
+    if times > 1:
+        raise ValueError(
+            f"{path}: file name {file!r} stands {times} times in one identity and"
+            " camera; names must tell the images of a draw apart, so give each image"
+            " its own, or leave them out"
+        )
     return SimpleNamespace(filename=filename, **whole)
+
+
+def _whole(path: Path, name: str, x: np.ndarray) -> np.ndarray:
+    """Returns int32; raises ValueError for fractions, NaN, texts and huge numbers."""
+    if x.dtype.kind not in "iuf":
+        raise ValueError(f"{path}: {name} is {x.dtype}; it is whole numbers")
+    bounds = np.iinfo(np.int32)
+    wrong = ~((x >= bounds.min) & (x <= bounds.max) & (x == np.floor(x)))
+    if wrong.any():
+        row = np.argmax(wrong)
+        raise ValueError(
+            f"{path}: {name} is {x.dtype}; it is whole numbers below 2**31, and row"
+            f" {row} holds {x[row]}"
+        )
+    return x.astype(np.int32)

@@ -14,6 +14,7 @@ from vireid_jax.protocols.ranking import Metrics, cosine_distances, cosine_rows,
 from vireid_jax.protocols.reranking import KReciprocal
 from vireid_jax.protocols.result import Labels, Result, evaluate
 from vireid_jax.protocols.tables import (
+    counts_that_differ,
     results_table,
     trials_table,
     uncertainty_table,
@@ -29,6 +30,7 @@ __all__ = [
     "Rows",
     "cosine_distances",
     "cosine_rows",
+    "counts_that_differ",
     "evaluate",
     "find_protocol",
     "get_protocols",

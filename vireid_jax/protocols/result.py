@@ -66,7 +66,9 @@ class Result:
         if self.queries is None:
             return {}
         return {
-            name: identity_interval(values, self.queries.identity)
+            name: identity_interval(
+                values, self.queries.identity, weight=self.queries.trials
+            )
             for name, values in self.queries.values.items()
         }
 
@@ -85,7 +87,7 @@ class Result:
         if self.queries is not None:
             trials = [headline(m.cmc, m.mAP, m.mINP) for m in self.by_trial]
             found |= {"by_trial": trials, "deviation": self.deviation()}
-            found["intervals"] = {k: list(v) for k, v in self.intervals().items()}
+            found["intervals"] = {n: list(ends) for n, ends in self.intervals().items()}
         return found
 
 

@@ -59,6 +59,19 @@ def results_table(results: Sequence[Result]) -> Table:
     return table
 
 
+def counts_that_differ(results: Sequence[Result]) -> list[str]:
+    """Return a sentence for each protocol whose counts are not the published ones."""
+    return [
+        f"{labels.protocol}: this split has {labels.queries} queries and"
+        f" {labels.gallery} gallery images, the published counts"
+        f" {labels.published_counts}. These metrics compare with no published number."
+        for labels in (
+            result.labels for result in results if not result.labels.baseline
+        )
+        if labels.published_counts.startswith("differ")
+    ]
+
+
 def _shown(labels: Labels) -> dict[str, str]:
     """Return each label as text, under the name a reader sees."""
     words = {True: "yes", False: "no", None: "-"}

@@ -24,11 +24,14 @@ _BLOCK = 1000  # flips at a time
 class PerQuery:
     """Hold each query's own metrics, fractions, means over the trials it is valid in.
 
-    A query that is valid in no trial has NaN.
+    A query that is valid in no trial has NaN. Where each trial queries other images
+    (LLCM's `swapped`), one that is queried more often counts as often in a mean: so the
+    mean over queries, weighted by `trials`, is the mean over trials that is reported.
     """
 
     row: Int[np.ndarray, "queries"]  # of the split, ascending
     identity: Int[np.ndarray, "queries"]
+    trials: Int[np.ndarray, "queries"]  # in how many it is valid: its weight
     values: dict[str, Float64[np.ndarray, "queries"]]  # Rank-1, mAP, mINP
 
 
@@ -51,20 +54,24 @@ def per_query(
         count = np.bincount(place[valid], minlength=len(every))
         total = np.bincount(place[valid], values[valid], minlength=len(every))
         means[name] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-    return PerQuery(every, identity[every], means)
+    # `count` is the same for all three: a query is valid in a trial or it is not.
+    return PerQuery(every, identity[every], count, means)
 
 
 def identity_interval(
     values: Float[np.ndarray, "queries"],
     identity: Int[np.ndarray, "queries"],
     seed: int = 0,
+    *,
+    weight: Int[np.ndarray, "queries"] | None = None,
 ) -> tuple[float, float]:
     """Return the 95 % percentile interval of the mean over valid (not NaN) queries.
 
     1,000 times as many identities as there are are drawn with replacement, each with
-    all its queries.
+    all its queries. `weight` is `PerQuery.trials`; None: all count alike.
+    Raises ValueError where no query is valid.
     """
-    total, count = _by_identity(values, identity)
+    total, count = _by_identity(values, identity, weight)
     rng = np.random.default_rng(seed)
     even = np.full(len(total), 1 / len(total))
     drawn = rng.multinomial(len(total), even, size=RESAMPLES)
@@ -77,13 +84,16 @@ def sign_flip_test(
     difference: Float[np.ndarray, "queries"],
     identity: Int[np.ndarray, "queries"],
     seed: int = 0,
+    *,
+    weight: Int[np.ndarray, "queries"] | None = None,
 ) -> float:
     """Return the two-sided p-value of paired differences being symmetric about 0.
 
     10,000 times each identity's differences keep or change their sign together; p is
     the share of outcomes, the observed one included, at least as far from 0.
+    Raises ValueError where no query is valid.
     """
-    total, _ = _by_identity(difference, identity)
+    total, _ = _by_identity(difference, identity, weight)
     observed = abs(total.sum()) * (1 - 1e-12)  # equal sums may round apart
     rng, extreme = np.random.default_rng(seed), 1
     for _ in range(0, FLIPS, _BLOCK):
@@ -92,7 +102,15 @@ def sign_flip_test(
     return extreme / (FLIPS + 1)
 
 
-def _by_identity(values, identity):
+def weighted_mean(
+    values: Float[np.ndarray, "queries"], weight: Int[np.ndarray, "queries"]
+) -> float:
+    """Return the mean over valid (not NaN) queries, each as often as `weight` says."""
+    valid = np.isfinite(values)
+    return float(np.average(values[valid], weights=weight[valid]))
+
+
+def _by_identity(values, identity, weight):
     """Return each identity's sum over its valid queries, and their number."""
     valid = np.isfinite(values)
     if not valid.any():
@@ -101,4 +119,5 @@ def _by_identity(values, identity):
             "Check that query and gallery share identities."
         )
     _, place = np.unique(identity[valid], return_inverse=True)
-    return np.bincount(place, values[valid]), np.bincount(place)
+    weight = np.ones(len(place)) if weight is None else weight[valid]
+    return np.bincount(place, weight * values[valid]), np.bincount(place, weight)
