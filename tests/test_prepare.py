@@ -491,12 +491,12 @@ def test_a_bad_line_of_a_csv_is_named(release, tmp_path, text, message):
 
 
 def test_the_csv_is_found_or_asked_for(release, tmp_path):
-    root = release("custom")
-    assert "does not exist; give a CSV file" in run("custom", root / "nowhere")
+    root, data = release("custom"), tmp_path / "data"
+    error = run("custom", root / "nowhere", data=data)
+    assert "does not exist; give a CSV file" in error
     (root / "more.csv").touch()
-    error = run("custom", root)
+    error = run("custom", root, data=data)
     assert "holds 2 CSV files (more.csv, records.csv); give the file itself" in error
-    data = tmp_path / "data"
     assert run("custom", root / "records.csv", "--config", "mine", data=data) == ""
     info = json.loads((data / "custom/mine/1.0.0/dataset_info.json").read_text())
     assert {split["name"] for split in info["splits"]} == {"train", "test"}
