@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from rich.console import Console
-from splits import embed, regdb
+from splits import regdb
 
 from vireid_jax.compare import compare, queries_path, summarise, write_queries
 from vireid_jax.evaluate import choose_protocols, write_report
@@ -15,16 +15,23 @@ ROWS = regdb(identities=15, images=3)
 
 
 def make_run(
-    folder, dataset="regdb/trial_1", noise=0.5, seed=0, data="same", rerank=None
+    folder,
+    dataset="regdb/trial_1",
+    noise=0.5,
+    seed=0,
+    data="same",
+    rerank=None,
+    selection="last",
 ):
     """Writes what an evaluation of a run leaves in its workdir."""
     folder.mkdir()
     rng = np.random.default_rng(seed)
-    features = np.asarray(embed(ROWS)) * 0
-    features = np.eye(15, features.shape[1])[ROWS.identity]
-    features = features + noise * rng.standard_normal(features.shape)
+    features = np.eye(15)[ROWS.identity] + noise * rng.standard_normal((90, 15))
     protocols = get_protocols(dataset)
-    results = [evaluate(p, ROWS, features, reranking=rerank) for p in protocols]
+    results = [
+        evaluate(p, ROWS, features, reranking=rerank, selection=selection)
+        for p in protocols
+    ]
     path = folder / "eval.json"
     write_queries(queries_path(path), results, ROWS.filename, data)
     write_report(results, {}, path)
@@ -134,8 +141,10 @@ def test_runs_that_were_tested_differently_have_no_mean(tmp_path):
     make_run(tmp_path / "thermal", dataset="walkers/thermal")
     make_run(tmp_path / "nir", dataset="walkers/nir")
     make_run(tmp_path / "rerank", dataset="walkers/thermal", rerank=KReciprocal(k1=4))
+    make_run(tmp_path / "best", dataset="walkers/thermal", selection="best")
     for run, words in {
         "nir": "dataset is 'walkers/thermal' in .* and 'walkers/nir' in",
+        "best": "selection is 'last' in .* and 'best' in",
         "rerank": "reranking is 'none' in .* and 'k-reciprocal",
         "thermal": "given twice",
         "thermal/eval.json": "given twice",

@@ -2,6 +2,7 @@
 
 import json
 from argparse import Namespace
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -10,6 +11,8 @@ import pytest
 import small_run
 from rich.console import Console
 
+import vireid_jax.evaluate
+from vireid_jax import embedder
 from vireid_jax.compare import compare, fingerprint, queries_path
 from vireid_jax.embedder import Embedder, init_variables
 from vireid_jax.evaluate import (
@@ -28,14 +31,14 @@ def tested(tmp_path_factory):
     config = small_run.config_of(folder / "data")
     model = small_run.Small(6)
     variables = jax.jit(lambda: init_variables(model, jax.random.key(0)))()
-    embedder = Embedder(model, variables, size=(64, 32), batch_size=16)
+    network = Embedder(model, variables, size=(64, 32), batch_size=16)
 
     def evaluate(name, **options):
         path, about = folder / name / "eval.json", {"epoch": 1.0}
         path.parent.mkdir()
         options = {"about": about, "selection": "last", "path": path, **options}
         quiet = Console(quiet=True)
-        return evaluate_test_split(embedder, config, console=quiet, **options)
+        return evaluate_test_split(network, config, console=quiet, **options)
 
     records = open_split(config, "test")
     return SimpleNamespace(
@@ -43,7 +46,7 @@ def tested(tmp_path_factory):
         evaluate=evaluate,
         results=evaluate("run"),
         records=records,
-        features=embedder.embed_records(records),
+        features=network.embed_records(records),
     )
 
 
@@ -110,6 +113,32 @@ def test_a_fingerprint_knows_every_column_and_no_order(tested):
     for name in columns:
         changed = rows | {name: rows[name] + (np.arange(len(r)) == 3)}
         assert fingerprint(SimpleNamespace(**changed)) != found
+
+
+def test_only_the_plain_evaluation_replaces_a_runs_result(tested, monkeypatch):
+    """So that `--compare` and `--runs` never meet another checkpoint unawares."""
+    found = []
+    about = {"config": small_run.config_of("data").to_dict()}
+    monkeypatch.setattr(embedder, "load", lambda *_: SimpleNamespace(about=about))
+    monkeypatch.setattr(
+        vireid_jax.evaluate,
+        "evaluate_test_split",
+        lambda *_, path, **__: found.append(path),
+    )
+    plain = {"which": "last", "protocol": [], "rerank": False, "out": None}
+    names = ["walkers/visible-to-infrared"]
+    folder, out = Path("run"), Path("out.json")
+    for changed in (
+        {},
+        {"which": "best"},
+        {"which": "3"},
+        {"rerank": True},
+        {"protocol": names},
+        {"which": "best", "out": out},
+    ):
+        arguments = Namespace(workdir=folder, permutations=None, **{**plain, **changed})
+        vireid_jax.evaluate.evaluate_workdir(arguments, Console(quiet=True))
+    assert found == [folder / "eval.json", None, None, None, None, out]
 
 
 def test_a_named_protocol_keeps_the_data_set_s_name(tested):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from scipy.io import savemat
 from splits import embed, fake_tree
 
 from vireid_jax import foreign_features
-from vireid_jax.foreign_features import evaluate_file, evaluate_foreign
+from vireid_jax.foreign_features import evaluate_file
 from vireid_jax.modality import MODALITIES
 from vireid_jax.protocols import KReciprocal, evaluate, find_protocol
 from vireid_jax.protocols.protocol import DIRECTIONS
@@ -21,6 +22,11 @@ NAMES = [
     "llcm/visible-to-infrared",
     "llcm/visible-to-infrared/swapped",
 ]
+
+
+def evaluate_foreign(path, protocol, reranking=None):
+    results, _ = evaluate_file(path, [protocol], reranking)
+    return results[0]
 
 
 def split_of(name):
@@ -89,6 +95,19 @@ def test_distances_in_a_file_rank_as_the_features_they_are_of(name, tmp_path):
     same(found, evaluate(protocol, rows, features))
     with pytest.raises(ValueError, match="needs features"):
         evaluate_foreign(write(tmp_path, arrays), protocol, KReciprocal())
+
+
+def test_official_draws_need_the_releases_file_names(tmp_path):
+    protocol = replace(find_protocol(NAMES[0]), draws="official")
+    for arrays in (
+        arrays_of(NAMES[0]),
+        {"distances": np.eye(2), "filename": []}
+        | dict.fromkeys(["query_identity", "gallery_identity"], np.arange(2))
+        | dict.fromkeys(["query_camera", "gallery_camera"], np.arange(2)),
+    ):
+        del arrays["filename"]
+        with pytest.raises(ValueError, match=r"lacks (gallery_)?filename"):
+            evaluate_foreign(write(tmp_path, arrays), protocol)
 
 
 def test_reranking_is_named(tmp_path):

@@ -76,20 +76,72 @@ def test_all_trials_are_prepared_and_a_second_run_leaves_them_alone(
         f"trial_{trial}" for trial in range(1, 11)
     }
     before = {path: path.stat().st_mtime_ns for path in data.rglob("*.array_record*")}
-    shutil.rmtree(root)  # it is not needed any more
     assert run("regdb", root, data=data) == ""
+    assert capsys.readouterr().out.count("was there") == 20
+    shutil.rmtree(root)  # it is not needed any more
+    assert "does not exist" in run("regdb", root, data=data)
+    main(["--dataset", "regdb", "--data_dir", str(data)])
     assert capsys.readouterr().out.count("was there") == 20
     assert before == {
         path: path.stat().st_mtime_ns for path in data.rglob("*.array_record*")
     }
 
 
+@pytest.mark.parametrize("change", ["pixels", "label", "one image more", "another set"])
+def test_a_set_of_another_release_does_not_stand_for_this_one(
+    release, tmp_path, change, capsys
+):
+    """A synthetic tree has the names of the real one: its set must not be taken."""
+    root, data = release("regdb"), tmp_path / "data"
+    options = ("--config", "trial_3")
+    assert run("regdb", root, *options, data=data) == ""
+    index = root / "idx/test_visible_3.txt"
+    first = index.read_text().split()[0]
+    match change:
+        case "pixels":
+            other = next(path for path in root.rglob("*.bmp") if path != root / first)
+            shutil.copy(other, root / first)
+        case "label":
+            index.write_text(index.read_text().replace(" 0", " 9"))
+        case "one image more":
+            shutil.copy(root / first, root / "Visible/new.bmp")
+            index.write_text(index.read_text() + "Visible/new.bmp 0\n")
+        case "another set":
+            root = release("llcm")
+    error = run("regdb", root, *options, data=data)
+    if change == "another set":
+        assert "lacks Visible, Thermal; RegDB holds" in error
+    else:
+        folder = data / "regdb/trial_3/1.0.0"
+        assert f"{folder} is there and was not made of {root}: " in error
+        assert f"(rm -r {folder})" in error
+        assert error.endswith("give another folder, --data_dir DIR.")
+
+
+def test_what_was_left_out_is_no_other_release(release, tmp_path, capsys):
+    root, data = release("llcm"), tmp_path / "data"
+    next(root.rglob("vis/*/*.jpg")).write_bytes(b"no image")
+    for state in ("new", "was there"):
+        assert run("llcm", root, "--skip-unreadable", data=data) == ""
+        assert capsys.readouterr().out.count(state) == 2
+
+
 def test_a_set_not_there_asks_for_its_release(tmp_path):
     with pytest.raises(SystemExit) as stop:
         main(["--dataset", "llcm", "--data_dir", str(tmp_path)])
-    assert "signed agreement; pass --source DIR, the folder that" in stop.value.code
+    assert "is made of files that are given (--source DIR)" in stop.value.code
     assert "github.com/ZYK100/LLCM" in stop.value.code
-    assert "python -m vireid_jax.prepare --dataset llcm --source" in stop.value.code
+    command = "python -m vireid_jax.prepare --dataset llcm --source /path/to/LLCM"
+    assert stop.value.code.endswith(f"{command} --data_dir {tmp_path}")
+
+
+def test_ones_own_set_not_there_is_asked_for_by_its_name(tmp_path):
+    with pytest.raises(ValueError, match="is not prepared") as caught:
+        load_records("custom", "train", config={"name": "mine"}, data_dir=tmp_path)
+    assert "agreement" not in str(caught.value)
+    assert str(caught.value).endswith(
+        f"--source FILE.csv --data_dir {tmp_path} --config mine"
+    )
 
 
 def test_a_full_disk_is_told_with_the_commands_own_flag(small_disk):
@@ -488,6 +540,23 @@ def test_a_bad_line_of_a_csv_is_named(release, tmp_path, text, message):
     assert f"{root}/records.csv" in error
     assert message in error
     assert not [path for path in left(data) if "1.0.0" in path]
+
+
+def test_people_in_both_splits_are_refused_and_a_split_of_nobody_is_told(
+    release, tmp_path
+):
+    root, data = release("custom"), tmp_path / "data"
+    header, *rows = (root / "records.csv").read_text().splitlines()
+    test = [row for row in rows if row.endswith(",test")]
+    leak = test[0].replace(",test", ",train")
+    leak = leak.replace(leak.split(",")[0], rows[0].split(",")[0])
+    (root / "records.csv").write_text("\n".join([header, leak, *rows[1:]]))
+    error = run("custom", root, data=data)
+    assert "are in train and in test (1 in all)" in error
+    assert "are in train and in test" in run("custom", root, "--check", data=data)
+    (root / "records.csv").write_text("\n".join([header, *test]))
+    error = run("custom", root, "--check", data=data)
+    assert "the first being \"no images of 'train'\"" in error
 
 
 def test_the_csv_is_found_or_asked_for(release, tmp_path):

@@ -20,6 +20,7 @@ from rich.table import Table
 from vireid_jax.protocols.protocol import Rows
 from vireid_jax.protocols.result import Result
 from vireid_jax.protocols.uncertainty import (
+    FEW,
     identity_interval,
     sign_flip_test,
     weighted_mean,
@@ -143,7 +144,12 @@ def compare(one: Path, other: Path) -> Table:
                 f"{100 * low:.2f} to {100 * high:.2f}",
                 f"{sign_flip_test(b - a, identity, weight=weight):.4f}",
             )
-    table.caption = "of these queries' identities; another training seed is not in it"
+    table.caption = (
+        "interval and p are over identities; another training seed is not in them"
+    )
+    people = min(len(set(first[f"{name}/identity"])) for name in common)
+    if people < FEW:
+        table.caption += f"\nof {people} identities only: the interval is too narrow"
     alone = sorted(set(names[0]) ^ set(names[1]))
     if alone:
         table.caption += f"\ntested in one run alone: {', '.join(alone)}"
@@ -173,7 +179,7 @@ def summarise(runs: Sequence[Path]) -> Table:
     """Averages several runs, such as RegDB's ten trials: a table, in percent.
 
     Raises ValueError where a run is given twice, two runs are of one RegDB trial, or
-    of other protocols, data sets or re-rankings.
+    of other protocols, data sets, re-rankings or selections.
     """
     rows: dict[str, dict[Path, dict[str, Any]]] = {}
     places = [_eval_json(run).resolve() for run in runs]
@@ -210,10 +216,10 @@ def _without_trial(name: str) -> str:
 
 
 def _check_same_test(protocol: str, found: dict[Path, dict[str, Any]]) -> None:
-    """Raises ValueError where a protocol was used on other data, or re-ranked once."""
+    """Raises ValueError unless all runs were tested on one data set and in one way."""
     (run, one), *others = found.items()
     for other, result in others:
-        for label in ("dataset", "reranking"):
+        for label in ("dataset", "reranking", "selection", "flip"):
             a, b = (_without_trial(str(r.get(label))) for r in (one, result))
             if a != b:
                 raise ValueError(

@@ -4,7 +4,7 @@
 
 embeds the test split once and ranks it by every protocol; needs the checkpoint and the
 data set, and writes `DIR/eval.json`, each query's metrics beside it. Training ends with
-the same.
+the same. With --which, --protocol or --rerank it writes only where --out says.
 
     python -m vireid_jax.evaluate --features FILE.npz --protocol sysu_mm01/all/single
     python -m vireid_jax.evaluate --compare DIR_A DIR_B
@@ -117,14 +117,15 @@ def evaluate_test_split(
     *,
     about: dict[str, Any],
     selection: str | None,
-    path: Path,
+    path: Path | None,
     console: Console,
     protocols: Sequence[Protocol] = (),
     reranking: KReciprocal | None = None,
 ) -> list[Result]:
     """Runs the whole test: protocols, for `walkers` the baselines too, table, JSON.
 
-    `protocols` are the data set's own unless some are given.
+    `protocols` are the data set's own unless some are given; `path` is the JSON's, None
+    to write nothing.
     """
     records = open_split(config, "test")
     protocols = protocols or get_protocols(dataset_title(config))
@@ -136,11 +137,14 @@ def evaluate_test_split(
         selection=selection,
         reranking=reranking,
     )
-    write_queries(queries_path(path), results, records.filename, records.fingerprint)
+    if path:
+        queries = queries_path(path)
+        write_queries(queries, results, records.filename, records.fingerprint)
     if config.data.name == "walkers":
         results += evaluate_baselines(protocols, records, tuple(config.data.size))
     report(results, console)
-    write_report(results, about, path)
+    if path:
+        write_report(results, about, path)
     return results
 
 
@@ -173,11 +177,14 @@ def choose_protocols(
 
 
 def evaluate_workdir(arguments: argparse.Namespace, console: Console) -> None:
-    """Evaluates a run's checkpoint."""
+    """Evaluates a checkpoint; eval.json is of the last epoch, by all protocols."""
     set_up()
     from vireid_jax.embedder import load
 
-    which = arguments.which
+    which, path = arguments.which, arguments.out
+    is_the_runs = which == "last" and not arguments.protocol and not arguments.rerank
+    if path is None and is_the_runs:
+        path = arguments.workdir / "eval.json"
     which = int(which) if which.isdigit() else which
     embedder = load(arguments.workdir, which)
     config = with_defaults(embedder.about["config"])
@@ -186,13 +193,15 @@ def evaluate_workdir(arguments: argparse.Namespace, console: Console) -> None:
         config,
         about=embedder.about,
         selection=None if isinstance(which, int) else which,
-        path=arguments.out or arguments.workdir / "eval.json",
+        path=path,
         console=console,
         protocols=choose_protocols(
             arguments.protocol, arguments.permutations, dataset_title(config)
         ),
         reranking=KReciprocal() if arguments.rerank else None,
     )
+    if path is None:
+        console.print("Not written: eval.json keeps the run's result; give --out FILE.")
 
 
 def evaluate_features(arguments: argparse.Namespace, console: Console) -> None:

@@ -63,18 +63,12 @@ def read_arrays(path: Path) -> Arrays:
     return {name: x for name, x in found.items() if not name.startswith("__")}
 
 
-def read_foreign(
-    path: Path, protocol: Protocol, arrays: Arrays | None = None
-) -> Foreign:
-    """Reads what `protocol` shall rank; `arrays` are the file's, if read before.
-
-    Raises ValueError for arrays that are missing, do not fit together, or are not
-    finite.
-    """
-    arrays = read_arrays(path) if arrays is None else arrays
+def _read_split(path: Path, arrays: Arrays, protocol: Protocol) -> Foreign:
     if "distances" in arrays:
         return _read_distances(path, arrays, protocol)
-    _require(path, arrays, ("features", *_COLUMNS))
+    # Official draws are by the release's image numbers: the order of its file names.
+    names = ("filename",) if protocol.draws == "official" else ()
+    _require(path, arrays, ("features", *_COLUMNS, *names))
     features = _matrix(path, arrays, "features")
     columns = {name: _column(path, arrays, name, len(features)) for name in _COLUMNS}
     filename = _filenames(path, arrays, "filename", len(features))
@@ -90,6 +84,8 @@ def read_foreign(
 
 def _read_distances(path: Path, arrays: Arrays, protocol: Protocol) -> Foreign:
     names = [f"{side}_{name}" for side in _SIDES for name in ("identity", "camera")]
+    if protocol.draws == "official":
+        names.append("gallery_filename")
     _require(path, arrays, ("distances", *names))
     distances = _matrix(path, arrays, "distances")
     sides: dict[str, list] = {name: [] for name in (*_COLUMNS, "filename")}
@@ -110,8 +106,9 @@ def evaluate_file(
 ) -> tuple[list[Result], Rows]:
     """Reads a file once and ranks it by each protocol; returns its rows as well.
 
-    Raises ValueError as `evaluate_foreign` does, and where distances, whose queries are
-    of one modality, are to be ranked in both directions.
+    All trials of a protocol are ranked from one pass over the distances. Raises
+    ValueError for arrays that are missing, do not fit together, or are not finite; for
+    distances, whose queries are of one modality, in both directions, or re-ranked.
     """
     arrays = read_arrays(path)
     directions = {protocol.direction for protocol in protocols}
@@ -120,33 +117,21 @@ def evaluate_file(
             f"{path} holds distances, whose queries are of one modality; protocols of"
             f" {' and '.join(sorted(directions))} need a file each"
         )
-    found = [read_foreign(path, protocol, arrays) for protocol in protocols]
+    found = [_read_split(path, arrays, protocol) for protocol in protocols]
     results = [
-        rank_foreign(path, foreign, protocol, reranking)
+        _rank(path, foreign, protocol, reranking)
         for foreign, protocol in zip(found, protocols, strict=True)
     ]
     return results, found[0].rows
 
 
-def evaluate_foreign(
-    path: Path, protocol: Protocol, reranking: KReciprocal | None = None
-) -> Result:
-    """Ranks what a file holds by a protocol; all trials from one pass over distances.
-
-    Raises ValueError as `read_foreign` does, and for re-ranking of given distances,
-    which lack those within queries and gallery.
-    """
-    return rank_foreign(path, read_foreign(path, protocol), protocol, reranking)
-
-
-def rank_foreign(
+def _rank(
     path: Path, foreign: Foreign, protocol: Protocol, reranking: KReciprocal | None
 ) -> Result:
-    """Ranks what was read of `path`, as `evaluate_foreign` does."""
-    name = {"feature": path.name}
+    labels = {"feature": path.name, "flip": None}  # nobody says what was combined
     if foreign.distances is None:
         features = foreign.features
-        return evaluate(protocol, foreign.rows, features, reranking=reranking, **name)
+        return evaluate(protocol, foreign.rows, features, reranking=reranking, **labels)
     if reranking:
         raise ValueError(
             f"{path} holds distances between queries and gallery alone; --rerank needs"
@@ -166,7 +151,7 @@ def rank_foreign(
         return rows_at
 
     numbers = np.arange(len(foreign.rows.identity), dtype=np.float64)[:, None]
-    return evaluate(protocol, foreign.rows, numbers, distances=distances, **name)
+    return evaluate(protocol, foreign.rows, numbers, distances=distances, **labels)
 
 
 # --- Arrays ---------------------------------------------------------------------------

@@ -69,7 +69,7 @@ def find_configs(name: str, config: str | None) -> list[Any]:
 
 def prepare_all(options: argparse.Namespace, console: Console) -> None:
     """Prepare every config that was asked for, and tell where it is."""
-    from vireid_jax.data.prepare import find_builder, prepare
+    from vireid_jax.data.prepare import check_same_release, find_builder, prepare
     from vireid_jax.data.source import load_records
 
     table = Table("set", "split", "images", "identities", "")
@@ -85,6 +85,8 @@ def prepare_all(options: argparse.Namespace, console: Console) -> None:
             records = load_records(
                 options.dataset, split, config=config, data_dir=options.data_dir
             )
+            if was_there and options.source is not None:
+                check_same_release(builder, options.source, split, records)
             made += 0 if was_there else len(records)
             numbers = f"{len(records):,}", f"{records.num_identities:,}"
             state = "was there" if was_there else "new"

@@ -7,9 +7,9 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from etils import epath
 
-from vireid_jax.data.csv_index import find_csv, read_csv
+from vireid_jax.data.csv_index import SPLITS, find_csv, read_csv
 from vireid_jax.data.release import Splits
-from vireid_jax.data.release_builder import ReleaseBuilder
+from vireid_jax.data.release_builder import ReleaseBuilder, Remark
 
 
 @dataclasses.dataclass
@@ -59,3 +59,11 @@ class Builder(ReleaseBuilder):
         """List the images of each split."""
         del config
         return read_csv(root)
+
+    @classmethod
+    def remarks(cls, root: Path, splits: Splits) -> list[Remark]:
+        """Tell which split there is nothing of."""
+        del root
+        return [
+            Remark(f"no images of {name!r}") for name in SPLITS if name not in splits
+        ]

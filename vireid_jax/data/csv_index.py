@@ -35,7 +35,8 @@ def find_csv(source: Path) -> Path:
 def read_csv(path: Path) -> Splits:
     """List the images of each split; their paths are below the folder of the CSV.
 
-    Raises ValueError, naming the line, for what is missing or malformed.
+    Raises ValueError, naming the line, for what is missing or malformed, and for people
+    in both splits.
     """
     splits: Splits = {}
     seen: dict[tuple[str, str], int] = {}
@@ -58,6 +59,12 @@ def read_csv(path: Path) -> Splits:
         raise ValueError(f"{path} is no CSV file in UTF-8 ({error}).") from error
     if not splits:
         raise ValueError(f"{path} has a header and no rows; give one row an image.")
+    people = [{im.identity for im in splits.get(split, ())} for split in SPLITS]
+    if both := sorted(people[0] & people[1]):
+        raise ValueError(
+            f"{path}: identities {both[:5]} are in train and in test ({len(both)} in "
+            "all); who is to be found must not be known. Give each person one split."
+        )
     return splits
 
 

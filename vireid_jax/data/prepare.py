@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import functools
+import hashlib
 import importlib
 import io
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import vireid_jax.datasets
+from vireid_jax.modality import MODALITIES
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNWRITABLE = (
@@ -88,8 +90,9 @@ def prepare(
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and manual_dir is None:
         instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
         raise ValueError(
-            f"{folder} is not prepared, and is made from a release that needs a signed "
-            f"agreement; pass manual_dir=, the folder that holds it. {instructions}"
+            f"{folder} is not prepared; it is made of files that are given "
+            f"(manual_dir=). {instructions} --data_dir "
+            f"{shlex.quote(str(builder.data_dir_root))}{_config_flag(builder)}"
         )
     if manual_dir is not None:
         manual_dir = Path(manual_dir).expanduser().absolute()
@@ -103,6 +106,58 @@ def prepare(
     except (OSError, RuntimeError) as error:
         _refuse_folder(folder, error, manual_dir)
         raise
+
+
+def check_same_release(builder: Any, source: Path, split: str, records: Any) -> None:
+    """Raise ValueError unless a prepared split was made of the release at `source`.
+
+    Compares names, identities, cameras, modalities and the bytes of every image: a
+    synthetic tree has the names of the real release.
+    """
+    folder = Path(builder.data_path)
+    root = builder.root(source.expanduser().absolute())
+    base = root if root.is_dir() else root.parent
+    listed = builder.read(root, builder.config_name).get(split, [])
+    left_out = folder / "unreadable.txt"
+    lines = left_out.read_text().splitlines() if left_out.exists() else []
+    is_left_out = lambda image: any(x.startswith(f"{image.filename} ") for x in lines)
+    there = {
+        (name, int(identity), int(camera), MODALITIES[modality]): digest.tobytes()
+        for name, identity, camera, modality, digest in zip(
+            records.filename,
+            records.identity,
+            records.camera,
+            records.modality,
+            records.digest,
+            strict=True,
+        )
+    }
+    wanted = [image for image in listed if not is_left_out(image)]
+    other = [
+        image.filename
+        for image in wanted
+        if there.get(tuple(image)) != _digest(base / image.filename)
+    ]
+    if other or len(wanted) != len(there):
+        first = f", the first being {other[0]!r}" if other else ""
+        raise ValueError(
+            f"{folder} is there and was not made of {source}: {len(other)} of its"
+            f" {len(wanted)} images of {split!r} are not the ones there{first}. To"
+            f" replace the set, delete it (rm -r {shlex.quote(str(folder))}) and run"
+            " the same command again; to keep both, give another folder,"
+            " --config.data.dir=DIR."
+        )
+
+
+def _digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _config_flag(builder: Any) -> str:
+    """Return what names the builder's config to `python -m vireid_jax.prepare`."""
+    config = builder.builder_config
+    return f" --config {config.name}" if config else ""
 
 
 def _find_config(

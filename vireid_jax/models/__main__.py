@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -56,9 +57,17 @@ def latency(model: Any, variables: Any, size: tuple[int, int], runs: int) -> flo
 
 def show(found: dict[str, Any], console: Console) -> None:
     """Prints a card as a table."""
-    table = Table("stage", title=f"{found['name']} at {found['size']}, one image")
-    for column in ("leaves it as", "parameters", "MACs", "in training", "MACs"):
-        table.add_column(column, justify="right")
+    height, width = found["size"]
+    table = Table(
+        title=f"{found['name']} at {height}x{width}, one image",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    columns = ("leaves it as", "test: params", "MACs", "training: params", "MACs")
+    table.add_column("stage", no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", min_width=9)
     test = {row["stage"]: row for row in found["test_stages"]}
     numbers = lambda row: (
         [f"{row['params']:,}", f"{row['macs']:,}"] if row else ["", ""]

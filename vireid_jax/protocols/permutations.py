@@ -32,9 +32,10 @@ def read_permutations(path: str | Path | None) -> Permutations:
 
     get_it = "take rand_perm_cam.mat from github.com/wuancong/SYSU-MM01"
     if path is None or not Path(path).is_file():
+        state = f"{path} is no file" if path else "no permutations are given"
         raise ValueError(
-            f"permutations={str(path) if path else None!r} is no file; protocols named "
-            f".../official read one: {get_it} and give its path."
+            f"{state}; protocols named .../official read them: {get_it} and give its "
+            "path (--permutations)."
         )
     try:
         cameras = loadmat(path)["rand_perm_cam"].ravel()

@@ -35,7 +35,7 @@ class Labels:
     gallery: int
     published_counts: str  # "agree", "differ: ..." or "none" (nothing is published)
     feature: str  # "global", or the name of a baseline
-    flip: bool  # features of an image and its mirror are combined
+    flip: bool | None  # features of image and mirror are combined; None: not known
     reranking: str  # "none", or the method with its settings
     epoch: float | None  # None: not from training
     selection: str | None  # "last", "best"; None: not a checkpoint
@@ -57,7 +57,7 @@ class Result:
         """Return the standard deviation over trials; {} where there is but one."""
         if len(self.by_trial) < 2:
             return {}
-        trials = [headline(m.cmc, m.mAP, m.mINP) for m in self.by_trial]
+        trials = self.trial_headlines()
         over = lambda name: float(np.std([t[name] for t in trials], ddof=1))
         return {name: over(name) for name in trials[0]}
 
@@ -72,6 +72,10 @@ class Result:
             for name, values in self.queries.values.items()
         }
 
+    def trial_headlines(self) -> list[dict[str, float]]:
+        """Return the headline of each trial."""
+        return [headline(m.cmc, m.mAP, m.mINP) for m in self.by_trial]
+
     def headline(self) -> dict[str, float]:
         """Return Rank-1, 5, 10, 20, mAP and mINP by their names, as fractions."""
         return headline(self.cmc, self.mAP, self.mINP)
@@ -85,8 +89,8 @@ class Result:
         found = labels | {"trials": list(self.labels.trials)}
         found["metrics"] = self.headline()
         if self.queries is not None:
-            trials = [headline(m.cmc, m.mAP, m.mINP) for m in self.by_trial]
-            found |= {"by_trial": trials, "deviation": self.deviation()}
+            found["by_trial"] = self.trial_headlines()
+            found["deviation"] = self.deviation()
             found["intervals"] = {n: list(ends) for n, ends in self.intervals().items()}
         return found
 
@@ -107,7 +111,7 @@ def evaluate(
     features: Float[np.ndarray, "rows dim"],
     *,
     feature: str = "global",
-    flip: bool = False,
+    flip: bool | None = False,
     reranking: KReciprocal | None = None,
     distances: RowsBetween = cosine_rows,
     epoch: float | None = None,

@@ -7,6 +7,7 @@ from rich import box
 from rich.table import Table
 
 from vireid_jax.protocols.result import Labels, Result
+from vireid_jax.protocols.uncertainty import FEW
 
 # Labels as a table shows them: with a protocol's heading, or with a row's feature.
 _OF_PROTOCOL = ("dataset", "direction", "mode", "shots", "trials", "draws")
@@ -92,14 +93,14 @@ def _shown(labels: Labels) -> dict[str, str]:
 def uncertainty_table(results: Sequence[Result]) -> Table:
     """Build a table of means, deviations over trials and 95 % intervals.
 
-    Baselines are left out. An interval is over query identities (uncertainty.py).
+    Baselines are left out; there is one other result at least. An interval is over
+    query identities (uncertainty.py).
     """
     table = _plain(
         "Means, and 95 % intervals over identities", ("Rank-1", "mAP", "mINP")
     )
-    for result in results:
-        if result.labels.baseline:
-            continue
+    shown = [result for result in results if not result.labels.baseline]
+    for result in shown:
         means, deviation = result.headline(), result.deviation()
         cells = []
         for name, (low, high) in result.intervals().items():
@@ -108,9 +109,12 @@ def uncertainty_table(results: Sequence[Result]) -> Table:
                 cell += f" ± {100 * deviation[name]:.2f}"
             cells.append(f"{cell}\n{100 * low:.1f} to {100 * high:.1f}")
         table.add_row(result.labels.protocol, *cells)
-    table.caption = (
-        "after ±, the standard deviation over trials; under it, the interval"
-    )
+    table.caption = "under each mean, its interval"
+    if any(result.deviation() for result in shown):
+        table.caption += "; after ±, the standard deviation over trials"
+    people = min(len(set(result.queries.identity)) for result in shown)
+    if people < FEW:
+        table.caption += f"\nof {people} identities only: the true ones are wider"
     return table
 
 
@@ -122,7 +126,7 @@ def trials_table(results: Sequence[Result]) -> Table:
             continue
         table.add_row(result.labels.protocol, style="bold")
         for trial, row in zip(
-            result.labels.trials, result.to_json()["by_trial"], strict=True
+            result.labels.trials, result.trial_headlines(), strict=True
         ):
             table.add_row(f"  {trial}", *(f"{100 * x:.2f}" for x in row.values()))
     return table

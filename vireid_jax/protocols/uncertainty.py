@@ -17,6 +17,7 @@ from jaxtyping import Float, Float64, Int
 from vireid_jax.protocols.ranking import Metrics
 
 RESAMPLES, FLIPS, LEVEL = 1000, 10_000, 0.95
+FEW = 30  # identities, below which a percentile interval is clearly too narrow
 _BLOCK = 1000  # flips at a time
 
 
