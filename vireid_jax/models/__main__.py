@@ -64,10 +64,9 @@ def show(found: dict[str, Any], console: Console) -> None:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    columns = ("leaves it as", "test: params", "MACs", "training: params", "MACs")
     table.add_column("stage", no_wrap=True)
-    for column in columns:
-        table.add_column(column, justify="right", min_width=9)
+    for column in ("output", "test:\nparams", "MACs", "training:\nparams", "MACs"):
+        table.add_column(column, justify="right", no_wrap=True)
     test = {row["stage"]: row for row in found["test_stages"]}
     numbers = lambda row: (
         [f"{row['params']:,}", f"{row['macs']:,}"] if row else ["", ""]
