@@ -69,6 +69,7 @@ def test_tensorboard_is_told_to_forget_what_comes_after_the_restored_step(tmp_pa
 
 @pytest.fixture
 def captured():
+    logging.captureWarnings(False)  # a test that called main left it on, without effect
     logging.captureWarnings(True)
     yield
     logging.captureWarnings(False)
