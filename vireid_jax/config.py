@@ -36,7 +36,7 @@ def default_config() -> ConfigDict:
     c.data.validation_identities = 0  # held out of training, to choose the best epoch
     c.data.threads = 2  # that decode ahead
     c.data.workers = 0  # processes that decode ahead, with `threads` in each
-    c.data.cache = "none"  # "host" keeps decoded images in memory
+    c.data.cache = "none"  # "host": decoded images in memory; "device": in its memory
 
     c.mesh = ConfigDict()
     c.mesh.model = 1  # devices that share the classifiers; the rest shares the batch
@@ -64,6 +64,7 @@ def default_config() -> ConfigDict:
     c.model.contrastive = False  # a feature of the whole map for each granularity
     c.model.zero_init_residual = True
     c.model.dtype = "float32"
+    c.model.rematerialise = False  # compute blocks twice: less memory, more time
     c.model.pretrained = ""  # shipped name or .safetensors path; "": random weights
 
     c.loss = ConfigDict()
@@ -169,7 +170,7 @@ def with_defaults(stored: Mapping[str, Any]) -> ConfigDict:
 
 _CHOICES = {
     "data.second_side": ("infrared", "visible"),
-    "data.cache": ("none", "host"),
+    "data.cache": ("none", "host", "device"),
     "model.name": tuple(models.list_models()),
     "model.num_specific_stages": tuple(range(6)),
     "model.neck_norm": NECK_NORMS,

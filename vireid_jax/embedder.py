@@ -10,13 +10,20 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from vireid_jax import models
+from vireid_jax import models, processes
 from vireid_jax.checkpoint import FOLDER, Checkpoints, abstract
 from vireid_jax.config import with_defaults
 from vireid_jax.data.pipeline import eval_batches
 from vireid_jax.data.source import Records
 from vireid_jax.modality import MODALITIES
-from vireid_jax.sharding import check_divides, make_mesh, over_batch, replicated
+from vireid_jax.sharding import (
+    check_divides,
+    make_mesh,
+    over_batch,
+    own_rows,
+    place_batch,
+    replicated,
+)
 from vireid_jax.step import make_embed_step
 
 
@@ -50,7 +57,7 @@ class Embedder:
             modality: jax.jit(
                 make_embed_step(model, modality, flip=flip, feature=feature),
                 in_shardings=(replicated(self._mesh), over_batch(self._mesh)),
-                out_shardings=replicated(self._mesh),
+                out_shardings=over_batch(self._mesh),
             )
             for modality in MODALITIES
         }
@@ -78,22 +85,29 @@ class Embedder:
     def embed_records(
         self, records: Records, threads: int = 2
     ) -> Float32[np.ndarray, "rows dim"]:
-        """Embeds every row of a split, in its order, each exactly once."""
-        embeddings = None
+        """Embeds every row of a split, in its order, each exactly once.
+
+        Each process embeds its share of every batch; all have the whole at the end.
+        """
+        rows, found = [], []
         for index, modality in enumerate(MODALITIES):
-            rows = np.flatnonzero(records.modality == index)
             for batch in eval_batches(
                 records,
-                rows,
+                np.flatnonzero(records.modality == index),
                 size=self.size,
                 batch_size=self.batch_size,
                 threads=threads,
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
             ):
-                found = self._steps[modality](self.variables, batch["image"])
-                found = np.asarray(found, np.float32)
-                if embeddings is None:
-                    embeddings = np.zeros((len(records), found.shape[1]), np.float32)
-                embeddings[batch["row"][batch["mask"]]] = found[batch["mask"]]
+                image = place_batch({"image": batch["image"]}, self._mesh)["image"]
+                embeddings = self._steps[modality](self.variables, image)
+                rows.append(batch["row"])
+                found.append(own_rows(embeddings))
+        rows = np.concatenate(processes.gather(np.concatenate(rows)))
+        found = np.concatenate(processes.gather(np.concatenate(found)))
+        embeddings = np.zeros((len(records), found.shape[1]), np.float32)
+        embeddings[rows[rows >= 0]] = found[rows >= 0]
         return embeddings
 
 
@@ -114,6 +128,7 @@ def create_model(config: ConfigDict | FrozenConfigDict, num_classes: int) -> nn.
         contrastive=c.contrastive,
         zero_init_residual=c.zero_init_residual,
         dtype=c.dtype,
+        rematerialise=c.rematerialise,
     )
 
 

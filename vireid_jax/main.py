@@ -1,7 +1,8 @@
 """Train and evaluate: `python -m vireid_jax.main --config FILE.py --workdir DIR`.
 
 Any value of the config can be changed on the command line, for instance
-`--config.schedule.epochs=30`. The same command goes on where it stopped.
+`--config.schedule.epochs=30`. The same command goes on where it stopped. Scripts that
+start it on many machines are in launch/.
 """
 
 import sys
@@ -16,6 +17,10 @@ FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "Path of the config, FILE.py[:ARG].")
 flags.DEFINE_string("workdir", None, "Where checkpoints, logs and results go.")
 flags.DEFINE_float("max_minutes", None, "Save and exit with 75 after this long.")
+flags.DEFINE_string("profile_steps", None, "FIRST:LAST: trace them into the workdir.")
+flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, of several.")
+flags.DEFINE_integer("num_processes", None, "Of this run, on all machines together.")
+flags.DEFINE_integer("process_id", None, "This one's, counted from 0.")
 
 
 def parse(argv: Sequence[str]) -> list[str]:
@@ -35,12 +40,21 @@ def main(_: Sequence[str]) -> None:
     from vireid_jax.runtime import set_up
 
     set_up()
+    from vireid_jax.processes import connect, fall_together
     from vireid_jax.stopping import Stop, Stopped
     from vireid_jax.train import train
 
     try:
-        with one_line_errors(), Stop(FLAGS.max_minutes) as stop:
-            train(FLAGS.config, FLAGS.workdir, stop)
+        with fall_together(), one_line_errors(), Stop(FLAGS.max_minutes) as stop:
+            train(
+                FLAGS.config,
+                FLAGS.workdir,
+                stop,
+                profile_steps=FLAGS.profile_steps,
+                started_as=connect(
+                    FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id
+                ),
+            )
     except Stopped as stopped:
         sys.stderr.write(f"{stopped}\n")
         sys.exit(stopped.code)

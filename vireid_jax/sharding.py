@@ -4,11 +4,15 @@ Of a state only the classifiers are split, over `model`: with many identities th
 outweigh the network, which every device holds whole.
 """
 
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+
+from vireid_jax.data.source import Records
 
 
 def make_mesh(model: int = 1) -> Mesh:
@@ -64,6 +68,51 @@ def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
     """Puts this process's slice of a batch onto its devices as a global array."""
     place = jax.make_array_from_process_local_data
     return {name: place(over_batch(mesh), rows) for name, rows in batch.items()}
+
+
+def place_ahead(
+    batches: Iterable[dict[str, np.ndarray]], mesh: Mesh
+) -> Iterator[dict[str, jax.Array]]:
+    """Yields placed batches; the next one crosses while a step works on this one."""
+    ahead: deque[dict[str, jax.Array]] = deque()
+    for batch in batches:
+        ahead.append(place_batch(batch, mesh))
+        if len(ahead) == 2:
+            yield ahead.popleft()
+    yield from ahead
+
+
+def own_rows(array: jax.Array) -> np.ndarray:
+    """Fetches the rows of an array, split over the batch, that this process holds."""
+    shards = {shard.index[0].start or 0: shard for shard in array.addressable_shards}
+    return np.concatenate([np.asarray(shards[start].data) for start in sorted(shards)])
+
+
+def place_everywhere(tree: Any, mesh: Mesh) -> Any:
+    """Puts host arrays, alike in every process, whole onto every device."""
+    everywhere = replicated(mesh)
+    place = jax.make_array_from_process_local_data
+    if jax.process_count() == 1:
+        return jax.device_put(tree, everywhere)  # all leaves in one call
+    return jax.tree.map(lambda x: place(everywhere, np.asarray(x)), tree)
+
+
+def place_images(
+    visible: Records, infrared: Records, size: tuple[int, int], mesh: Mesh
+) -> dict[str, jax.Array]:
+    """Decodes a training set and puts it whole onto every device, flat rows of uint8.
+
+    Returned by modality, `[rows, H * W * 3]`, as `step.look_up` wants them.
+    """
+    flat = lambda records: records.images(np.arange(len(records)), size).reshape(
+        len(records), -1
+    )
+    images = {"visible": place_everywhere(flat(visible), mesh)}
+    same = infrared is visible
+    images["infrared"] = (
+        images["visible"] if same else place_everywhere(flat(infrared), mesh)
+    )
+    return images
 
 
 def check_divides(rows: int, mesh: Mesh, what: str) -> None:

@@ -95,6 +95,22 @@ def make_views(
     )
 
 
+def look_up(
+    batch: Batch,
+    images: dict[str, UInt8[Array, "rows pixels"]],
+    size: tuple[int, int],
+) -> Batch:
+    """Puts images in the place of row numbers, where the training set is on the device.
+
+    Its rows are flat: of `[rows, H, W, 3]` a TPU would pad the 3 to 128.
+    """
+    found = {
+        name: rows.at[batch[name]].get(mode="promise_in_bounds").reshape(-1, *size, 3)
+        for name, rows in images.items()
+    }
+    return batch | found
+
+
 def total_loss(
     out: dict[str, Array],
     labels: Int[Array, " batch"],
@@ -166,21 +182,24 @@ def make_train_step(
     rate_factors: Any,
     views: Views,
     metric_form: str = "hetero_center",
-) -> Callable[[TrainState, Batch, Key[Array, ""], Knobs], tuple[TrainState, Metrics]]:
-    """Builds `(state, batch, key, knobs) -> (state, metrics)`, to jit and donate.
+    size: tuple[int, int] = (0, 0),
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Builds `(state, batch, key, knobs, images) -> (state, metrics)`, to jit.
 
-    All randomness of step n comes from `fold_in(key, n)`.
+    All randomness of step n comes from `fold_in(key, n)`. `images` is the training set
+    by modality, flat, where the batch holds numbers of its rows; `size` is theirs.
     """
 
-    def train_step(state, batch, key, knobs):
+    def train_step(state, batch, key, knobs, images=None):
         key = jax.random.fold_in(key, state.step)
-        images = make_views(batch, key, knobs, views)
+        batch = look_up(batch, images or {}, size)
+        views_of_batch = make_views(batch, key, knobs, views)
 
         def loss_fn(params):
             variables = {"params": params, "batch_stats": state.batch_stats}
             (_, out), updated = model.apply(
                 variables,
-                images,
+                views_of_batch,
                 views.modalities,
                 train=True,
                 mutable=["batch_stats"],

@@ -63,7 +63,9 @@ class Stop:
         """Makes the exception that ends the run; `what` says what is kept."""
         code = BY_PERSON if self._signal == signal.SIGINT else BY_MACHINE
         return Stopped(
-            f"stopped by {self.reason()}: {what}; the same command goes on", code
+            f"stopped by {self.reason() or 'another process'}: {what}; the same command"
+            " goes on",
+            code,
         )
 
     def __enter__(self) -> "Stop":

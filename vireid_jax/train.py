@@ -3,28 +3,23 @@
 import contextlib
 import functools
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
-from vireid_jax import sharding, writers
+from vireid_jax import processes, sharding, writers
 from vireid_jax.checkpoint import BEST_METRIC, Checkpoints, abstract
 from vireid_jax.config import Plan, changed_keys, make_plan, validate
 from vireid_jax.data.pipeline import batches
 from vireid_jax.data.pk import PKStream
 from vireid_jax.data.source import Records, split_identities
-from vireid_jax.embedder import (
-    Embedder,
-    create_model,
-    feature_of,
-    init_variables,
-)
+from vireid_jax.embedder import Embedder, feature_of
 from vireid_jax.environment import differing, environment, one_line
 from vireid_jax.evaluate import (
     dataset_title,
@@ -33,10 +28,11 @@ from vireid_jax.evaluate import (
     open_split,
 )
 from vireid_jax.journal import Journal
-from vireid_jax.optimizer import learning_rate, make_optimizer, rate_factors
+from vireid_jax.optimizer import learning_rate
+from vireid_jax.profiling import Profile
+from vireid_jax.program import is_pretraining, make_program
 from vireid_jax.protocols import Result, validation_protocols
-from vireid_jax.state import TrainState, variables_of
-from vireid_jax.step import Views, make_knobs, make_train_step
+from vireid_jax.step import make_knobs
 from vireid_jax.stopping import Stop
 from vireid_jax.warm_start import insert_pretrained, insert_run
 from vireid_jax.workdir import (
@@ -45,29 +41,42 @@ from vireid_jax.workdir import (
     METRICS,
     check_same_config,
     claimed,
+    decisive,
     replace_text,
 )
 
 
 def train(
-    config: ConfigDict, workdir: str | Path, stop: Stop | None = None
+    config: ConfigDict,
+    workdir: str | Path,
+    stop: Stop | None = None,
+    *,
+    profile_steps: str | None = None,
+    started_as: str = "one process",
 ) -> list[Result]:
     """Trains as `config` says, tests the last epoch, and returns the test's results.
 
     Writes into `workdir`: config.json, environment.json, log.txt, metrics.jsonl,
     checkpoints/ and eval.json. Called again it goes on from the latest checkpoint, to
-    the same end bit for bit. Raises ValueError for what the user can mend, and Stopped
-    when `stop` has a reason, with all work saved.
+    the same end bit for bit. `profile_steps` "FIRST:LAST" traces these steps into
+    `workdir/profile`. In a run of several processes each calls it, on one shared
+    folder; `started_as` is what `processes.connect` said. Raises ValueError for what
+    the user can mend, and Stopped when `stop` has a reason, with all work saved.
     """
     config, stop = validate(config), stop or Stop()
+    writes = processes.is_first()
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(claimed(workdir))
-        check_same_config(folder, config)
-        replace_text(folder / CONFIG, config.to_json_best_effort(indent=2) + "\n")
-        console = Console(emoji=False)  # else a title with ":train:" becomes one
-        journal = stack.enter_context(Journal(folder / "log.txt", console))
+        folder = Path(workdir).expanduser().resolve()
+        if writes:
+            stack.enter_context(claimed(folder))
+            check_same_config(folder, config)
+            replace_text(folder / CONFIG, config.to_json_best_effort(indent=2) + "\n")
+        console = Console(emoji=False, quiet=not writes)  # or ":train:" is an emoji
+        story = folder / "log.txt" if writes else Path(os.devnull)
+        journal = stack.enter_context(Journal(story, console))
+        journal.note(f"started as {started_as}")
         stop.note = journal.note
-        return train_in(folder, config, stop, journal, stack)
+        return train_in(folder, config, stop, journal, stack, profile_steps)
 
 
 def train_in(
@@ -76,25 +85,33 @@ def train_in(
     stop: Stop,
     journal: Journal,
     stack: contextlib.ExitStack,
+    profile_steps: str | None = None,
 ) -> list[Result]:
-    """Does what `train` says, in a folder that is this process's."""
+    """Does what `train` says, in a folder that is this run's."""
+    writes = processes.is_first()
     here = environment()
-    replace_text(workdir / ENVIRONMENT, json.dumps(here, indent=2) + "\n")
+    if writes:
+        replace_text(workdir / ENVIRONMENT, json.dumps(here, indent=2) + "\n")
     journal.note(f"environment: {one_line(here)}")
     journal.note(f"config: {changed_keys(config)}")
 
     # --- Devices ----------------------------------------------------------------------
     mesh = sharding.make_mesh(config.mesh.model)
-    replicated = sharding.replicated(mesh)
-    batch_size = config.batch.identities * config.batch.images
-    sharding.check_divides(batch_size, mesh, "a batch's P x K")
 
     # --- Data -------------------------------------------------------------------------
-    records, validation = training_data(config)
+    with processes.first_goes_first():
+        records, validation = training_data(config)
     journal.note(f"data: {records.title}, fingerprint {records.fingerprint}")
+    processes.agree(
+        {
+            "config": str(decisive(config)),
+            "set of packages": str(here["packages"]),
+            "training set": records.fingerprint,
+        }
+    )
     visible, infrared = records.of("visible"), records.of("infrared")
-    if config.data.second_side == "visible":
-        infrared = None  # both sides of each pair are colour images: pretraining
+    if is_pretraining(config):
+        infrared = None  # both sides of each pair are colour images
     stream = PKStream(
         visible.labels,
         None if infrared is None else infrared.labels,
@@ -108,27 +125,19 @@ def train_in(
             " of one modality only and take no part."
         )
     plan = make_plan(config, stream.steps_per_epoch)
+    profile = Profile(profile_steps, workdir / "profile", plan.num_steps)
+    stack.callback(profile.close)
 
-    # --- State: shapes first, then created where it will live -------------------------
-    model = create_model(config, records.num_identities)
-    optimizer = make_optimizer(config)
-
-    def init_state(key: jax.Array) -> TrainState:
-        variables = init_variables(model, key)
-        params, batch_stats = variables["params"], variables["batch_stats"]
-        return TrainState(
-            jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params)
-        )
-
-    init_key, step_key = jax.random.split(jax.random.key(config.seed))
-    shapes = jax.eval_shape(init_state, init_key)
-    in_place = sharding.of_state(shapes, mesh)
-    state = jax.jit(init_state, out_shardings=in_place)(init_key)
+    # --- State, created where it will live --------------------------------------------
+    program = make_program(config, records.num_identities, mesh)
+    keys = lambda: jax.random.split(jax.random.key(config.seed))
+    init_key, step_key = jax.jit(keys, out_shardings=sharding.replicated(mesh))()
+    state = program.init(init_key)
 
     # --- Restore, else start from another run, else from pretrained weights -----------
     checkpoints = Checkpoints(workdir, validated=validation is not None)
     stack.callback(checkpoints.close)  # whatever comes, what is being saved is finished
-    restored = checkpoints.restore(abstract(shapes, in_place))
+    restored = checkpoints.restore(abstract(program.shapes, program.in_place))
     unlogged = {"rows": [], "seconds": 0.0}
     if restored is not None:
         state = restored
@@ -142,12 +151,13 @@ def train_in(
         if other := differing(about["environment"], here):
             journal.say(f"Since then {other}: the last bits may come out otherwise.")
     elif config.init_from:
-        state = insert_run(state, config.init_from, variables_of(in_place))
+        variables = insert_run(program.variables(state), config.init_from)
+        state = program.insert(state, variables)
         journal.say(f"No checkpoint yet: starting from the run {config.init_from}.")
     elif config.model.pretrained:
-        state = insert_pretrained(
-            state, config.model.pretrained, variables_of(in_place)
-        )
+        variables = program.variables(state)
+        variables = insert_pretrained(variables, config.model.pretrained)
+        state = program.insert(state, variables)
         journal.say(
             f"No checkpoint yet: starting from the weights {config.model.pretrained}."
         )
@@ -155,35 +165,10 @@ def train_in(
         journal.note("No checkpoint yet: starting from random weights.")
     start_step = int(state.step)
 
-    # --- The step ---------------------------------------------------------------------
-    pretraining = config.data.second_side == "visible"
-    views = Views(
-        pad=config.augment.pad,
-        third_view=config.augment.third_view,
-        pseudo_infrared=pretraining,
-    )
-    train_step = jax.jit(
-        make_train_step(
-            model,
-            optimizer,
-            rate_factors(
-                state.params,
-                bool(config.init_from or config.model.pretrained),
-                config.optimizer.pretrained_factor,
-            ),
-            views,
-            config.loss.metric_form,
-        ),
-        in_shardings=(in_place, sharding.over_batch(mesh), replicated, replicated),
-        out_shardings=(in_place, replicated),
-        donate_argnums=0,
-    )
-    step_key = jax.device_put(step_key, replicated)
-
     # --- Evaluation and bookkeeping ---------------------------------------------------
     embedder = Embedder(
-        model,
-        jax.device_put(variables_of(state), replicated),
+        program.model,
+        program.variables(state),
         size=tuple(config.data.size),
         flip=config.eval.flip,
         batch_size=config.eval.batch_size,
@@ -192,8 +177,8 @@ def train_in(
     describe = functools.partial(
         about_run, config=config, records=records, plan=plan, workdir=workdir
     )
-    log = [writers.JsonLines(workdir / METRICS, start_step)]
-    if config.log.tensorboard:
+    log = [writers.JsonLines(workdir / METRICS, start_step)] if writes else []
+    if writes and config.log.tensorboard:
         log.append(writers.TensorBoard(workdir / "tensorboard", start_step))
         stack.callback(log[-1].close)
     if start_step < plan.num_steps:
@@ -218,20 +203,31 @@ def train_in(
         process_count=jax.process_count(),
         cache=config.data.cache,
     )
+    images = {}
+    if config.data.cache == "device":
+        size = tuple(config.data.size)
+        images = sharding.place_images(visible, infrared or visible, size, mesh)
+        held = sum(rows.nbytes for rows in images.values()) / 2**20
+        journal.say(f"The training set lies in device memory: {held:.1f} MiB on each.")
     bar = writers.Bar(journal.console, plan.num_steps, start_step)
     stack.callback(bar.close)
     pending = [jax.tree.map(np.float32, row) for row in unlogged["rows"]]
     since = time.perf_counter() - unlogged["seconds"]
     stop.deferring = True
-    for step, batch in enumerate(stream_batches, start=start_step + 1):
+    placed = sharding.place_ahead(stream_batches, mesh)
+    for step, batch in enumerate(placed, start=start_step + 1):
+        profile.before(step)
         rate = learning_rate(config, step - 1, plan.num_steps)
-        batch = sharding.place_batch(batch, mesh)
         knobs = make_knobs(config, rate, step / plan.num_steps)
-        state, metrics = train_step(state, batch, step_key, knobs)
+        knobs = sharding.place_everywhere(jax.tree.map(np.float32, knobs), mesh)
+        with jax.transfer_guard("disallow"):  # all that crosses is placed above
+            state, metrics = program.step(state, batch, step_key, knobs, images)
+        profile.after(step, metrics)
         pending.append(metrics)
 
         # Before each checkpoint too: none is saved of a loss that is no number.
-        if step % config.log.every_steps == 0 or plan.is_eval(step):
+        is_log = step % config.log.every_steps == 0 or plan.is_eval(step)
+        if is_log:
             row = mean_metrics(pending)
             seconds = time.perf_counter() - since
             row |= {
@@ -251,7 +247,7 @@ def train_in(
             paused = time.perf_counter()
             found = {}
             if validation is not None:
-                embedder.variables = jax.device_put(variables_of(state), replicated)
+                embedder.variables = program.variables(state)
                 found = validate_network(embedder, validation, config, plan.epoch(step))
                 for writer in log:
                     writer.write(step, "validation", found)
@@ -259,7 +255,9 @@ def train_in(
             journal.note(f"step {step}: saving; {found or 'no validation'}")
             since += time.perf_counter() - paused
 
-        if stop.reason():
+        # Several processes ask each other, so only where they wait anyway.
+        alone = jax.process_count() == 1
+        if (alone or is_log) and processes.any_of(bool(stop.reason())):
             if not plan.is_eval(step):
                 if pending:
                     check_finite(mean_metrics(pending), step, checkpoints)
@@ -273,15 +271,15 @@ def train_in(
     # --- Test: the last epoch is the result -------------------------------------------
     checkpoints.close()
     stop.deferring = False
-    if pretraining:
+    if is_pretraining(config):
         return []
-    embedder.variables = jax.device_put(variables_of(state), replicated)
+    embedder.variables = program.variables(state)
     results = evaluate_test_split(
         embedder,
         config,
         about=describe(plan.num_steps),
         selection="last",
-        path=workdir / "eval.json",
+        path=workdir / "eval.json" if writes else None,
         console=journal.console,
     )
     for result in results:

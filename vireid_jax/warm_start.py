@@ -6,27 +6,23 @@ import jax
 
 from vireid_jax import pretrained
 from vireid_jax.embedder import load
-from vireid_jax.state import TrainState, variables_of
 
 
-def insert_pretrained(state: TrainState, source: str, place: Any) -> TrainState:
-    """Returns the state with every stage's weights read from `source`."""
+def insert_pretrained(variables: dict[str, Any], source: str) -> dict[str, Any]:
+    """Returns the variables with every stage's weights read from `source`."""
     tensors, _ = pretrained.read_weights(source)
-    variables = pretrained.insert_weights(
-        jax.device_get(variables_of(state)), tensors, source
-    )
-    return state._replace(**jax.device_put(variables, place))
+    return pretrained.insert_weights(jax.device_get(variables), tensors, source)
 
 
-def insert_run(state: TrainState, source: str, place: Any) -> TrainState:
-    """Returns the state with the network of another run, a checkpoint's folder.
+def insert_run(target: dict[str, Any], source: str) -> dict[str, Any]:
+    """Returns the variables of another run, a checkpoint's folder.
 
     Classifiers of other identities start anew. Raises ValueError, naming the first
     array, where anything else does not fit.
     """
     leaves = lambda tree: jax.tree_util.tree_leaves_with_path(tree)
     there = dict(leaves(load(source).variables))
-    values, target = [], variables_of(state)
+    values = []
     for path, mine in leaves(target):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         found = there.get(path)
@@ -40,5 +36,4 @@ def insert_run(state: TrainState, source: str, place: Any) -> TrainState:
                 )
             found = mine
         values.append(found.astype(mine.dtype))
-    variables = jax.tree.unflatten(jax.tree.structure(target), values)
-    return state._replace(**jax.device_put(variables, place))
+    return jax.device_get(jax.tree.unflatten(jax.tree.structure(target), values))

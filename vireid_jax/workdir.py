@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
@@ -61,6 +62,11 @@ def claimed(path: str | Path) -> Iterator[Path]:
         yield workdir
 
 
+def decisive(config: ConfigDict | FrozenConfigDict) -> dict[str, Any]:
+    """Lists by dotted key what of a config changes a number."""
+    return {key: value for key, value in flat(config).items() if key not in _FREE}
+
+
 def check_same_config(workdir: Path, config: ConfigDict | FrozenConfigDict) -> None:
     """Raises ValueError where a run of another config has work in the folder.
 
@@ -80,11 +86,11 @@ def check_same_config(workdir: Path, config: ConfigDict | FrozenConfigDict) -> N
             f"{path} is no config ({error}), so what began this run is not known; give"
             " another --workdir"
         ) from error
-    old, new = flat(old), flat(config)
+    old, new = decisive(old), decisive(config)
     other = [
         f"config.{key} is {new.get(key, 'absent')!r}, was {old.get(key, 'absent')!r}"
         for key in sorted(old.keys() | new.keys())
-        if key not in _FREE and old.get(key, "absent") != new.get(key, "absent")
+        if old.get(key, "absent") != new.get(key, "absent")
     ]
     if other:
         raise ValueError(

@@ -31,6 +31,7 @@ def create(
     contrastive: bool = False,
     zero_init_residual: bool = True,
     dtype: str = "float32",
+    rematerialise: bool = False,
 ) -> TwoStreamOSNet:
     """Creates a two-stream network; `num_classes=None` leaves the classifier out.
 
@@ -63,6 +64,7 @@ def create(
         contrastive=contrastive,
         zero_init_residual=zero_init_residual,
         dtype=dtype,
+        rematerialise=rematerialise,
     )
 
 

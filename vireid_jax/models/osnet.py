@@ -273,12 +273,16 @@ class BlockStage(nn.Module):
     zero_init_residual: bool = False
     instance_norms: tuple[str | None, str | None] = (None, None)
     numbered: bool = False
+    rematerialise: bool = False
 
     @nn.compact
     def __call__(self, x: Array, views: Views, train: bool) -> Array:
         """Maps `[rows, H, W, C]` to `[rows, h, w, features]`."""
+        # Counted from self: `views` and `train` are no arrays.
+        again = nn.remat(OSBlock, static_argnums=(2, 3))
+        block = again if self.rematerialise else OSBlock
         for i, instance_norm in enumerate(self.instance_norms):
-            x = OSBlock(
+            x = block(
                 self.features,
                 self.per_modality,
                 self.zero_init_residual,
@@ -299,6 +303,7 @@ class Trunk(nn.Module):
     per_modality: bool = False
     zero_init_residual: bool = False
     variant: str = "base"
+    rematerialise: bool = False  # each block's inside, in the backward pass
 
     @nn.compact
     def __call__(self, x: Array, views: Views, train: bool) -> dict[str, Array]:
@@ -327,5 +332,6 @@ class Trunk(nn.Module):
             zero_init_residual=self.zero_init_residual,
             instance_norms=INSTANCE_NORMS[self.variant].get(name, (None, None)),
             numbered=self.variant == "ain",
+            rematerialise=self.rematerialise,
             name=name,
         )

@@ -36,6 +36,7 @@ class TwoStreamOSNet(nn.Module):
     zero_init_residual: bool = True
     variant: str = "base"
     dtype: Any = jnp.float32
+    rematerialise: bool = False
 
     @nn.compact
     def __call__(
@@ -125,5 +126,6 @@ class TwoStreamOSNet(nn.Module):
             per_modality,
             self.zero_init_residual,
             self.variant,
+            self.rematerialise,
             name=name,
         )

@@ -1,0 +1,139 @@
+"""What a run compiles: the network, where each array lives, and the jitted step.
+
+Training runs it; a dry run lowers it for any mesh, also one of devices that are not
+here, and reads what the compiler says.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from vireid_jax import sharding
+from vireid_jax.embedder import create_model, init_variables
+from vireid_jax.optimizer import make_optimizer, rate_factors
+from vireid_jax.state import TrainState, variables_of
+from vireid_jax.step import Views, make_knobs, make_train_step
+
+
+@dataclass(frozen=True)
+class Program:
+    """Holds a run's network, its state's shapes and places, and its jitted functions.
+
+    `init(key)` makes the state where it lives. `step(state, batch, key, knobs, images)`
+    takes it (the old state's memory is used again) and returns `(state, metrics)`;
+    `images` is the cached training set by modality, flat uint8 `[rows, H * W * 3]`,
+    or an empty dict where the batch holds images.
+    """
+
+    model: nn.Module
+    mesh: Mesh
+    shapes: TrainState  # jax.ShapeDtypeStruct for every array
+    in_place: TrainState  # a sharding for every array
+    init: Callable[[jax.Array], TrainState]
+    variables: Callable[[TrainState], dict[str, Any]]  # a copy, whole on every device
+    step: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
+
+    def insert(self, state: TrainState, variables: dict[str, Any]) -> TrainState:
+        """Returns the state with other variables: host arrays, alike everywhere."""
+        whole = sharding.place_everywhere(variables, self.mesh)
+        place = jax.jit(lambda tree: tree, out_shardings=variables_of(self.in_place))
+        return state._replace(**place(whole))
+
+
+def make_program(
+    config: ConfigDict | FrozenConfigDict, num_classes: int, mesh: Mesh
+) -> Program:
+    """Builds the program of a config for the devices of `mesh`; compiles nothing yet.
+
+    Raises ValueError where a batch's rows do not divide over the mesh.
+    """
+    sharding.check_divides(batch_size_of(config), mesh, "a batch's P x K")
+    model = create_model(config, num_classes)
+    optimizer = make_optimizer(config)
+
+    def init(key: jax.Array) -> TrainState:
+        variables = init_variables(model, key)
+        params, batch_stats = variables["params"], variables["batch_stats"]
+        return TrainState(
+            jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params)
+        )
+
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    in_place = sharding.of_state(shapes, mesh)
+    has_weights = bool(config.init_from or config.model.pretrained)
+    step = make_train_step(
+        model,
+        optimizer,
+        rate_factors(shapes.params, has_weights, config.optimizer.pretrained_factor),
+        Views(
+            pad=config.augment.pad,
+            third_view=config.augment.third_view,
+            pseudo_infrared=is_pretraining(config),
+        ),
+        config.loss.metric_form,
+        size=tuple(config.data.size),
+    )
+    everywhere = sharding.replicated(mesh)
+    over_batch = sharding.over_batch(mesh)
+    return Program(
+        model=model,
+        mesh=mesh,
+        shapes=shapes,
+        in_place=in_place,
+        init=jax.jit(init, out_shardings=in_place),
+        variables=jax.jit(variables_of, out_shardings=everywhere),
+        step=jax.jit(
+            step,
+            in_shardings=(in_place, over_batch, everywhere, everywhere, everywhere),
+            out_shardings=(in_place, everywhere),
+            donate_argnums=0,
+        ),
+    )
+
+
+def batch_size_of(config: ConfigDict | FrozenConfigDict) -> int:
+    """Returns P x K, the image pairs of a step."""
+    return config.batch.identities * config.batch.images
+
+
+def is_pretraining(config: ConfigDict | FrozenConfigDict) -> bool:
+    """Tells whether both sides of each pair are colour images."""
+    return config.data.second_side == "visible"
+
+
+def step_arguments(
+    config: ConfigDict | FrozenConfigDict,
+    shapes: TrainState,
+    cached_rows: tuple[int, int] = (0, 0),
+) -> tuple[Any, ...]:
+    """Returns the shapes of all that `Program.step` takes, to lower it without data.
+
+    `cached_rows` are the visible and infrared images that lie on the device, where
+    config.data.cache is "device".
+    """
+    rows, size = batch_size_of(config), tuple(config.data.size)
+    on_device = config.data.cache == "device"
+    shape = jax.ShapeDtypeStruct
+    side = shape((rows,), np.int32) if on_device else shape((rows, *size, 3), np.uint8)
+    label = shape((rows,), np.int32)
+    batch = {"visible": side, "infrared": side}
+    batch |= {"visible_id": label, "infrared_id": label}
+    images = {}
+    if on_device:
+        pixels = size[0] * size[1] * 3
+        names = ("visible", "infrared")
+        images = {
+            name: shape((count, pixels), np.uint8)
+            for name, count in zip(names, cached_rows, strict=True)
+        }
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    knobs = make_knobs(config, 0.1)
+    knobs = jax.tree.map(lambda _: shape((), np.float32), knobs)
+    return shapes, batch, key, knobs, images
