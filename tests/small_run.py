@@ -112,6 +112,25 @@ def finish(process):
     return process.returncode, out, err
 
 
+def arrays_of(workdir):
+    """Reads the last checkpoint as numpy arrays, whatever devices it was saved on."""
+    import jax
+    import orbax.checkpoint as ocp
+    from etils import epath
+
+    from vireid_jax.checkpoint import Checkpoints
+
+    step = Checkpoints(workdir, read_only=True).find("last")
+    folder = epath.Path(workdir) / "checkpoints" / str(step)
+    found = {}
+    for item in ("model", "optimizer"):
+        kinds = ocp.StandardCheckpointHandler().metadata(folder / item).tree
+        target = jax.tree.map(lambda kind: np.zeros(kind.shape, kind.dtype), kinds)
+        with ocp.StandardCheckpointer() as checkpointer:
+            found[item] = checkpointer.restore(folder / item, target)
+    return found
+
+
 # --- In that process ------------------------------------------------------------------
 
 

@@ -1,10 +1,12 @@
-"""One step on four devices is one step on one: run in a process that has four.
+"""A step on many devices, and of many processes, is the step on one device.
 
-Compared in float64: in float32 training drifts apart within a few steps.
+Run in a process that has eight devices, and in two that have two each. Compared in
+float64: in float32 training drifts apart within a few steps.
 """
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +19,7 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
-from vireid_jax import sharding
+from vireid_jax import processes, sharding
 from vireid_jax.config import default_config
 from vireid_jax.embedder import Embedder, init_variables
 from vireid_jax.models.heads import IdentityHead, l2_normalise
@@ -26,36 +28,61 @@ from vireid_jax.optimizer import make_optimizer, rate_factors
 from vireid_jax.state import TrainState
 from vireid_jax.step import Views, make_embed_step, make_knobs, make_train_step
 
-# Slow: XLA compiles a training step of the network's parts in float64 for two meshes.
+# Slow: XLA compiles a training step of the network's parts in float64 for five meshes.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("multi_device")]
 
-DEVICES = 4
-STEPS = 2
+DEVICES = 8
+STEPS = 5
 SIZE = (32, 32)
+MESHES = ["two", "eight", "four by two"]
+
+
+def start(devices, *arguments):
+    """Starts this file in a process that has so many devices."""
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", __file__, *map(str, arguments)],
+        env=dict(os.environ, XLA_FLAGS=flags, PYTHONPATH=os.pathsep.join(paths)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def answer(process):
+    """Waits for what such a process found."""
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    return json.loads(out.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
 def found():
-    flags = f"--xla_force_host_platform_device_count={DEVICES}"
-    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    environment = dict(os.environ, XLA_FLAGS=flags, PYTHONPATH=os.pathsep.join(paths))
-    done = subprocess.run(
-        [sys.executable, "-W", "error", __file__],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return answer(start(DEVICES))
 
 
-MESHES = ["four", "two by two"]
+@pytest.fixture(scope="module")
+def found_by_two_processes():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        coordinator = f"localhost:{free.getsockname()[1]}"
+    both = [start(2, coordinator, index) for index in range(2)]
+    return [answer(process) for process in both]
+
+
+@pytest.mark.parametrize("name", ["loss", "gradient_norm"])
+def test_two_processes_of_two_devices_agree_with_one_device(
+    found, found_by_two_processes, name
+):
+    for numbers in found_by_two_processes:
+        assert numbers["devices"] == 4
+        np.testing.assert_allclose(numbers[name], found["one"][name], rtol=1e-9)
 
 
 @pytest.mark.parametrize("mesh", MESHES)
 @pytest.mark.parametrize("name", ["loss", "gradient_norm"])
-def test_two_steps_agree(found, mesh, name):
+def test_steps_agree(found, mesh, name):
     one = found["one"][name]
     assert len(one) == STEPS
     assert one[0] != one[1]
@@ -64,7 +91,7 @@ def test_two_steps_agree(found, mesh, name):
 
 @pytest.mark.parametrize("mesh", MESHES)
 def test_norms_saw_the_whole_batch(found, mesh):
-    """The running statistics and the weights after two steps agree too."""
+    """The running statistics and the weights after the steps agree too."""
     assert found["largest_statistic"] > 0.1
     assert found[mesh]["statistics_differ_by"] < 1e-9
     assert found[mesh]["weights_differ_by"] < 1e-9
@@ -72,24 +99,24 @@ def test_norms_saw_the_whole_batch(found, mesh):
 
 @pytest.mark.parametrize("mesh", MESHES)
 def test_images_are_split_and_the_state_is_on_every_device(found, mesh):
-    rows = {"four": 2, "two by two": 4}[mesh]
-    assert found[mesh]["rows_per_device"] == [rows] * DEVICES
-    assert found[mesh]["state_devices"] == [DEVICES]
+    rows, devices = {"two": (4, 2), "eight": (1, 8), "four by two": (2, 8)}[mesh]
+    assert found[mesh]["rows_per_device"] == [rows] * devices
+    assert found[mesh]["state_devices"] == [devices]
 
 
 def test_a_classifier_alone_is_split_and_its_momentum_too(found):
-    assert found["four"]["split"] == []
+    assert found["eight"]["split"] == []
     kernel = "['params']['head']['classifier']['kernel']"
-    split = found["two by two"]["split"]
+    split = found["four by two"]["split"]
     assert len(split) == 2
     assert all(name.endswith("['head']['classifier']['kernel']") for name in split)
     assert kernel.replace("['params']", ".params") in split
-    assert found["two by two"]["classifier_shard"] == [64, 3]
+    assert found["four by two"]["classifier_shard"] == [64, 3]
 
 
 def test_a_mesh_that_does_not_fit_is_refused(found):
     assert found["no_such_mesh"] == (
-        "config.mesh.model is 3, and there are 4 devices; legal are [1, 2, 4]"
+        "config.mesh.model is 3, and there are 8 devices; legal are [1, 2, 4, 8]"
     )
 
 
@@ -117,12 +144,12 @@ def test_embeddings_agree(found):
 
 def test_a_batch_that_cannot_be_shared_names_the_nearest(found):
     assert found["refused"] == (
-        "P x K is 6, which 4 devices cannot share evenly; the nearest that work are"
-        " [4, 8]"
+        "P x K is 12, which 8 devices cannot share evenly; the nearest that work are"
+        " [8, 16]"
     )
 
 
-# --- In the process of four devices ---------------------------------------------------
+# --- In those processes ---------------------------------------------------------------
 
 
 def batch_of(step):
@@ -177,6 +204,8 @@ def train_on(mesh):
     params, batch_stats = variables["params"], variables["batch_stats"]
     state = TrainState(jnp.int32(0), params, batch_stats, optimizer.init(params))
     in_place = sharding.of_state(state, mesh)
+    share = len(batch_of(0)["visible"]) // jax.process_count()
+    share = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
     step = jax.jit(
         step,
         in_shardings=(in_place, sharding.over_batch(mesh), everywhere, everywhere),
@@ -184,11 +213,14 @@ def train_on(mesh):
         donate_argnums=0,
     )
     state = jax.device_put(state, in_place)
-    key = jax.device_put(jax.random.key(0), everywhere)
+    key = jax.jit(lambda: jax.random.key(0), out_shardings=everywhere)()
+    knobs = jax.tree.map(np.float64, make_knobs(config, 0.01))
+    knobs = sharding.place_everywhere(knobs, mesh)
     history = []
     for n in range(STEPS):
-        batch = sharding.place_batch(batch_of(n), mesh)
-        state, metrics = step(state, batch, key, make_knobs(config, 0.01))
+        batch = {name: rows[share] for name, rows in batch_of(n).items()}
+        batch = sharding.place_batch(batch, mesh)
+        state, metrics = step(state, batch, key, knobs)
         history.append(jax.device_get(metrics))
     numbers = {
         name: [float(metrics[name]) for metrics in history]
@@ -226,18 +258,29 @@ def describe(one, state, batch, numbers):
     return found
 
 
+def mesh_of(data, model=1):
+    """Arranges the first devices of this process as a mesh."""
+    devices = np.array(jax.devices()[: data * model]).reshape(data, model)
+    return Mesh(devices, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+
+
+def one_of_two(coordinator, index):
+    """Takes the steps as one of two processes; prints what each loss was."""
+    processes.connect(coordinator, 2, index)
+    _, _, numbers = train_on(sharding.make_mesh())
+    sys.stdout.write(json.dumps(numbers | {"devices": jax.device_count()}))
+
+
 def main():
-    jax.config.update("jax_enable_x64", True)
-    first = np.array(jax.devices()[:1]).reshape(1, 1)
-    alone = Mesh(first, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
     mesh = sharding.make_mesh()
     assert mesh.shape == {"data": DEVICES, "model": 1}
-    one, _, numbers = train_on(alone)
+    one, _, numbers = train_on(mesh_of(1))
     one = jax.device_get(one)
     found = {
         "one": numbers,
-        "four": describe(one, *train_on(mesh)),
-        "two by two": describe(one, *train_on(sharding.make_mesh(model=2))),
+        "two": describe(one, *train_on(mesh_of(2))),
+        "eight": describe(one, *train_on(mesh)),
+        "four by two": describe(one, *train_on(sharding.make_mesh(model=2))),
     }
     found["largest_statistic"] = float(
         max(np.abs(leaf).max() for leaf in jax.tree.leaves(one.batch_stats))
@@ -252,7 +295,7 @@ def main():
         np.abs(embedder.embed(images, "visible") - expected).max()
     )
     try:
-        sharding.check_divides(6, mesh, "P x K")
+        sharding.check_divides(12, mesh, "P x K")
     except ValueError as error:
         found["refused"] = str(error)
     try:
@@ -263,4 +306,8 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    jax.config.update("jax_enable_x64", True)
+    if sys.argv[1:]:
+        one_of_two(sys.argv[1], int(sys.argv[2]))
+    else:
+        main()

@@ -40,8 +40,8 @@ def connect(
     where the coordinator cannot be reached within `timeout` seconds.
     """
     given = (coordinator, num_processes, process_id)
-    cluster = _cluster()
-    if given == (None, None, None) and not cluster:
+    found = cluster()
+    if given == (None, None, None) and not found:
         return "one process"
     # Its notifier would take SIGTERM away from `stopping`, which saves and ends.
     jax.config.update("jax_enable_preemption_service", False)
@@ -51,7 +51,7 @@ def connect(
     }
     if given == (None, None, None):
         jax.distributed.initialize(**seconds)
-        return f"{jax.process_count()} processes, found by {cluster}"
+        return f"{jax.process_count()} processes, found by {found}"
     _check(*given)
     if process_id > 0:
         _wait_for(coordinator, process_id, timeout)
@@ -69,7 +69,7 @@ def connect(
     return f"{num_processes} processes, given by flags"
 
 
-def _cluster() -> str:
+def cluster() -> str:
     """Names the system that started this process as one of several, if one did."""
     env = os.environ
     if "SLURM_JOB_ID" in env and int(env.get("SLURM_NTASKS", 1)) > 1:

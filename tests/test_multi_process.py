@@ -1,0 +1,195 @@
+"""Two processes train one run: they agree first, and end together."""
+
+import json
+import os
+import re
+import signal
+import socket
+import time
+
+import jax
+import numpy as np
+import pytest
+from small_run import arrays_of, finish, start
+
+from vireid_jax import processes
+
+# Slow: each test starts two processes, and each of them jax and its compiler.
+slow = [pytest.mark.slow, pytest.mark.xdist_group("multi_process")]
+TWO_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+END_WITHIN = 60  # seconds, once the other process is gone
+
+
+@pytest.fixture(scope="module")
+def run_both(tmp_path_factory, compiled_once):
+    """Start two processes on a workdir; returns both, not waited for."""
+    data = tmp_path_factory.mktemp("data")
+
+    def run(workdir, flags=((), ()), environments=({}, {})):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        common = [f"--config.data.dir={data}", f"--coordinator=localhost:{port}"]
+        common += ["--num_processes=2", "--config.log.every_steps=1"]
+        common += [
+            "--config.schedule.epochs=1.5"
+        ]  # nine steps, a save after each third
+        return [
+            start(
+                workdir,
+                *common,
+                f"--process_id={index}",
+                *flags[index],
+                **compiled_once,
+                **TWO_DEVICES,
+                **environments[index],
+            )
+            for index in range(2)
+        ]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(run_both, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    return workdir, [finish(process) for process in run_both(workdir)]
+
+
+def rows_of(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def assert_same_arrays(one, two):
+    one, two = arrays_of(one), arrays_of(two)
+    assert len(jax.tree.leaves(one)) > 10
+    jax.tree.map(np.testing.assert_array_equal, one, two)
+
+
+class TestTwoProcesses:
+    pytestmark = slow
+
+    def test_both_end_well_and_the_first_alone_speaks(self, undisturbed):
+        workdir, ends = undisturbed
+        assert [code for code, _, _ in ends] == [0, 0], ends
+        assert "visible-to-infrared" in ends[0][1]
+        assert "visible-to-infrared" not in ends[1][1]
+        story = (workdir / "log.txt").read_text()
+        assert "started as 2 processes, given by flags" in story
+        assert story.count("--- ") == 1
+
+    def test_each_step_is_logged_once_and_every_query_counts_once(self, undisturbed):
+        workdir, _ = undisturbed
+        rows = rows_of(workdir)
+        assert [r["step"] for r in rows if r["kind"] == "train"] == list(range(1, 10))
+        report = json.loads((workdir / "eval.json").read_text())
+        assert report["results"][0]["valid_queries"] == 24
+
+    def test_the_first_loss_is_that_of_one_process(
+        self, undisturbed, tmp_path, run_both, compiled_once
+    ):
+        flags = [f"--config.data.dir={tmp_path / 'data'}", "--config.log.every_steps=1"]
+        flags += ["--config.schedule.epochs=0.1"]
+        code, _, err = finish(start(tmp_path / "run", *flags, **compiled_once))
+        assert code == 0, err
+        first = [
+            rows_of(folder)[0]["loss"] for folder in (undisturbed[0], tmp_path / "run")
+        ]
+        assert first[0] == pytest.approx(first[1], rel=1e-5)
+
+    @pytest.mark.parametrize("killed", [0, 1])
+    def test_one_is_killed_the_other_ends_and_the_run_goes_on_bit_for_bit(
+        self, undisturbed, run_both, tmp_path, killed
+    ):
+        environments = [{}, {}]
+        environments[killed] = {"KILL": "step:8"}  # 3 is saved, 6 may be
+        both = run_both(tmp_path, environments=environments)
+        assert both[killed].wait(300) == -signal.SIGKILL
+        since = time.monotonic()
+        code, _, _ = finish(both[1 - killed])
+        assert code != 0
+        assert time.monotonic() - since < END_WITHIN
+        finish(both[killed])
+
+        ends = [finish(process) for process in run_both(tmp_path)]
+        assert [code for code, _, _ in ends] == [0, 0], ends
+        assert re.search("Going on from step [36] of 9", ends[0][1])
+        assert_same_arrays(undisturbed[0], tmp_path)
+
+    def test_sigterm_to_one_stops_both_with_all_saved(
+        self, undisturbed, run_both, tmp_path
+    ):
+        flags = ("--config.schedule.epochs=50", "--config.eval.every_epochs=50")
+        both = run_both(tmp_path, flags=(flags, flags))
+        metrics = tmp_path / "metrics.jsonl"
+        while not (metrics.exists() and metrics.stat().st_size):
+            assert both[0].poll() is None, finish(both[0])
+            time.sleep(0.1)
+        both[1].send_signal(signal.SIGTERM)
+        ends = [finish(process) for process in both]
+        assert [code for code, _, _ in ends] == [75, 75], ends
+        assert "stopped by another process" in ends[0][2]
+        assert "stopped by SIGTERM" in ends[1][2]
+        assert len(list((tmp_path / "checkpoints").glob("[0-9]*"))) == 1
+
+    def test_processes_of_other_configs_end_with_a_line_each(self, run_both, tmp_path):
+        both = run_both(tmp_path, flags=((), ("--config.seed=1",)))
+        ends = [finish(process) for process in both]
+        assert all(code for code, _, _ in ends), ends
+        said = [f"process 1 has another config than process 0; this is process {i}"
+                for i in range(2)]  # fmt: skip
+        # One may be ended by the other's end before it has said its line.
+        assert any(line in err for line, (_, _, err) in zip(said, ends, strict=True))
+        assert not any("Traceback" in err for _, _, err in ends)
+        assert not (tmp_path / "metrics.jsonl").exists()
+
+
+class TestConnect:
+    def test_alone_where_nothing_says_otherwise(self, monkeypatch):
+        for name in ("SLURM_JOB_ID", "TPU_WORKER_HOSTNAMES", "KUBERNETES_SERVICE_HOST"):
+            monkeypatch.delenv(name, raising=False)
+        assert processes.connect() == "one process"
+
+    def test_an_unreachable_coordinator_is_named_and_how_long(self):
+        with socket.socket() as taken:  # bound, but nobody listens
+            taken.bind(("localhost", 0))
+            address = f"localhost:{taken.getsockname()[1]}"
+            with pytest.raises(ValueError, match=r"process 1 could not") as refused:
+                processes.connect(address, 2, 1, timeout=1)
+        assert f"coordinator at {address} within 1 s" in str(refused.value)
+
+    @pytest.mark.parametrize(
+        ("flags", "said"),
+        [
+            (
+                ("localhost:1", None, 0),
+                "together, or none; given are localhost:1, None",
+            ),
+            (("localhost", 2, 0), "--coordinator is 'localhost'; give HOST:PORT"),
+            (("localhost:1", 2, 2), "--process_id is 2; with --num_processes 2 legal"),
+        ],
+    )
+    def test_flags_that_do_not_fit_are_refused(self, flags, said):
+        with pytest.raises(ValueError, match=r"give|legal") as refused:
+            processes.connect(*flags)
+        assert said in str(refused.value)
+
+    @pytest.mark.parametrize(
+        ("environment", "cluster"),
+        [
+            ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4"}, "SLURM"),
+            ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1"}, ""),
+            ({"TPU_WORKER_HOSTNAMES": "a,b"}, "Cloud TPU"),
+            (
+                {"KUBERNETES_SERVICE_HOST": "k", "JOB_COMPLETION_INDEX": "0"},
+                "Kubernetes",
+            ),
+            ({"KUBERNETES_SERVICE_HOST": "k"}, ""),
+        ],
+    )
+    def test_clusters_are_known_by_their_environment(
+        self, monkeypatch, environment, cluster
+    ):
+        monkeypatch.setattr(os, "environ", environment)
+        assert processes.cluster() == cluster
