@@ -110,7 +110,12 @@ def test_max_pool_passes_each_gradient_on_once_where_values_tie():
 @pytest.mark.parametrize("shape", [(2, 2, 2, 1), (3, 4, 6, 2), (1, 5, 7, 3)])
 def test_average_pool_is_the_mean_of_each_window(shape):
     x = normal(*shape)
+    forms = ops._average_pool_reshape, ops._average_pool_window, ops.average_pool2x2
     pooled = ops.average_pool2x2(x)
+    g = normal(*pooled.shape, seed=1)
+    ordinary, *others = [(form(x), vjp(form, (x,), g)) for form in forms]
+    for other in others:
+        close(other, ordinary)
     expected = np.zeros((shape[0], shape[1] // 2, shape[2] // 2, shape[3]))
     for i, j in np.ndindex(expected.shape[1:3]):
         expected[:, i, j] = x[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean((1, 2))
@@ -147,6 +152,8 @@ def test_accelerators_get_the_ordinary_form(platform):
     text = lowered(ops.max_pool3x3, platform, x)
     assert "stablehlo.reduce_window" in text
     assert "stablehlo.select_and_scatter" in text
+    text = lowered(ops.average_pool2x2, platform, x)
+    assert "stablehlo.reduce_window" in text
 
 
 def test_a_cpu_gets_the_fast_form():
@@ -158,6 +165,8 @@ def test_a_cpu_gets_the_fast_form():
     text = lowered(ops.max_pool3x3, "cpu", x)
     assert "stablehlo.reduce_window" not in text
     assert "stablehlo.select_and_scatter" not in text
+    text = lowered(ops.average_pool2x2, "cpu", x)
+    assert "stablehlo.reduce_window" not in text
 
 
 def test_one_program_can_serve_several_platforms():

@@ -5,8 +5,10 @@ Any value of the config can be changed on the command line, for instance
 start it on many machines are in launch/.
 """
 
+import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import app, flags
 from ml_collections import config_flags
@@ -18,6 +20,9 @@ config_flags.DEFINE_config_file("config", None, "Path of the config, FILE.py[:AR
 flags.DEFINE_string("workdir", None, "Where checkpoints, logs and results go.")
 flags.DEFINE_float("max_minutes", None, "Save and exit with 75 after this long.")
 flags.DEFINE_string("profile_steps", None, "FIRST:LAST: trace them into the workdir.")
+flags.DEFINE_boolean("dry_run", False, "Compile, tell what a step takes, do not train.")
+flags.DEFINE_list("topology", [], "For a dry run: chips to compile for, as v5e-8.")
+flags.DEFINE_string("json", None, "For a dry run: where to write its numbers.")
 flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, of several.")
 flags.DEFINE_integer("num_processes", None, "Of this run, on all machines together.")
 flags.DEFINE_integer("process_id", None, "This one's, counted from 0.")
@@ -28,8 +33,10 @@ def parse(argv: Sequence[str]) -> list[str]:
     try:
         check_config_path(argv)
         rest = FLAGS(argv)
-        if len(rest) > 1 or not (FLAGS.config and FLAGS.workdir):
+        if len(rest) > 1 or not (FLAGS.config and (FLAGS.workdir or FLAGS.dry_run)):
             raise flags.Error("give --config FILE.py and --workdir DIR")
+        if (FLAGS.topology or FLAGS.json) and not FLAGS.dry_run:
+            raise flags.Error("--topology and --json belong to --dry_run")
     except Exception as error:  # a config file may raise anything
         raise SystemExit(f"error: {explain_flags_error(error, argv)}") from error
     return rest
@@ -40,6 +47,9 @@ def main(_: Sequence[str]) -> None:
     from vireid_jax.runtime import set_up
 
     set_up()
+    if FLAGS.dry_run:
+        dry_run()
+        return
     from vireid_jax.processes import connect, fall_together
     from vireid_jax.stopping import Stop, Stopped
     from vireid_jax.train import train
@@ -58,6 +68,20 @@ def main(_: Sequence[str]) -> None:
     except Stopped as stopped:
         sys.stderr.write(f"{stopped}\n")
         sys.exit(stopped.code)
+
+
+def dry_run() -> None:
+    """Compiles the step, here and for each `--topology`, and prints what it takes."""
+    from rich.console import Console
+
+    from vireid_jax import dry_run
+
+    with one_line_errors():
+        report = dry_run.dry_run(
+            FLAGS.config, topologies=FLAGS.topology, console=Console(emoji=False)
+        )
+        if FLAGS.json:
+            Path(FLAGS.json).write_text(json.dumps(report.to_json(), indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ def place_images(
     return images
 
 
-def check_divides(rows: int, mesh: Mesh, what: str) -> None:
+def check_divides(rows: int, mesh: Mesh | AbstractMesh, what: str) -> None:
     """Raises ValueError if `rows` do not split evenly over the mesh's `data` axis."""
     devices = mesh.shape["data"]
     if rows % devices:

@@ -228,17 +228,24 @@ def make_train_step(
 
 
 def make_embed_step(
-    model: nn.Module, modality: str, *, flip: bool, feature: str = "all"
+    model: nn.Module,
+    modality: str,
+    *,
+    flip: bool,
+    feature: str = "all",
+    at_once: int = 0,
 ) -> Callable[[dict[str, Any], UInt8[Array, "batch H W 3"]], Float[Array, "batch D"]]:
     """Builds `(variables, images) -> embeddings`, L2-normalised, for one modality.
 
     `flip` sums the embeddings of the image and of its mirror, and normalises again.
     `feature` "global" takes the deepest head's feature alone, without the parts.
+    `at_once` images go through the network together, where they divide the batch; 0:
+    all of them.
     """
     if modality not in MODALITIES:
         raise ValueError(f"modality is {modality!r}; legal are {list(MODALITIES)}")
 
-    def embed_step(variables, images):
+    def embed(variables, images):
         images = augment.normalise(images)
         if flip:
             images = jnp.concatenate([images, images[:, :, ::-1]])
@@ -248,5 +255,12 @@ def make_embed_step(
         if flip:
             embedding = embedding.reshape(2, -1, embedding.shape[-1]).sum(0)
         return l2_normalise(embedding.reshape(-1, embedding.shape[-1]))
+
+    def embed_step(variables, images):
+        if not at_once or len(images) % at_once:
+            return embed(variables, images)
+        groups = images.reshape(-1, at_once, *images.shape[1:])
+        found = jax.lax.map(lambda group: embed(variables, group), groups)
+        return found.reshape(len(images), -1)
 
     return embed_step
