@@ -19,7 +19,7 @@ PINS := $(wildcard constraints/$(TAG).txt)
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --prefer-binary \
            $(PINS:%=-c %)
 
-.PHONY: help demo test test-slow docs lint lock clean
+.PHONY: help demo test test-slow docs lint lock bench-env clean
 
 help:
 	@echo "make demo    train on synthetic people and evaluate, into runs/demo"
@@ -27,7 +27,8 @@ help:
 	@echo "make lint    check format and style"
 	@echo "make docs    write the table of docs/reliability.md from the tests"
 	@echo "make lock    write constraints/$(TAG).txt anew, from the newest releases"
-	@echo "make clean   remove .venv and what builds and tests leave; runs/ and data/ stay"
+	@echo "make bench-env  make .venv-bench with PyTorch, the rival of python -m benchmarks"
+	@echo "make clean   remove the environments and what builds and tests leave, not runs/"
 	@echo "Each takes PYTHON=..., for instance: make demo PYTHON=python3.12"
 
 demo: .venv/$(TAG)-demo
@@ -72,5 +73,16 @@ lock:
 	  > constraints/$(TAG).txt
 	rm -rf $(venv)
 
+# The index has builds for CPUs alone; TORCH_INDEX= where pip finds one by itself.
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+bench-env: .venv-bench/$(TAG)-$(TORCH)
+
+.venv-bench/$(TAG)-$(TORCH):
+	$(PYTHON) -m venv --clear .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --prefer-binary \
+	  $(TORCH_INDEX:%=--extra-index-url %) '$(TORCH)' numpy safetensors
+	@touch '$@'
+
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,158 @@
+"""Our worker against a rival's: outputs compared, then both timed in turn.
+
+It is not run by hand; `python -m benchmarks` is.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.cases import ALLOCATORS, VARIANTS, Case, Search
+from benchmarks.pairs import check_outputs, paired_ratio, summary
+from benchmarks.pipe import Facts, Job, Worker, WorkerError
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Ring:
+    """Where a duel takes place; `rival` is the Python of the rival, if there is one."""
+
+    folder: Path
+    rival: str | None
+    rounds: int
+    threads: int
+
+    def start(self, side: str, python: str, module: str, job: Job, allocator: str):
+        """Starts the worker of a side, `ours` or `rival`."""
+        outputs = {"outputs": str(self.folder / f"{side}.npz")}
+        log = self.folder / f"{side}.log"
+        job = job | outputs | {"threads": self.threads}
+        return Worker(python, module, job, ALLOCATORS[allocator], log)
+
+    def outputs(self, side: str) -> dict[str, np.ndarray]:
+        """Reads what a worker gave."""
+        with np.load(self.folder / f"{side}.npz") as file:
+            return dict(file)
+
+
+def networks(ring: Ring, task: str, case: Case) -> Iterator[Row]:
+    """Times training steps or embedding: our worker against each variant in turn.
+
+    Two workers live at a time: more of a large network would not fit the memory.
+    """
+    job = case.job(task, given=str(ring.folder / "given.safetensors"))
+    variants = VARIANTS[task] if ring.rival else (None,)
+    for allocator in ALLOCATORS:
+        about = {"task": task, "case": str(case), "allocator": allocator}
+        with ring.start("ours", sys.executable, "benchmarks.ours", job, allocator) as w:
+            for variant in variants:
+                rival = (ring.rival, "benchmarks.rival", job | {"variant": variant})
+                name = f"torch {variant}" if variant else None
+                yield about | duel(ring, w, rival, name, allocator)
+
+
+def search(ring: Ring, case: Search) -> Iterator[Row]:
+    """Times the search of nearest rows against numpy, under our own Python."""
+    allocator = "out of the box"
+    about = {"task": "search", "case": str(case), "allocator": allocator}
+    job = case.job()
+    with ring.start("ours", sys.executable, "benchmarks.ours", job, allocator) as ours:
+        rival = (sys.executable, "benchmarks.search", job)
+        yield about | duel(ring, ours, rival, "numpy", allocator)
+
+
+def duel(
+    ring: Ring, ours: Worker, rival: tuple, name: str | None, allocator: str
+) -> Row:
+    """Times ours and a rival (if it has a `name`) in turn; returns a row of results.
+
+    A rival that fails by itself leaves a row that says so. Raises OutputsError.
+    """
+    row = {"rival_name": name, "ours_facts": ours.facts}
+    if name is None:
+        before = Clock.now([ours])
+        ours.run()
+        seconds = [ours.run() for _ in range(ring.rounds)]
+        row |= {"ours": summary(seconds), "ours_mib": ours.peak_mib}
+        return row | {"others": before.others_share([ours])}
+    try:
+        other = ring.start("rival", *rival, allocator)
+    except WorkerError as error:
+        return row | {"failure": str(error)}
+    with other:
+        difference = check_outputs(ring.outputs("ours"), ring.outputs("rival"), name)
+        before = Clock.now([ours, other])
+        seconds = in_turn(ours, other, ring.rounds)
+        return row | {
+            "rival_facts": other.facts,
+            "difference": difference,
+            "ours": summary(seconds[0]),
+            "rival": summary(seconds[1]),
+            "ratio": paired_ratio(*seconds),
+            "ours_mib": ours.peak_mib,
+            "rival_mib": other.peak_mib,
+            "others": before.others_share([ours, other]),
+            "seconds": seconds,
+        }
+
+
+def in_turn(ours: Worker, rival: Worker, rounds: int) -> tuple[list[float], ...]:
+    """Runs both once unmeasured, then each once a round; who begins changes."""
+    ours.run(), rival.run()
+    seconds = {ours: [], rival: []}
+    for index in range(rounds):
+        for side in (ours, rival) if index % 2 == 0 else (rival, ours):
+            seconds[side].append(side.run())
+    return seconds[ours], seconds[rival]
+
+
+@dataclass(frozen=True)
+class Clock:
+    """A moment: of the wall, of all processors, and of some workers."""
+
+    wall: float
+    busy: float
+    workers: float
+
+    @classmethod
+    def now(cls, workers: list[Worker]) -> "Clock":
+        """Reads it; Linux alone tells how busy the processors are."""
+        busy = float("nan")
+        stat = Path("/proc/stat")
+        if stat.exists():
+            user, nice, system = map(int, stat.read_text().split()[1:4])
+            busy = (user + nice + system) / os.sysconf("SC_CLK_TCK")
+        return cls(time.perf_counter(), busy, sum(w.cpu_seconds for w in workers))
+
+    def others_share(self, workers: list[Worker]) -> float | None:
+        """Returns which share of the processors was other processes' since then."""
+        now = Clock.now(workers)
+        others = (now.busy - self.busy) - (now.workers - self.workers)
+        share = others / ((now.wall - self.wall) * os.cpu_count())
+        return None if np.isnan(share) else float(np.clip(share, 0, 1))
+
+
+def compile_times(ring: Ring, case: Case) -> Row:
+    """Times a fresh process up to its first training step, cold and from the cache."""
+    row = {"case": str(case)}
+    job = case.job("compile")
+    environment = {"JAX_COMPILATION_CACHE_DIR": str(ring.folder / "compiled")}
+    environment["JAX_ENABLE_COMPILATION_CACHE"] = "true"
+    job |= {"threads": ring.threads}
+    for state in ("cold", "cached"):
+        start = time.perf_counter()
+        log = ring.folder / "compile.log"
+        with Worker(sys.executable, "benchmarks.ours", job, environment, log) as worker:
+            row[state] = {"seconds": time.perf_counter() - start, **facts_of(worker)}
+    return row
+
+
+def facts_of(worker: Worker) -> Facts:
+    return worker.facts | {"peak_mib": worker.peak_mib}

@@ -1,0 +1,222 @@
+"""Our worker: vireid_jax as its own commands set it up.
+
+`python -m benchmarks` starts it as `python -m benchmarks.ours JOB`. It writes the
+weights and images that the rival is given, too.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.pipe import Facts, Job, serve
+
+_TORCH_NAMES = {
+    ("params", "kernel"): "weight",
+    ("params", "scale"): "weight",
+    ("params", "bias"): "bias",
+    ("batch_stats", "mean"): "running_mean",
+    ("batch_stats", "var"): "running_var",
+}
+
+
+def prepare(job: Job):
+    """Compiles the task of a job, runs it once and saves what it gave."""
+    start = time.perf_counter()
+    from vireid_jax.runtime import set_up
+
+    set_up()
+    import jax
+    import numpy as np
+
+    tasks = {"train": train, "eval": embed, "compile": first_step, "search": search}
+    imported = time.perf_counter() - start
+    start = time.perf_counter()
+    run = tasks[job["task"]](job)
+    prepared = time.perf_counter() - start
+    start = time.perf_counter()
+    outputs = run()
+    first = time.perf_counter() - start
+    if "outputs" in job:
+        np.savez(job["outputs"], **outputs)
+    return run, {
+        "jax": jax.__version__,
+        "jaxlib": jax.lib.__version__,
+        "numpy": np.__version__,
+        "device": jax.devices()[0].device_kind,
+        "import_seconds": imported,
+        "prepare_seconds": prepared,
+        "first_run_seconds": first,
+    }
+
+
+def config_of(job: Job):
+    """Returns the config of a job: nothing random, no third view, SGD."""
+    from vireid_jax.config import default_config
+
+    c = default_config()
+    c.model.name = job["network"]
+    c.model.zero_init_residual = False  # else no gradient enters a block
+    c.data.size = (job["height"], job["width"])
+    c.batch.images = job["shots"]
+    c.batch.identities = job["images"] // (2 * job["shots"])
+    c.augment.pad, c.augment.flip, c.augment.erase = 0, 0.0, 0.0
+    c.augment.third_view = False
+    for key in ("smoothing", "margin"):
+        c.loss[key] = job[key]
+    c.optimizer.name = "sgd"
+    for key in ("learning_rate", "weight_decay", "clip_norm"):
+        c.optimizer[key] = job[key]
+    return c
+
+
+def batch_of(job: Job, pairs: int) -> dict[str, Any]:
+    """Draws a batch of image pairs, `shots` of an identity beside each other."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    shape = (pairs, job["height"], job["width"], 3)
+    labels = np.repeat(np.arange(-(-pairs // job["shots"])), job["shots"])[:pairs]
+    labels = labels.astype(np.int32)
+    images = {
+        name: rng.integers(0, 256, shape, np.uint8) for name in ("visible", "infrared")
+    }
+    return images | {"visible_id": labels, "infrared_id": labels}
+
+
+def variables_of(model) -> dict[str, Any]:
+    """Draws variables; norms get scales, shifts and statistics of some use, too."""
+    import jax
+    import numpy as np
+
+    from vireid_jax.embedder import init_variables
+
+    rng = np.random.default_rng(0)
+    ranges = {"scale": (0.5, 1.5), "var": (0.5, 1.5), "mean": (-0.1, 0.1)}
+    ranges["bias"] = (-0.1, 0.1)
+
+    def draw(path, leaf):
+        limits = ranges.get(path[-1].key)
+        return leaf if limits is None else rng.uniform(*limits, leaf.shape)
+
+    variables = jax.jit(lambda: init_variables(model, jax.random.key(0)))()
+    variables = jax.tree_util.tree_map_with_path(draw, variables)
+    return jax.tree.map(lambda x: jax.numpy.asarray(x, np.float32), variables)
+
+
+def write_given(path: str, variables: dict[str, Any], batch: dict[str, Any]) -> None:
+    """Writes weights, under names like torchreid's, and a batch for the rival."""
+    import jax
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    tensors = {f"images/{name}": batch[name] for name in ("visible", "infrared")}
+    tensors["labels"] = batch["visible_id"]
+    for place, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        collection, *layers, name = (entry.key for entry in place)
+        key = ".".join([*layers, _TORCH_NAMES[collection, name]])
+        x = np.asarray(leaf)
+        x = x.transpose(3, 2, 0, 1) if x.ndim == 4 else x.T
+        tensors[key] = np.ascontiguousarray(x)
+    save_file(tensors, Path(path))
+
+
+def train(job: Job):
+    """Makes the function that takes one training step."""
+    from vireid_jax.embedder import create_model
+
+    config = config_of(job)
+    model = create_model(config, job["classes"])
+    variables = variables_of(model)
+    batch = batch_of(job, job["images"] // 2)
+    write_given(job["given"], variables, batch)
+    return stepper(config, model, variables, batch)
+
+
+def stepper(config, model, variables, batch):
+    """Jits the training step and keeps its state."""
+    import jax
+    import jax.numpy as jnp
+
+    from vireid_jax.optimizer import make_optimizer, rate_factors
+    from vireid_jax.state import TrainState
+    from vireid_jax.step import Views, make_knobs, make_train_step
+
+    optimizer = make_optimizer(config)
+    params = variables["params"]
+    step = jax.jit(
+        make_train_step(
+            model,
+            optimizer,
+            rate_factors(params, False, 1.0),
+            Views(config.augment.pad, third_view=config.augment.third_view),
+            config.loss.metric_form,
+        ),
+        donate_argnums=0,
+    )
+    opt_state = jax.jit(optimizer.init)(params)
+    state = TrainState(jnp.zeros((), int), params, variables["batch_stats"], opt_state)
+    key, knobs = jax.random.key(0), make_knobs(config, config.optimizer.learning_rate)
+
+    def run():
+        nonlocal state
+        state, metrics = jax.block_until_ready(step(state, batch, key, knobs))
+        return {name: metrics[name] for name in ("loss", "gradient_norm")}
+
+    return run
+
+
+def embed(job: Job):
+    """Makes the function that embeds a batch of visible images."""
+    from vireid_jax.embedder import Embedder, create_model
+
+    model = create_model(config_of(job), job["classes"])
+    variables = variables_of(model)
+    batch = batch_of(job, job["images"])
+    write_given(job["given"], variables, batch)
+    embedder = Embedder(
+        model,
+        variables,
+        size=(job["height"], job["width"]),
+        flip=False,
+        batch_size=job["images"],
+    )
+    return lambda: {"embeddings": embedder.embed(batch["visible"], "visible")}
+
+
+def first_step(job: Job):
+    """Makes the function that takes a training step of the whole method."""
+    import jax
+
+    from vireid_jax.config import default_config
+    from vireid_jax.embedder import create_model, init_variables
+
+    config = default_config()
+    config.model.name = job["network"]
+    config.data.size = (job["height"], job["width"])
+    config.model.distillation, config.model.granularities = True, (2, 3, 6)
+    model = create_model(config, job["classes"])
+    variables = jax.jit(lambda: init_variables(model, jax.random.key(0)))()
+    return stepper(config, model, variables, batch_of(job, job["images"] // 2))
+
+
+def search(job: Job):
+    """Makes the function that finds the nearest of a gallery by a product and top_k."""
+    import jax
+
+    from benchmarks.search import features_of
+
+    queries, gallery = map(jax.device_put, features_of(job))
+
+    @jax.jit
+    def nearest(queries, gallery):
+        return jax.lax.top_k(queries @ gallery.T, job["k"])
+
+    def run() -> Facts:
+        similarities, rows = jax.device_get(nearest(queries, gallery))
+        return {"similarities": similarities, "rows": rows}
+
+    return run
+
+
+if __name__ == "__main__":
+    serve(prepare)
