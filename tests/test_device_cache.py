@@ -107,3 +107,15 @@ def test_rows_are_those_whose_images_are_read_otherwise(data):
             found = np.asarray(images[name])[rows[name]].reshape(-1, 64, 32, 3)
             np.testing.assert_array_equal(found, read[name])
         np.testing.assert_array_equal(read["visible_id"], rows["visible_id"])
+
+
+def test_some_steps_are_traced(data, tmp_path):
+    train.train(config_of(data), tmp_path, profile_steps="2:3")
+    (trace,) = (tmp_path / "profile").rglob("*.xplane.pb")
+    assert b"train_step" in trace.read_bytes()
+
+
+@pytest.mark.parametrize("steps", ["3:2", "0:1", "5:7", "two"])
+def test_steps_that_are_not_there_are_not_traced(data, tmp_path, steps):
+    with pytest.raises(ValueError, match=f"--profile_steps is '{steps}'; give FIRST"):
+        train.train(config_of(data), tmp_path, profile_steps=steps)
