@@ -12,6 +12,7 @@ import pytest
 
 from vireid_jax.config import default_config
 from vireid_jax.data import augment
+from vireid_jax.embedder import images_at_once
 from vireid_jax.losses import (
     accuracy,
     cross_entropy,
@@ -345,3 +346,24 @@ def test_an_image_is_embedded_by_its_own_stream(variables):
     assert np.abs(found[0] - found[1]).max() > 1e-3
     with pytest.raises(ValueError, match=r"'thermal'.*visible.*infrared"):
         make_embed_step(Stub(), "thermal", flip=False)
+
+
+@pytest.mark.parametrize(
+    ("size", "count"),
+    [((256, 128), 8), ((288, 144), 4), ((128, 64), 32), ((64, 32), 64)],
+)
+def test_a_cpu_embeds_as_many_at_once_as_its_cache_holds(size, count):
+    assert images_at_once(size, 64) == count
+    assert images_at_once((2048, 2048), 7) == 1
+
+
+def test_images_embedded_in_groups_are_embedded_alike(variables):
+    images = batch_of()["visible"]
+    expected, found, rest = (
+        jax.jit(make_embed_step(Stub(), "visible", flip=True, at_once=n))(
+            variables, images
+        )
+        for n in (0, 2, 3)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(rest, expected)  # 3 does not divide 4
