@@ -10,14 +10,6 @@ from typing import Any
 
 from benchmarks.pipe import Facts, Job, serve
 
-_TORCH_NAMES = {
-    ("params", "kernel"): "weight",
-    ("params", "scale"): "weight",
-    ("params", "bias"): "bias",
-    ("batch_stats", "mean"): "running_mean",
-    ("batch_stats", "var"): "running_var",
-}
-
 
 def prepare(job: Job):
     """Compiles the task of a job, runs it once and saves what it gave."""
@@ -109,11 +101,13 @@ def write_given(path: str, variables: dict[str, Any], batch: dict[str, Any]) -> 
     import numpy as np
     from safetensors.numpy import save_file
 
+    from vireid_jax.pretrained import TORCH_NAMES
+
     tensors = {f"images/{name}": batch[name] for name in ("visible", "infrared")}
     tensors["labels"] = batch["visible_id"]
     for place, leaf in jax.tree_util.tree_leaves_with_path(variables):
         collection, *layers, name = (entry.key for entry in place)
-        key = ".".join([*layers, _TORCH_NAMES[collection, name]])
+        key = ".".join([*layers, TORCH_NAMES[collection, name]])
         x = np.asarray(leaf)
         x = x.transpose(3, 2, 0, 1) if x.ndim == 4 else x.T
         tensors[key] = np.ascontiguousarray(x)

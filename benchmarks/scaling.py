@@ -10,7 +10,6 @@ the blocks of docs/scaling.md by what docs/scaling.json holds.
 import argparse
 import json
 import math
-import re
 from datetime import date
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from benchmarks.demo import write_block
 from vireid_jax.config import default_config, validate
 from vireid_jax.environment import commit
 from vireid_jax.planning import ahead
@@ -215,20 +215,10 @@ def origin(cells: dict[str, Any]) -> str:
 def write(cells: dict[str, Any]) -> None:
     """Replace the blocks of the document."""
     for batch in ROWS:
-        replace_block(batch, table(batch, cells))
-    replace_block("collectives", collectives_table(cells))
-    replace_block("input", input_table(cells))
-    replace_block("origin", origin(cells))
-
-
-def replace_block(name: str, block: str) -> None:
-    """Replace what stands between `<!-- name -->` and `<!-- /name -->`."""
-    pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
-    fill = lambda match: f"{match[1]}{block}\n{match[2]}"
-    text, found = re.subn(pattern, fill, DOCUMENT.read_text(), flags=re.DOTALL)
-    if not found:
-        raise SystemExit(f"error: {DOCUMENT} has no block <!-- {name} -->")
-    DOCUMENT.write_text(text)
+        write_block(DOCUMENT, batch, table(batch, cells))
+    write_block(DOCUMENT, "collectives", collectives_table(cells))
+    write_block(DOCUMENT, "input", input_table(cells))
+    write_block(DOCUMENT, "origin", origin(cells))
 
 
 def main() -> None:

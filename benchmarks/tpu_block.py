@@ -28,7 +28,8 @@ from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 from jax.stages import Lowered
 
-from benchmarks.scaling import replace_block
+from benchmarks.demo import write_block
+from benchmarks.scaling import DOCUMENT
 from vireid_jax.environment import commit
 from vireid_jax.models import norm, ops, osnet
 from vireid_jax.planning import ahead, compiled
@@ -233,7 +234,7 @@ def main() -> None:
         origin = (
             f"libtpu {libtpu}, commit `{commit()}`, `python -m benchmarks.tpu_block`."
         )
-        replace_block("tpu_block", f"{table_of(rows)}\n\n{origin}")
+        write_block(DOCUMENT, "tpu_block", f"{table_of(rows)}\n\n{origin}")
 
 
 def table_of(rows: list[dict[str, Any]]) -> str:

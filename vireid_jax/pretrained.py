@@ -26,7 +26,7 @@ Variables = dict[str, Any]
 
 _TRUNKS = (*MODALITIES, "shared")
 _SINGLE_HEAD = ("fc", "classifier")  # of the single-modality network
-_TORCH_NAMES = {
+TORCH_NAMES = {
     ("params", "kernel"): "weight",
     ("params", "scale"): "weight",
     ("params", "bias"): "bias",
@@ -151,7 +151,7 @@ def _torch_key(place: tuple[str, ...]) -> str:
         del layers[0]
     for modality in MODALITIES:
         layers[-1] = layers[-1].removesuffix(f"_{modality}")
-    return ".".join([*layers, _TORCH_NAMES[collection, leaf]])
+    return ".".join([*layers, TORCH_NAMES[collection, leaf]])
 
 
 def _to_torch(x: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ from vireid_jax.evaluate import (
 from vireid_jax.journal import Journal
 from vireid_jax.optimizer import learning_rate
 from vireid_jax.profiling import Profile
-from vireid_jax.program import is_pretraining, make_program
+from vireid_jax.program import batch_size_of, is_pretraining, make_program
 from vireid_jax.protocols import Result, validation_protocols
 from vireid_jax.step import make_knobs
 from vireid_jax.stopping import Stop
@@ -97,6 +97,7 @@ def train_in(
 
     # --- Devices ----------------------------------------------------------------------
     mesh = sharding.make_mesh(config.mesh.model)
+    sharding.check_divides(batch_size_of(config), mesh, "a batch's P x K")
 
     # --- Data -------------------------------------------------------------------------
     with processes.first_goes_first():
@@ -206,7 +207,8 @@ def train_in(
     images = {}
     if config.data.cache == "device":
         size = tuple(config.data.size)
-        images = sharding.place_images(visible, infrared or visible, size, mesh)
+        second = visible if infrared is None else infrared
+        images = sharding.place_images(visible, second, size, mesh)
         held = sum(rows.nbytes for rows in images.values()) / 2**20
         journal.say(f"The training set lies in device memory: {held:.1f} MiB on each.")
     bar = writers.Bar(journal.console, plan.num_steps, start_step)
