@@ -4,7 +4,8 @@
 
 Everything but the network is what `python -m vireid_jax.main` runs. KILL=place:n in the
 environment kills the process (SIGKILL) when it is at the place for the n-th time; LIE=1
-tells it that there is room on any disk.
+tells it that there is room on any disk; OTHER=packages or OTHER=images, that it has
+others than it has.
 
     python small_run.py embed WORKDIR FILE.npy
 
@@ -169,6 +170,17 @@ def die_at(place, count):
     setattr(owner, name, dying)
 
 
+def pretend(what):
+    """Makes the process believe in other packages or another training set."""
+    from vireid_jax import environment
+    from vireid_jax.data.source import Records
+
+    if what == "packages":
+        environment.version = lambda package: "0"
+    else:
+        Records.fingerprint = property(lambda records: "another")
+
+
 if __name__ == "__main__":
     models.create = create
     if sys.argv[1] == "embed":
@@ -179,6 +191,8 @@ if __name__ == "__main__":
         sys.exit()
     if "LIE" in os.environ:
         shutil.disk_usage = lambda _: SimpleNamespace(free=2**30)
+    if "OTHER" in os.environ:
+        pretend(os.environ["OTHER"])
     if "KILL" in os.environ:
         place, count = os.environ["KILL"].split(":")
         die_at(place, int(count))

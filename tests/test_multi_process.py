@@ -20,6 +20,7 @@ from vireid_jax import processes
 # Slow: each test starts two processes, and each of them jax and its compiler.
 slow = [pytest.mark.slow, pytest.mark.xdist_group("multi_process")]
 TWO_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+ONE_STEP = ("--config.schedule.epochs=0.1",)
 END_WITHIN = 60  # seconds, once the other process is gone
 
 
@@ -76,6 +77,15 @@ def undisturbed(flags_of_all, compiled_once, tmp_path_factory):
     return folder, done
 
 
+@pytest.fixture(scope="module")
+def one_step(flags_of_all, compiled_once, tmp_path_factory):
+    """The folder of one process that has taken one step."""
+    folder = tmp_path_factory.mktemp("one_step")
+    code, _, err = finish(start(folder, *flags_of_all, *ONE_STEP, **compiled_once))
+    assert code == 0, err
+    return folder
+
+
 def rows_of(workdir):
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
@@ -105,17 +115,23 @@ class TestTwoProcesses:
         report = json.loads((workdir / "eval.json").read_text())
         assert report["results"][0]["valid_queries"] == 24
 
-    def test_the_first_loss_is_that_of_one_process(
-        self, undisturbed, tmp_path, run_both, compiled_once
-    ):
-        flags = [f"--config.data.dir={tmp_path / 'data'}", "--config.log.every_steps=1"]
-        flags += ["--config.schedule.epochs=0.1"]
-        code, _, err = finish(start(tmp_path / "run", *flags, **compiled_once))
-        assert code == 0, err
-        first = [
-            rows_of(folder)[0]["loss"] for folder in (undisturbed[0], tmp_path / "run")
-        ]
+    def test_the_first_loss_is_that_of_one_process(self, undisturbed, one_step):
+        first = [rows_of(folder)[0]["loss"] for folder in (undisturbed[0], one_step)]
         assert first[0] == pytest.approx(first[1], rel=1e-5)
+
+    def test_a_classifier_split_over_processes_is_saved_whole(
+        self, run_both, one_step, tmp_path
+    ):
+        flags = (*ONE_STEP, "--config.mesh.model=4")  # both processes' devices
+        ends = [finish(process) for process in run_both(tmp_path, (flags, flags))]
+        assert [code for code, _, _ in ends] == [0, 0], ends
+        first = [rows_of(folder)[0]["loss"] for folder in (tmp_path, one_step)]
+        assert first[0] == pytest.approx(first[1], rel=1e-5)
+        kernels = [
+            arrays_of(folder)["model"]["params"]["head"]["classifier"]["kernel"]
+            for folder in (tmp_path, one_step)
+        ]
+        np.testing.assert_allclose(*kernels, rtol=1e-3, atol=1e-6)
 
     @pytest.mark.parametrize("killed", [0, 1])
     def test_one_is_killed_the_other_ends_and_the_run_goes_on_bit_for_bit(
@@ -152,11 +168,21 @@ class TestTwoProcesses:
         assert "stopped by SIGTERM" in ends[1][2]
         assert len(list((tmp_path / "checkpoints").glob("[0-9]*"))) == 1
 
-    def test_processes_of_other_configs_end_with_a_line_each(self, run_both, tmp_path):
-        both = run_both(tmp_path, flags=((), ("--config.seed=1",)))
+    @pytest.mark.parametrize(
+        ("fact", "flag", "environment"),
+        [
+            ("config", ("--config.seed=1",), {}),
+            ("set of packages", (), {"OTHER": "packages"}),
+            ("training set", (), {"OTHER": "images"}),
+        ],
+    )
+    def test_processes_that_disagree_end_with_a_line_each(
+        self, run_both, tmp_path, fact, flag, environment
+    ):
+        both = run_both(tmp_path, ((), flag), ({}, environment))
         ends = [finish(process) for process in both]
         assert all(code for code, _, _ in ends), ends
-        said = [f"process 1 has another config than process 0; this is process {i}"
+        said = [f"process 1 has another {fact} than process 0; this is process {i}"
                 for i in range(2)]  # fmt: skip
         # One may be ended by the other's end before it has said its line.
         assert any(line in err for line, (_, _, err) in zip(said, ends, strict=True))
@@ -177,6 +203,22 @@ class TestConnect:
             with pytest.raises(ValueError, match=r"process 1 could not") as refused:
                 processes.connect(address, 2, 1, timeout=1)
         assert f"coordinator at {address} within 1 s" in str(refused.value)
+
+    def test_a_process_that_waits_in_vain_for_the_others_ends_with_a_line(self):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            address = f"localhost:{free.getsockname()[1]}"
+        code = "from vireid_jax import processes as p; p.connect(*{}, timeout=2)"
+        process = subprocess.run(
+            [sys.executable, "-c", code.format((address, 2, 0))],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert process.returncode == 1
+        expected = f"process 0 of 2 waited 2 s at {address} and not all came"
+        assert process.stderr.startswith(expected)
+        assert len(process.stderr.splitlines()) == 1
 
     @pytest.mark.parametrize(
         ("flags", "said"),

@@ -7,6 +7,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
+from vireid_jax import sharding
 from vireid_jax.data.pipeline import batches, eval_batches
 from vireid_jax.data.pk import PKStream
 from vireid_jax.data.source import index_records
@@ -168,3 +169,18 @@ def test_wrong_settings_are_refused(records, halves, stream):
         batches(*halves, stream, size=SIZE, num_steps=1, workers=1, cache="host")
     with pytest.raises(ValueError, match="5 images does not divide among 2"):
         eval_batches(records, np.arange(3), size=SIZE, batch_size=5, process_count=2)
+
+
+def test_the_next_batch_crosses_before_this_one_is_handed_out():
+    drawn = []
+
+    def batches():
+        for n in range(3):
+            drawn.append(n)
+            yield {"visible": np.full((2, 4), n, np.uint8)}
+
+    placed = sharding.place_ahead(batches(), sharding.make_mesh())
+    for n, ahead in enumerate([[0, 1], [0, 1, 2], [0, 1, 2]]):
+        np.testing.assert_array_equal(next(placed)["visible"], np.full((2, 4), n))
+        assert drawn == ahead
+    assert next(placed, None) is None

@@ -13,8 +13,9 @@ from absl import logging
 from vireid_jax.journal import Once
 
 # glibc's numbers for mallopt, and what to set: never map a buffer by itself, never give
-# the top of the heap back, grow the heap by 64 MB, one heap for all threads.
-_MALLOPT = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, 2**31 - 1)}
+# the top of the heap back (-1; any limit would be below 2 GB, and a step's buffers are
+# above), grow the heap by 64 MB, one heap for all threads.
+_MALLOPT = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, -1)}
 _MALLOPT |= {"M_TOP_PAD": (-2, 64 * 2**20), "M_ARENA_MAX": (-8, 1)}
 
 

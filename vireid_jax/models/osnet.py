@@ -56,18 +56,14 @@ def variant_of(name: str) -> str:
     return next((v for v in INSTANCE_NORMS if f"_{v}_" in name), "base")
 
 
-def _pointwise(x: Array, kernel: Array) -> Array:
-    return x @ kernel[0, 0]
-
-
 class Conv(nn.Module):
-    """Convolves by `_pointwise` or a function of `ops`, and adds a `bias` if asked.
+    """Convolves by a function of `ops`, and adds a `bias` if asked.
 
     `shape` is the kernel's: `[height, width, in, out]`.
     """
 
     shape: tuple[int, int, int, int]
-    convolve: Callable[[Array, Array], Array] = _pointwise
+    convolve: Callable[[Array, Array], Array] = ops.pointwise
     use_bias: bool = False
     init: nn.initializers.Initializer = kaiming_fan_out
 
