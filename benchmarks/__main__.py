@@ -30,7 +30,7 @@ from benchmarks.pairs import OutputsError
 from benchmarks.pipe import ROOT, WorkerError
 from benchmarks.report import TITLES, Results, busy, markdown, show
 
-PARTS = ("train", "eval", "input", "ranking", "search", "compile")
+PARTS = ("train", "eval", "input", "ranking", "search", "compile", "profile")
 RIVAL = ROOT / ".venv-bench" / "bin" / "python"
 DOCS = ROOT / "docs" / "performance.md"
 NO_RIVAL = (
@@ -169,6 +169,7 @@ MEASURES = {
     "ranking": command("benchmarks.ranking", ("--small",)),
     "search": search,
     "compile": compile_times,
+    "profile": command("benchmarks.profile", ("--quick",)),
 }
 
 

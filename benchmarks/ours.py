@@ -126,8 +126,8 @@ def train(job: Job):
     return stepper(config, model, variables, batch)
 
 
-def stepper(config, model, variables, batch):
-    """Jits the training step and keeps its state."""
+def jitted_step(config, model, variables):
+    """Jits the training step; gives it, a state to begin with, a key and knobs."""
     import jax
     import jax.numpy as jnp
 
@@ -149,7 +149,15 @@ def stepper(config, model, variables, batch):
     )
     opt_state = jax.jit(optimizer.init)(params)
     state = TrainState(jnp.zeros((), int), params, variables["batch_stats"], opt_state)
-    key, knobs = jax.random.key(0), make_knobs(config, config.optimizer.learning_rate)
+    knobs = make_knobs(config, config.optimizer.learning_rate)
+    return step, state, jax.random.key(0), knobs
+
+
+def stepper(config, model, variables, batch):
+    """Makes the function that takes a training step from where the last one ended."""
+    import jax
+
+    step, state, key, knobs = jitted_step(config, model, variables)
 
     def run():
         nonlocal state

@@ -36,6 +36,8 @@ def tables(results: Results) -> Iterator[Table]:
             yield Table(title, header, [_duel(row) for row in rows])
     if "compile" in results:
         yield _compile(results["compile"])
+    for case, found in results.get("profile", {}).items():
+        yield _profile(case, found)
     if "ranking" in results:
         header = ("", "ours, s", "argsort a query, s", "loop / ours")
         rows = [
@@ -84,6 +86,19 @@ def _compile(row: dict[str, Any]) -> Table:
         for found in [row[state]]
     ]
     return Table("Process start to first step, whole method", header, rows)
+
+
+def _profile(case: str, found: dict[str, dict[str, float]]) -> Table:
+    step = sum(sum(row.values()) for row in found.values())
+    rows = [
+        (kind, *(f"{row[d]:.1f}" for d in ("forward", "backward")), f"{share:.0%}")
+        for share, kind, row in sorted(
+            ((sum(row.values()) / step, kind, row) for kind, row in found.items()),
+            reverse=True,
+        )
+    ]
+    header = ("", "forward, ms", "backward, ms", "of the step")
+    return Table(f"Where our training step's time goes: {case}", header, rows)
 
 
 def _plain(name: str) -> str:

@@ -14,6 +14,7 @@ from benchmarks import duel, report
 from benchmarks.cases import QUICK, QUICK_SEARCH
 from benchmarks.pairs import OutputsError, check_outputs, paired_ratio, summary
 from benchmarks.pipe import ROOT, Worker, WorkerError
+from benchmarks.profile import WAITING, operations, profile, share_out
 
 DUEL = {
     "task": "eval",
@@ -236,9 +237,13 @@ def test_every_part_has_its_table(results):
     results["compile"] = {"case": "osnet", "cold": state, "cached": state}
     loop = {"seconds": 0.3, "loop_seconds": 1.8, "ratio": 6.0}
     results["ranking"] = {"10_trials_of_3803x301": loop}
+    parts = {"stem": {"forward": 1.0, "backward": 2.0}}
+    parts["optimizer"] = {"forward": 9.0, "backward": 0.0}
+    results["profile"] = {"osnet": parts}
     results["input"] = {"images_per_s": {"cache=none threads=2": 5000}}
     text = report.markdown(results)
     assert "| osnet, cached | 9.0 | 2.0 | 1.0 | 6.0 | 300 |" in text
+    assert "| optimizer | 9.0 | 0.0 | 75% |\n| stem | 1.0 | 2.0 | 25% |" in text
     assert "| 10 trials of 3803x301 | 0.3 | 1.8 | 6.0 |" in text
     assert "| cache=none threads=2 | 5000 |" in text
 
@@ -257,6 +262,46 @@ def test_quick_numbers_stay_out_of_the_docs(tmp_path, monkeypatch, docs, results
     with pytest.raises(SystemExit, match="--quick is no measurement"):
         write_docs_from(tmp_path, results, monkeypatch)
     assert "old" in docs.read_text()
+
+
+def test_moments_are_shared_by_what_runs_in_them():
+    spans = [(0, 4, "a"), (1, 3, "b"), (2, 3, "b"), (5, 6, "c")]
+    found = share_out(spans)
+    # From 1 to 2 both have a half, from 2 to 3 each of three spans has a third.
+    assert found["a"] == pytest.approx(1 + 1 / 2 + 1 / 3 + 1)
+    assert found["b"] == pytest.approx(1 / 2 + 2 / 3)
+    assert found["c"] == pytest.approx(1)
+    assert found[WAITING] == pytest.approx(1)
+
+
+def test_operations_are_known_by_scope_and_by_what_is_in_them():
+    program = """
+%inner (p: f32[4,4]) -> f32[4,4] {
+  %p = f32[4,4]{1,0} parameter(0)
+  ROOT %d = f32[4,4]{1,0} dot(%p, %p)
+}
+
+ENTRY %main (x: f32[4,4]) -> f32[4,4] {
+  %f.1 = f32[4,4]{1,0} fusion(%x), calls=%inner, metadata={op_name="jit(s)/Net/dot"}
+  %f.2 = f32[4,4]{1,0} add(%x, %x), metadata={op_name="transpose(Net)/stem_patches/a"}
+  ROOT %g = f32[4,4]{1,0} add(%f.1, %f.2)
+}
+"""
+    found = operations(program)
+    assert found["f.1"].kind == "1x1 convolutions, classifier"
+    assert found["f.1"].direction == "forward"
+    assert (found["f.2"].kind, found["f.2"].direction) == ("stem", "backward")
+    assert found["g"].kind == "losses and the rest"
+
+
+@pytest.mark.slow  # compiles a training step
+def test_a_step_is_made_of_known_work():
+    found = profile(QUICK[0])
+    step = sum(sum(row.values()) for row in found.values())
+    assert step > 0
+    for kind in ("1x1 convolutions, classifier", "depthwise 3x3", "sums over pixels"):
+        assert min(found[kind].values()) > 0
+    assert sum(found["losses and the rest"].values()) < 0.3 * step
 
 
 @pytest.mark.slow  # compiles a training step, twice

@@ -42,6 +42,27 @@ STEM = [(1, 2, 2, 3), (3, 2, 4, 3), (5, 12, 6, 3)]
 POOL = [(1, 1, 1, 2), (3, 2, 3, 1), (5, 7, 4, 3)]
 
 
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("shape", DEPTHWISE)
+def test_pointwise_forms_agree(shape):
+    features = 6
+    x, kernel = normal(*shape), normal(1, 1, shape[-1], features)
+    g = normal(*shape[:-1], features, seed=1)
+
+    @jax.jit
+    def forms(x, kernel, g):
+        plain = lambda x, kernel: jnp.tensordot(x, kernel[0, 0], 1)
+        expected = plain(x, kernel), vjp(plain, (x, kernel), g)
+        chosen = ops.pointwise(x, kernel), vjp(ops.pointwise, (x, kernel), g)
+        forms = ops._pointwise_flat_gradient, ops._pointwise_ordinary_gradient
+        return expected, chosen, [form(x, g)[None, None] for form in forms]
+
+    expected, chosen, of_kernel = forms(x, kernel, g)
+    close(chosen, expected)
+    for found in of_kernel:
+        close(found, expected[1][1])
+
+
 @pytest.mark.usefixtures("float64", "groups")
 @pytest.mark.parametrize("shape", DEPTHWISE)
 def test_depthwise_forms_agree(shape):
@@ -127,6 +148,7 @@ def test_types_stay_what_they_were(dtype):
     x, stem = normal(2, 4, 4, 3).astype(dtype), normal(7, 7, 3, 2).astype(dtype)
     kernel = normal(3, 3, 1, 3).astype(dtype)
     cases = [(ops.depthwise3x3, x, kernel), (ops.stem7x7, x, stem)]
+    cases += [(ops.pointwise, x, normal(1, 1, 3, 2).astype(dtype))]
     cases += [(ops.max_pool3x3, x), (ops.average_pool2x2, x)]
     for f, *arguments in cases:
         both = lambda *arguments, f=f: (y := f(*arguments), vjp(f, arguments, y))
@@ -149,6 +171,8 @@ def test_accelerators_get_the_ordinary_form(platform):
     assert "feature_group_count = 16" in text
     text = lowered(ops.stem7x7, platform, x[..., :3], jnp.ones((7, 7, 3, 16)))
     assert text.count("stablehlo.convolution") == 3
+    text = lowered(ops.pointwise, platform, x, jnp.ones((1, 1, 16, 3)))
+    assert "contracting_dims = [0, 1, 2] x [0, 1, 2]" in text
     text = lowered(ops.max_pool3x3, platform, x)
     assert "stablehlo.reduce_window" in text
     assert "stablehlo.select_and_scatter" in text
@@ -162,6 +186,8 @@ def test_a_cpu_gets_the_fast_form():
     assert "stablehlo.convolution" not in text
     text = lowered(ops.stem7x7, "cpu", x[..., :3], jnp.ones((7, 7, 3, 16)))
     assert text.count("stablehlo.convolution") == 1  # the image's gradient, if read
+    text = lowered(ops.pointwise, "cpu", x, jnp.ones((1, 1, 16, 3)))
+    assert "contracting_dims = [0, 1, 2]" not in text
     text = lowered(ops.max_pool3x3, "cpu", x)
     assert "stablehlo.reduce_window" not in text
     assert "stablehlo.select_and_scatter" not in text

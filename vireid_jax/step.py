@@ -192,8 +192,9 @@ def make_train_step(
 
     def train_step(state, batch, key, knobs, images=None):
         key = jax.random.fold_in(key, state.step)
-        batch = look_up(batch, images or {}, size)
-        views_of_batch = make_views(batch, key, knobs, views)
+        with jax.named_scope("make_views"):
+            batch = look_up(batch, images or {}, size)
+            views_of_batch = make_views(batch, key, knobs, views)
 
         def loss_fn(params):
             variables = {"params": params, "batch_stats": state.batch_stats}
@@ -212,15 +213,16 @@ def make_train_step(
         gradients, (metrics, batch_stats) = jax.grad(loss_fn, has_aux=True)(
             state.params
         )
-        directions, opt_state = optimizer.update(
-            gradients, state.opt_state, state.params
-        )
-        params = jax.tree.map(
-            lambda p, d, factor: p - knobs.learning_rate * factor * d,
-            state.params,
-            directions,
-            rate_factors,
-        )
+        with jax.named_scope("update"):
+            directions, opt_state = optimizer.update(
+                gradients, state.opt_state, state.params
+            )
+            params = jax.tree.map(
+                lambda p, d, factor: p - knobs.learning_rate * factor * d,
+                state.params,
+                directions,
+                rate_factors,
+            )
         metrics |= {"gradient_norm": optax.tree.norm(gradients)}
         return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 

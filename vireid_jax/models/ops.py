@@ -24,8 +24,12 @@ _GROUP_BYTES = 2**19  # images handled together on CPU: half of a core's L2 cach
 
 
 def _per_platform(cpu: Callable, ordinary: Callable, *args: Array) -> Any:
-    """Calls `cpu` where the program is compiled for a CPU, `ordinary` elsewhere."""
-    return lax.platform_dependent(*args, cpu=cpu, default=ordinary)
+    """Calls `cpu` where the program is compiled for a CPU, `ordinary` elsewhere.
+
+    Profiles show the form by its name.
+    """
+    with jax.named_scope(cpu.__name__.strip("_")):
+        return lax.platform_dependent(*args, cpu=cpu, default=ordinary)
 
 
 def _groups(x: Array, bytes_per_image: int) -> Array:
