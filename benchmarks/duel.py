@@ -18,6 +18,7 @@ from benchmarks.pairs import check_outputs, paired_ratio, summary
 from benchmarks.pipe import Facts, Job, Worker, WorkerError
 
 Row = dict[str, Any]
+REST = 0.3  # s between runs: OpenMP's threads go on spinning after the rival's work
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ def in_turn(ours: Worker, rival: Worker, rounds: int) -> tuple[list[float], ...]
     seconds = {ours: [], rival: []}
     for index in range(rounds):
         for side in (ours, rival) if index % 2 == 0 else (rival, ours):
+            time.sleep(REST)
             seconds[side].append(side.run())
     return seconds[ours], seconds[rival]
 

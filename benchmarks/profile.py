@@ -155,6 +155,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small case")
     chosen = cases.QUICK if parser.parse_args().quick else cases.FULL
     set_up()
+    # What is cached may have been traced elsewhere, under other names.
+    jax.config.update("jax_enable_compilation_cache", False)
     print(json.dumps({str(case): profile(case) for case in chosen}, indent=2))
 
 

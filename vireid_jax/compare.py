@@ -66,7 +66,11 @@ def fingerprint(rows: Rows) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _read_queries(run: Path) -> dict[str, np.ndarray]:
+def read_queries(run: Path) -> dict[str, np.ndarray]:
+    """Reads each query's metrics of a run, by names as `write_queries` gives them.
+
+    Raises ValueError where the file is missing or damaged.
+    """
     path = queries_path(_eval_json(run))
     if not path.is_file():
         raise ValueError(f"{path} is missing; {_again(run)}")
@@ -109,7 +113,7 @@ def compare(one: Path, other: Path) -> Table:
     identity, the interval of a bootstrap by identity. Raises ValueError where the runs
     were tested on other images or by no common protocol.
     """
-    first, second = _read_queries(one), _read_queries(other)
+    first, second = read_queries(one), read_queries(other)
     if first["data"] != second["data"]:
         raise ValueError(
             f"{one} and {other} were tested on different images (fingerprints"

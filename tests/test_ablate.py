@@ -1,0 +1,140 @@
+"""A study: rows trained with several seeds, each once, and told apart in a table."""
+
+import json
+
+import numpy as np
+import pytest
+
+from vireid_jax.ablate import read_study, run_study
+from vireid_jax.protocols.uncertainty import crossed_interval, identity_interval
+from vireid_jax.stopping import Stop
+from vireid_jax.study_table import RESULTS, markdown
+
+STUDY = """
+from small_run import config_of
+from vireid_jax.config import with_row
+
+ROWS = {"fast": {}, "slow": {"optimizer.learning_rate": 1e-5}, "unused": {}}
+
+def get_config(row="fast"):
+    return with_row(config_of("DATA"), ROWS, row)
+"""
+
+
+@pytest.fixture(scope="module")
+def study_file(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    path = folder / "rates.py"
+    path.write_text(STUDY.replace("DATA", str(folder / "data")))
+    return path
+
+
+class TestStudy:
+    def test_rows_come_with_every_seed_and_with_what_the_flags_say(self, study_file):
+        study = read_study(study_file, {"schedule.epochs": 0.5}, ["slow"])
+        assert (study.name, study.baseline) == ("rates", "fast")
+        runs = list(study.runs(2))
+        assert [run.folder for run in runs] == [
+            "fast/seed_0",
+            "slow/seed_0",
+            "fast/seed_1",
+            "slow/seed_1",
+        ]
+        assert [run.config.seed for run in runs] == [0, 0, 1, 1]
+        assert all(run.config.schedule.epochs == 0.5 for run in runs)
+        assert runs[1].config.optimizer.learning_rate == 1e-5
+
+    def test_a_row_that_is_not_there_is_refused(self, study_file):
+        with pytest.raises(ValueError, match=r"no row 'fats' in .* legal are \['fast'"):
+            read_study(study_file, rows=["fats"])
+        with pytest.raises(ValueError, match="no row 'fats'"):
+            read_study(study_file, baseline="fats")
+
+    def test_a_file_without_rows_is_refused(self, tmp_path):
+        path = tmp_path / "demo.py"
+        path.write_text("def get_config(): ...")
+        with pytest.raises(ValueError, match="has no table ROWS"):
+            read_study(path)
+
+
+@pytest.mark.slow  # trains a small network four times
+@pytest.mark.usefixtures("small_network", "compiled_once")
+class TestRuns:
+    @pytest.fixture(scope="class")
+    def done(self, study_file, small_network, compiled_once, tmp_path_factory):
+        workdir = tmp_path_factory.mktemp("runs")
+        study = read_study(study_file, rows=["slow"])
+        run_study(study, 1, workdir, Stop())
+        first = (workdir / RESULTS).read_text()
+        run_study(study, 2, workdir, Stop())
+        return study, workdir, first
+
+    def test_finished_runs_are_not_trained_again(self, done):
+        _, workdir, first = done
+        text = (workdir / RESULTS).read_text()
+        assert text.startswith(first)
+        lines = [json.loads(line) for line in text.splitlines()]
+        assert [(line["row"], line["seed"]) for line in lines] == [
+            ("fast", 0),
+            ("slow", 0),
+            ("fast", 1),
+            ("slow", 1),
+        ]
+
+    def test_the_table_has_means_and_paired_differences(self, done):
+        study, workdir, _ = done
+        text = markdown(workdir, study.baseline)
+        lines = [json.loads(x) for x in (workdir / RESULTS).read_text().splitlines()]
+        protocol = lines[0]["results"][0]["protocol"]
+        rank1 = [
+            100 * line["results"][0]["metrics"]["Rank-1"]
+            for line in lines
+            if line["row"] == "slow"
+        ]
+        spread = np.std(rank1, ddof=1)
+        assert f"### {protocol}" in text
+        assert f"| `slow` | 2 | {np.mean(rank1):.1f} ± {spread:.1f} |" in text
+        (row,) = [x for x in text.split("###")[1].splitlines() if "`slow`" in x]
+        assert row.count(" to ") == 2
+
+    def test_other_settings_do_not_get_into_the_table(self, study_file, done):
+        _, workdir, _ = done
+        other = read_study(study_file, {"optimizer.weight_decay": 0.5}, ["slow"])
+        with pytest.raises(
+            ValueError, match=r"optimizer.weight_decay=.* now it is 0.5"
+        ):
+            run_study(other, 2, workdir, Stop())
+
+    def test_other_code_does_not_get_into_the_table(self, done, tmp_path):
+        study, workdir, _ = done
+        lines = [json.loads(x) for x in (workdir / RESULTS).read_text().splitlines()]
+        lines[1]["commit"] = "another"
+        (tmp_path / RESULTS).write_text("\n".join(map(json.dumps, lines)) + "\n")
+        with pytest.raises(ValueError, match="slow, seed 0 has commit 'another'"):
+            markdown(tmp_path, study.baseline)
+
+
+class TestCrossedInterval:
+    def test_one_seed_leaves_the_interval_over_identities(self):
+        rng = np.random.default_rng(0)
+        identity = np.repeat(np.arange(40), 3)
+        values = rng.standard_normal((1, 120))
+        value, low, high = crossed_interval(values, identity, np.ones(120, int))
+        assert value == pytest.approx(values.mean())
+        expected = identity_interval(values[0], identity)
+        np.testing.assert_allclose((low, high), expected, atol=0.05)
+
+    def test_seeds_that_differ_widen_it(self):
+        identity = np.arange(50)
+        noise = np.random.default_rng(0).standard_normal((3, 50))
+        weight = np.ones(50, int)
+        alike = crossed_interval(noise, identity, weight)
+        apart = crossed_interval(noise + np.array([[-2], [0], [2]]), identity, weight)
+        assert apart[0] == pytest.approx(alike[0])
+        assert apart[2] - apart[1] > 3 * (alike[2] - alike[1])
+
+    def test_queries_that_are_not_valid_do_not_count(self):
+        values = np.array([[1.0, np.nan, 3.0], [1.0, np.nan, 3.0]])
+        value, low, high = crossed_interval(values, np.arange(3), np.ones(3, int))
+        assert value == 2.0
+        assert 1 <= low < high <= 3

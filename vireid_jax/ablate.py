@@ -1,0 +1,213 @@
+"""Train every row of a study with several seeds, and tell the rows apart.
+
+    python -m vireid_jax.ablate --config configs/ablations/sharing.py \
+        --workdir runs/sharing --seeds 3
+
+The config file has a table `ROWS` and a `get_config(row)`. Each run is an ordinary one
+in WORKDIR/ROW/seed_N, and WORKDIR/results.jsonl has a line of each that is done. The
+same command goes on where it stopped, inside a run too. Flags such as
+`--config.data.dir=DIR` hold for every row.
+"""
+
+import json
+import runpy
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from vireid_jax.errors import check_config_path, explain_flags_error, one_line_errors
+
+TABLE = "table.md"
+
+# Its own, so that another command's flags may be loaded beside them.
+FLAGS = flags.FlagValues()
+config_flags.DEFINE_config_file("config", None, "The study.", flag_values=FLAGS)
+flags.DEFINE_string("workdir", None, "Where runs and results go.", flag_values=FLAGS)
+flags.DEFINE_integer("seeds", 3, "Runs of each row.", 1, flag_values=FLAGS)
+flags.DEFINE_list("rows", [], "These rows alone; none: all.", flag_values=FLAGS)
+flags.DEFINE_string("baseline", None, "What the others are compared with; None: the"
+                    " first row.", flag_values=FLAGS)  # fmt: skip
+
+
+class Run(NamedTuple):
+    """One row of a study with one seed."""
+
+    row: str
+    seed: int
+    config: ConfigDict
+
+    @property
+    def folder(self) -> str:
+        """Names its workdir inside the study's."""
+        return f"{self.row}/seed_{self.seed}"
+
+
+class Study(NamedTuple):
+    """Rows by name, each a function of nothing that returns its config."""
+
+    name: str
+    rows: dict[str, Callable[[], ConfigDict]]
+    baseline: str
+
+    def runs(self, seeds: int) -> Iterator[Run]:
+        """Yields all rows with the first seed, then all with the next."""
+        for seed in range(seeds):
+            for row, get_config in self.rows.items():
+                config = get_config()
+                config.seed = seed
+                yield Run(row, seed, config)
+
+
+def read_study(
+    path: Path,
+    overrides: dict[str, Any] | None = None,
+    rows: Sequence[str] = (),
+    baseline: str | None = None,
+) -> Study:
+    """Reads a study's file; `overrides` change every row, `rows` are those wanted.
+
+    Raises ValueError where the file has no `ROWS`, or a row is not among them.
+    """
+    module = runpy.run_path(str(path))
+    if "ROWS" not in module:
+        raise ValueError(
+            f"{path} has no table ROWS; give a study, such as"
+            " configs/ablations/sharing.py"
+        )
+    legal = list(module["ROWS"])
+    baseline = baseline or legal[0]
+    for row in (*rows, baseline):
+        if row not in legal:
+            raise ValueError(f"there is no row {row!r} in {path}; legal are {legal}")
+
+    def getter(row: str) -> Callable[[], ConfigDict]:
+        def get_config() -> ConfigDict:
+            config = module["get_config"](row)
+            config.update_from_flattened_dict(overrides or {})
+            return config
+
+        return get_config
+
+    wanted = [row for row in legal if not rows or row in rows or row == baseline]
+    return Study(path.stem, {row: getter(row) for row in wanted}, baseline)
+
+
+def run_study(study: Study, seeds: int, workdir: Path, stop: Any) -> None:
+    """Trains what is not done yet; writes a line of results after each run.
+
+    Raises ValueError where results are there of a run with another config or code.
+    """
+    from vireid_jax.study_table import read_results
+    from vireid_jax.train import train
+
+    done = {(line["row"], line["seed"]): line for line in read_results(workdir)}
+    runs = list(study.runs(seeds))
+    for number, run in enumerate(runs, 1):
+        line = done.get((run.row, run.seed))
+        if line is not None:
+            _check_same(run, line, workdir)
+            continue
+        sys.stdout.write(
+            f"=== {study.name}, run {number} of {len(runs)}: {run.folder}\n"
+        )
+        sys.stdout.flush()
+        start = time.perf_counter()
+        train(run.config, workdir / run.folder, stop)
+        seconds = time.perf_counter() - start
+        _add_line(workdir, _line_of(study, run, workdir / run.folder, seconds))
+
+
+def _settings(config: ConfigDict) -> dict[str, Any]:
+    """Returns what decides a run's numbers, as JSON would give it back."""
+    from vireid_jax.config import flat, validate
+    from vireid_jax.workdir import decisive
+
+    return json.loads(json.dumps(flat(decisive(validate(config))), default=str))
+
+
+def _check_same(run: Run, line: dict[str, Any], workdir: Path) -> None:
+    """Raises ValueError where a finished run had other settings than it would now."""
+    now, then = _settings(run.config), line["config"]
+    differ = sorted(k for k in now.keys() | then.keys() if now.get(k) != then.get(k))
+    if differ:
+        key = differ[0]
+        raise ValueError(
+            f"{workdir} has {run.folder} with {key}={then.get(key)!r}, and now"
+            f" it is {now.get(key)!r}; one table is of one setting. Give another"
+            " --workdir"
+        )
+
+
+def _line_of(study: Study, run: Run, folder: Path, seconds: float) -> dict[str, Any]:
+    evaluation = json.loads((folder / "eval.json").read_text())
+    here = json.loads((folder / "environment.json").read_text())
+    return {
+        "study": study.name,
+        "row": run.row,
+        "seed": run.seed,
+        "commit": here["commit"],
+        "processor": here["processor"],
+        "packages": here["packages"],
+        "seconds": round(seconds, 1),  # of the last process alone, if it was stopped
+        "results": [r for r in evaluation["results"] if not r["baseline"]],
+        "config": _settings(run.config),
+    }
+
+
+def _add_line(workdir: Path, line: dict[str, Any]) -> None:
+    """Adds a line; the file is replaced as a whole, so that it is never half one."""
+    from vireid_jax.study_table import RESULTS
+    from vireid_jax.workdir import replace_text
+
+    path = workdir / RESULTS
+    before = path.read_text() if path.exists() else ""
+    replace_text(path, before + json.dumps(line) + "\n")
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+    """Parses the flags; ends with one line on a mistake."""
+    try:
+        check_config_path(argv)
+        rest = FLAGS(argv)
+        if len(rest) > 1 or not (FLAGS.config and FLAGS.workdir):
+            raise flags.Error("give --config FILE.py and --workdir DIR")
+    except Exception as error:  # a config file may raise anything
+        raise SystemExit(f"error: {explain_flags_error(error, argv)}") from error
+    return rest
+
+
+def main(_: Sequence[str]) -> None:
+    """Runs the command."""
+    from vireid_jax.runtime import set_up
+
+    set_up()
+    from vireid_jax.stopping import Stop, Stopped
+    from vireid_jax.study_table import markdown
+    from vireid_jax.workdir import replace_text
+
+    holder, workdir = FLAGS["config"], Path(FLAGS.workdir).expanduser().resolve()
+    try:
+        with one_line_errors(), Stop() as stop:
+            study = read_study(
+                Path(config_flags.get_config_filename(holder)),
+                dict(config_flags.get_override_values(holder)),
+                FLAGS.rows,
+                FLAGS.baseline,
+            )
+            workdir.mkdir(parents=True, exist_ok=True)
+            run_study(study, FLAGS.seeds, workdir, stop)
+            text = markdown(workdir, study.baseline)
+            replace_text(workdir / TABLE, text)
+            sys.stdout.write(text)
+    except Stopped as stopped:
+        sys.stderr.write(f"{stopped}\n")
+        sys.exit(stopped.code)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse)
