@@ -119,10 +119,10 @@ class TestTwoProcesses:
         first = [rows_of(folder)[0]["loss"] for folder in (undisturbed[0], one_step)]
         assert first[0] == pytest.approx(first[1], rel=1e-5)
 
-    def test_a_classifier_split_over_processes_is_saved_whole(
+    def test_a_classifier_split_over_devices_is_saved_whole(
         self, run_both, one_step, tmp_path
     ):
-        flags = (*ONE_STEP, "--config.mesh.model=4")  # both processes' devices
+        flags = (*ONE_STEP, "--config.mesh.model=2")
         ends = [finish(process) for process in run_both(tmp_path, (flags, flags))]
         assert [code for code, _, _ in ends] == [0, 0], ends
         first = [rows_of(folder)[0]["loss"] for folder in (tmp_path, one_step)]
@@ -132,6 +132,15 @@ class TestTwoProcesses:
             for folder in (tmp_path, one_step)
         ]
         np.testing.assert_allclose(*kernels, rtol=1e-3, atol=1e-6)
+
+    def test_a_classifier_is_not_split_over_processes(self, run_both, tmp_path):
+        flags = (*ONE_STEP, "--config.mesh.model=4")  # both processes' devices
+        ends = [finish(process) for process in run_both(tmp_path, (flags, flags))]
+        assert all(code for code, _, _ in ends), ends
+        said = (
+            "config.mesh.model is 4, and each process has 2 devices; legal are [1, 2]"
+        )
+        assert any(said in err for _, _, err in ends), ends
 
     @pytest.mark.parametrize("killed", [0, 1])
     def test_one_is_killed_the_other_ends_and_the_run_goes_on_bit_for_bit(

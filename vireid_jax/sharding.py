@@ -20,16 +20,18 @@ def make_mesh(model: int = 1) -> Mesh:
 
     Auto axes: XLA places what is between inputs and outputs, and a batch norm's mean or
     a loss over the batch is global without a word in the model. Raises ValueError if
-    `model` does not divide the number of devices.
+    `model` does not divide the number of a process's devices: sharers of a classifier
+    hold the same rows of a batch, and a process reads rows that no other reads.
     """
-    devices = jax.device_count()
+    devices = jax.local_device_count()
     if devices % model:
         fits = [n for n in range(1, devices + 1) if devices % n == 0]
+        each = "each process has" if jax.process_count() > 1 else "there are"
         raise ValueError(
-            f"config.mesh.model is {model}, and there are {devices} devices; legal are"
+            f"config.mesh.model is {model}, and {each} {devices} devices; legal are"
             f" {fits}"
         )
-    shape = (devices // model, model)
+    shape = (jax.device_count() // model, model)
     return jax.make_mesh(shape, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 
 
