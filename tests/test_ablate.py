@@ -113,6 +113,8 @@ class TestRuns:
         (tmp_path / RESULTS).write_text("\n".join(map(json.dumps, lines)) + "\n")
         with pytest.raises(ValueError, match="slow, seed 0 has 'another'"):
             markdown(tmp_path, study.baseline)
+        with pytest.raises(ValueError, match="has runs with commit 'another'"):
+            run_study(study, 3, tmp_path, Stop())
 
 
 class TestCrossedInterval:

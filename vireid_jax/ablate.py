@@ -102,9 +102,19 @@ def run_study(study: Study, seeds: int, workdir: Path, stop: Any) -> None:
 
     Raises ValueError where results are there of a run with another config or code.
     """
-    from vireid_jax.study_table import read_results
+    from vireid_jax.environment import environment
+    from vireid_jax.study_table import CODE, read_results
     from vireid_jax.train import train
 
+    here = environment()
+    for line in read_results(workdir):
+        for key in CODE:
+            if line[key] != here[key]:
+                raise ValueError(
+                    f"{workdir} has runs with {key} {line[key]!r}, and now it is"
+                    f" {here[key]!r}; one table is of one code on one machine. Give"
+                    " another --workdir"
+                )
     done = {(line["row"], line["seed"]): line for line in read_results(workdir)}
     runs = list(study.runs(seeds))
     for number, run in enumerate(runs, 1):

@@ -59,8 +59,12 @@ def connect(
     patience = threading.Timer(timeout, _give_up, (*given, timeout))
     patience.daemon = True
     patience.start()
-    jax.distributed.initialize(*given, cluster_detection_method="deactivate", **seconds)
-    patience.cancel()
+    try:
+        jax.distributed.initialize(
+            *given, cluster_detection_method="deactivate", **seconds
+        )
+    finally:
+        patience.cancel()
     return f"{num_processes} processes, given by flags"
 
 

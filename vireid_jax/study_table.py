@@ -15,6 +15,7 @@ from vireid_jax.compare import read_queries
 from vireid_jax.protocols.uncertainty import crossed_interval
 
 RESULTS = "results.jsonl"
+CODE = ("commit", "processor", "packages")  # one table is of one of each
 METRICS = ("Rank-1", "mAP")
 
 
@@ -46,7 +47,7 @@ def markdown(workdir: Path, baseline: str) -> str:
 def _check_alike(lines: Sequence[dict[str, Any]], workdir: Path) -> None:
     first = lines[0]
     for line in lines[1:]:
-        for key in ("study", "commit", "processor", "packages"):
+        for key in ("study", *CODE):
             if line[key] != first[key]:
                 raise ValueError(
                     f"{workdir}: {first['row']}, seed {first['seed']} has {key}"
