@@ -157,11 +157,17 @@ def stepper(config, model, variables, batch):
     """Makes the function that takes a training step from where the last one ended."""
     import jax
 
+    from vireid_jax import heap
+
     step, state, key, knobs = jitted_step(config, model, variables)
+    compiled = None
 
     def run():
-        nonlocal state
-        state, metrics = jax.block_until_ready(step(state, batch, key, knobs))
+        nonlocal state, compiled
+        if compiled is None:  # as train.compile_step does
+            compiled = step.lower(state, batch, key, knobs).compile()
+            heap.close_holes()
+        state, metrics = jax.block_until_ready(compiled(state, batch, key, knobs))
         return {name: metrics[name] for name in ("loss", "gradient_norm")}
 
     return run

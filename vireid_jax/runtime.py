@@ -1,29 +1,22 @@
 """What a program sets before its first array: memory, compile cache, silence."""
 
 import contextlib
-import ctypes
 import os
-import sys
 from collections.abc import Iterator
 from logging import captureWarnings
 from pathlib import Path
 
 from absl import logging
 
+from vireid_jax import heap
 from vireid_jax.journal import Once
-
-# glibc's numbers for mallopt, and what to set: never map a buffer by itself, never give
-# the top of the heap back (-1; any limit would be below 2 GB, and a step's buffers are
-# above), grow the heap by 64 MB, one heap for all threads.
-_MALLOPT = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, -1)}
-_MALLOPT |= {"M_TOP_PAD": (-2, 64 * 2**20), "M_ARENA_MAX": (-8, 1)}
 
 
 def set_up() -> None:
     """Prepares this process for jax. Call it once, first."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-    if sys.platform == "linux" and os.environ.get("JAX_PLATFORMS", "cpu") == "cpu":
-        _keep_freed_memory()
+    if os.environ.get("JAX_PLATFORMS", "cpu") == "cpu":
+        heap.keep_freed_memory()
 
     import jax
 
@@ -51,17 +44,3 @@ def only_errors() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(before)
-
-
-def _keep_freed_memory() -> None:
-    """Stops glibc from giving large buffers back to the kernel at every free.
-
-    A step frees and takes hundreds of megabytes; without this it spends a good part of
-    its time in page faults. Other C libraries ignore it.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):
-        return
-    for option, value in _MALLOPT.values():
-        mallopt(option, value)
