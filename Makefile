@@ -22,7 +22,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --no-compile --prefer-binary \
 .PHONY: help demo test test-slow docs lint lock bench-env clean
 
 help:
-	@echo "make demo    train on synthetic people and evaluate, into runs/demo"
+	@echo "make demo    train on synthetic people and evaluate, into runs/demo; shows it in report.html"
 	@echo "make test    run the tests; make test-slow those that take minutes"
 	@echo "make lint    check format and style"
 	@echo "make docs    write the table of docs/reliability.md from the tests"
@@ -33,6 +33,7 @@ help:
 
 demo: .venv/$(TAG)-demo
 	$(BIN)/python -m vireid_jax.main --config configs/demo.py --workdir runs/demo
+	$(BIN)/python -m vireid_jax.report --workdir runs/demo
 
 test: .venv/$(TAG)-dev
 	$(BIN)/python -m pytest -m "not slow"
@@ -57,7 +58,7 @@ lint: .venv/$(TAG)-dev
 .venv/$(TAG)-demo: .venv/$(TAG) pyproject.toml $(PINS)
 	@echo "Installing into .venv: about 1.2 GB, a minute or two."
 	@$(if $(PINS),,echo "No constraints for $(TAG): taking the newest releases, untested.")
-	$(INSTALL) -e .
+	$(INSTALL) -e '.[report]'
 	@touch $@
 
 .venv/$(TAG)-dev: .venv/$(TAG)-demo

@@ -157,17 +157,16 @@ def stepper(config, model, variables, batch):
     """Makes the function that takes a training step from where the last one ended."""
     import jax
 
-    from vireid_jax import heap
+    from vireid_jax.program import compile_step
 
     step, state, key, knobs = jitted_step(config, model, variables)
-    compiled = None
+    take_step = None
 
     def run():
-        nonlocal state, compiled
-        if compiled is None:  # as train.compile_step does
-            compiled = step.lower(state, batch, key, knobs).compile()
-            heap.close_holes()
-        state, metrics = jax.block_until_ready(compiled(state, batch, key, knobs))
+        nonlocal state, take_step
+        if take_step is None:
+            take_step = compile_step(step.lower(state, batch, key, knobs))
+        state, metrics = jax.block_until_ready(take_step(state, batch, key, knobs))
         return {name: metrics[name] for name in ("loss", "gradient_norm")}
 
     return run

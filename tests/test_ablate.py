@@ -1,6 +1,8 @@
 """A study: rows trained with several seeds, each once, and told apart in a table."""
 
 import json
+from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -8,16 +10,19 @@ import pytest
 from vireid_jax.ablate import read_study, run_study
 from vireid_jax.protocols.uncertainty import crossed_interval, identity_interval
 from vireid_jax.stopping import Stop
-from vireid_jax.study_table import RESULTS, markdown
+from vireid_jax.study_figure import svg
+from vireid_jax.study_table import METRICS, RESULTS, Difference, Row, Setting, markdown
 
+CONFIGS = Path(__file__).parents[1] / "configs"
 STUDY = """
 from small_run import config_of
 from vireid_jax.config import with_row
 
+ELSEWHERE = {"turned": {"data.options.heading_range": 150.0}}
 ROWS = {"fast": {}, "slow": {"optimizer.learning_rate": 1e-5}, "unused": {}}
 
-def get_config(row="fast"):
-    return with_row(config_of("DATA"), ROWS, row)
+def get_config(row="fast", base=lambda: config_of("DATA")):
+    return with_row(base(), ROWS, row)
 """
 
 
@@ -43,6 +48,17 @@ class TestStudy:
         assert [run.config.seed for run in runs] == [0, 0, 1, 1]
         assert all(run.config.schedule.epochs == 0.5 for run in runs)
         assert runs[1].config.optimizer.learning_rate == 1e-5
+
+    def test_another_config_takes_the_same_changes(self, study_file):
+        regdb = str(CONFIGS / "regdb.py")
+        study = read_study(study_file, base=f"{regdb}:trial=3")
+        found = [study.rows[row]() for row in ("fast", "slow")]
+        assert [config.data.variant for config in found] == ["trial_3"] * 2
+        assert found[1].optimizer.learning_rate == 1e-5
+        assert found[0].optimizer.learning_rate > 1e-5
+        assert study.elsewhere == {}  # that is walkers
+        with pytest.raises(ValueError, match=r"--base regd\.py: there is no file"):
+            read_study(study_file, base="regd.py")
 
     def test_a_row_that_is_not_there_is_refused(self, study_file):
         with pytest.raises(ValueError, match=r"no row 'fats' in .* legal are \['fast'"):
@@ -86,9 +102,9 @@ class TestRuns:
         study, workdir, _ = done
         text = markdown(workdir, study.baseline)
         lines = [json.loads(x) for x in (workdir / RESULTS).read_text().splitlines()]
-        protocol = lines[0]["results"][0]["protocol"]
+        protocol = lines[0]["results"]["eval"][0]["protocol"]
         rank1 = [
-            100 * line["results"][0]["metrics"]["Rank-1"]
+            100 * line["results"]["eval"][0]["metrics"]["Rank-1"]
             for line in lines
             if line["row"] == "slow"
         ]
@@ -97,6 +113,9 @@ class TestRuns:
         assert f"| `slow` | 2 | {np.mean(rank1):.1f} ± {spread:.1f} |" in text
         (row,) = [x for x in text.split("###")[1].splitlines() if "`slow`" in x]
         assert row.count(" to ") == 2
+        assert f"### {protocol}, turned" in text
+        own, turned = (lines[0]["results"][n][0]["metrics"] for n in ("eval", "turned"))
+        assert own != turned
 
     def test_other_settings_do_not_get_into_the_table(self, study_file, done):
         _, workdir, _ = done
@@ -141,3 +160,28 @@ class TestCrossedInterval:
         value, low, high = crossed_interval(values, np.arange(3), np.ones(3, int))
         assert value == 2.0
         assert 1 <= low < high <= 3
+
+
+class TestFigure:
+    def test_it_has_a_mark_for_each_row_and_the_interval_in_words(self):
+        even = {metric: [50.0, 52.0] for metric in METRICS}
+        rows = [
+            Row("plain", even, {}),
+            Row("more", even, {"Rank-1": Difference(2.0, -1.0, 5.0)}),
+            Row("<less>", even, {"Rank-1": Difference(-4.0, -6.0, -2.0)}),
+        ]
+        found = {Setting("eval", "a"): rows, Setting("shifted", "a"): rows}
+        root = ElementTree.fromstring(svg(found, "plain"))
+        space = "{http://www.w3.org/2000/svg}"
+        titles = [x.text for x in root.iter(f"{space}title")]
+        assert (
+            titles == ["more: +2.0 (-1.0 to +5.0)", "<less>: -4.0 (-6.0 to -2.0)"] * 2
+        )
+        words = [x.text for x in root.iter(f"{space}text")]
+        assert {"a", "a, shifted", "-6.0", "0", "+5.0"} <= set(words)
+        (zero,) = [p for p in root.iter(f"{space}path") if p.get("class") == "zero"]
+        dots = [float(x.get("cx")) for x in root.iter(f"{space}circle")]
+        at_zero = float(zero.get("d").split()[0][1:])
+        assert dots[1] < at_zero < dots[0]
+        # Distances from zero are as the numbers: -4 and +2.
+        assert (at_zero - dots[1]) / (dots[0] - at_zero) == pytest.approx(2, abs=0.02)

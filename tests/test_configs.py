@@ -31,9 +31,14 @@ def test_the_rows_of_a_study_are_valid_and_all_different(name):
     configs = {row: validate(module["get_config"](row)) for row in module["ROWS"]}
     for one, other in itertools.combinations(configs.values(), 2):
         assert changed_keys(one) != changed_keys(other)
-    # The row that a bare file name means is the demo itself.
-    demo = runpy.run_path(str(FILES["demo.py"]))["get_config"]()
-    assert flat(module["get_config"]()) == flat(demo)
+    # The row that a bare file name means is the bench itself, and the first.
+    bench = runpy.run_path(str(FILES["walkers_bench.py"]))["get_config"]
+    assert flat(module["get_config"]()) == flat(bench())
+    # A row says all it is about: upon the whole method it is the same as upon nothing.
+    other = runpy.run_path(str(FILES["demo.py"]))["get_config"]
+    for row, changes in module["ROWS"].items():
+        found = flat(module["get_config"](row, other))
+        assert changes.items() <= found.items()
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -57,9 +62,9 @@ def test_a_row_is_given_on_the_command_line(tmp_path):
         assert "Traceback" not in done.stderr
         return done.stderr
 
-    assert "data set is 'none'" in run("3,separate_norm")  # after the config is stored
+    assert "data set is 'none'" in run("2,separate_norm")  # after the config is stored
     model = json.loads((tmp_path / "run/config.json").read_text())["model"]
-    assert (model["num_specific_stages"], model["separate_norm"]) == (3, True)
+    assert (model["num_specific_stages"], model["separate_norm"]) == (2, True)
     assert "there is no row '3,norms'; give FILE.py:ROW, of ['0'," in run("3,norms")
 
 

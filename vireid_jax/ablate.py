@@ -3,12 +3,15 @@
     python -m vireid_jax.ablate --config configs/ablations/sharing.py \
         --workdir runs/sharing --seeds 3
 
-The config file has a table `ROWS` and a `get_config(row)`. Each run is an ordinary one
-in WORKDIR/ROW/seed_N, and WORKDIR/results.jsonl has a line of each that is done. The
-same command goes on where it stopped, inside a run too. Flags such as
-`--config.data.dir=DIR` hold for every row.
+The config file has a table `ROWS` and a `get_config(row, base)`; a table `ELSEWHERE`
+names further sets that each run is tested on, as changes to its config. Each run is an
+ordinary one in WORKDIR/ROW/seed_N, and WORKDIR/results.jsonl has a line of each that is
+done. The same command goes on where it stopped, inside a run too. Flags such as
+`--config.data.dir=DIR` hold for every row, and `--base configs/regdb.py:trial=2` makes
+the same changes to another config.
 """
 
+import functools
 import json
 import runpy
 import sys
@@ -22,7 +25,8 @@ from ml_collections import ConfigDict, config_flags
 
 from vireid_jax.errors import check_config_path, explain_flags_error, one_line_errors
 
-TABLE = "table.md"
+TABLE, FIGURE = "table.md", "figure.svg"
+TEST = "eval"  # the name of the config's own test set
 
 # Its own, so that another command's flags may be loaded beside them.
 FLAGS = flags.FlagValues()
@@ -30,8 +34,10 @@ config_flags.DEFINE_config_file("config", None, "The study.", flag_values=FLAGS)
 flags.DEFINE_string("workdir", None, "Where runs and results go.", flag_values=FLAGS)
 flags.DEFINE_integer("seeds", 3, "Runs of each row.", 1, flag_values=FLAGS)
 flags.DEFINE_list("rows", [], "These rows alone; none: all.", flag_values=FLAGS)
-flags.DEFINE_string("baseline", None, "What the others are compared with; None: the"
-                    " first row.", flag_values=FLAGS)  # fmt: skip
+flags.DEFINE_string("baseline", None, "What the others are compared with; None: what"
+                    " the file's name alone means.", flag_values=FLAGS)  # fmt: skip
+flags.DEFINE_string("base", None, "FILE.py[:ARGUMENT] of another config to change, such"
+                    " as configs/regdb.py:trial=2.", flag_values=FLAGS)  # fmt: skip
 
 
 class Run(NamedTuple):
@@ -53,6 +59,7 @@ class Study(NamedTuple):
     name: str
     rows: dict[str, Callable[[], ConfigDict]]
     baseline: str
+    elsewhere: dict[str, dict[str, Any]]  # by name: changes that give another test set
 
     def runs(self, seeds: int) -> Iterator[Run]:
         """Yields all rows with the first seed, then all with the next."""
@@ -68,10 +75,12 @@ def read_study(
     overrides: dict[str, Any] | None = None,
     rows: Sequence[str] = (),
     baseline: str | None = None,
+    base: str | None = None,
 ) -> Study:
     """Reads a study's file; `overrides` change every row, `rows` are those wanted.
 
-    Raises ValueError where the file has no `ROWS`, or a row is not among them.
+    `base` names another config than the study's own to change, with its own test set
+    alone. Raises ValueError where the file has no `ROWS`, or a row is not among them.
     """
     module = runpy.run_path(str(path))
     if "ROWS" not in module:
@@ -80,21 +89,35 @@ def read_study(
             " configs/ablations/sharing.py"
         )
     legal = list(module["ROWS"])
-    baseline = baseline or legal[0]
+    change = module["get_config"]
+    baseline = baseline or change.__defaults__[0]
+    upon = (_read_base(base),) if base else ()
     for row in (*rows, baseline):
         if row not in legal:
             raise ValueError(f"there is no row {row!r} in {path}; legal are {legal}")
 
     def getter(row: str) -> Callable[[], ConfigDict]:
         def get_config() -> ConfigDict:
-            config = module["get_config"](row)
+            config = change(row, *upon)
             config.update_from_flattened_dict(overrides or {})
             return config
 
         return get_config
 
     wanted = [row for row in legal if not rows or row in rows or row == baseline]
-    return Study(path.stem, {row: getter(row) for row in wanted}, baseline)
+    rows = {row: getter(row) for row in wanted}
+    return Study(path.stem, rows, baseline, {} if base else module.get("ELSEWHERE", {}))
+
+
+def _read_base(text: str) -> Callable[[], ConfigDict]:
+    """Reads FILE.py:ARGUMENT, as --config of training does."""
+    name, _, argument = text.partition(":")
+    if not Path(name).is_file():
+        raise ValueError(
+            f"--base {text}: there is no file {name}; give a config's path"
+        )
+    get_config = runpy.run_path(name)["get_config"]
+    return functools.partial(get_config, argument) if argument else get_config
 
 
 def run_study(study: Study, seeds: int, workdir: Path, stop: Any) -> None:
@@ -128,8 +151,31 @@ def run_study(study: Study, seeds: int, workdir: Path, stop: Any) -> None:
         sys.stdout.flush()
         start = time.perf_counter()
         train(run.config, workdir / run.folder, stop)
+        for name, changes in study.elsewhere.items():
+            _test_elsewhere(workdir / run.folder, name, changes)
         seconds = time.perf_counter() - start
         _add_line(workdir, _line_of(study, run, workdir / run.folder, seconds))
+
+
+def _test_elsewhere(folder: Path, name: str, changes: dict[str, Any]) -> None:
+    """Tests a run's last epoch on another set; writes NAME.json beside eval.json."""
+    from rich.console import Console
+
+    from vireid_jax.config import with_defaults
+    from vireid_jax.embedder import load
+    from vireid_jax.evaluate import evaluate_test_split
+
+    embedder = load(folder)
+    config = ConfigDict(with_defaults(embedder.about["config"]))
+    config.update_from_flattened_dict(changes)
+    evaluate_test_split(
+        embedder,
+        config,
+        about=embedder.about,
+        selection="last",
+        path=folder / f"{name}.json",
+        console=Console(emoji=False),
+    )
 
 
 def _settings(config: ConfigDict) -> dict[str, Any]:
@@ -154,7 +200,10 @@ def _check_same(run: Run, line: dict[str, Any], workdir: Path) -> None:
 
 
 def _line_of(study: Study, run: Run, folder: Path, seconds: float) -> dict[str, Any]:
-    evaluation = json.loads((folder / "eval.json").read_text())
+    results = {}
+    for name in (TEST, *study.elsewhere):
+        found = json.loads((folder / f"{name}.json").read_text())["results"]
+        results[name] = [result for result in found if not result["baseline"]]
     here = json.loads((folder / "environment.json").read_text())
     return {
         "study": study.name,
@@ -164,7 +213,7 @@ def _line_of(study: Study, run: Run, folder: Path, seconds: float) -> dict[str, 
         "processor": here["processor"],
         "packages": here["packages"],
         "seconds": round(seconds, 1),  # of the last process alone, if it was stopped
-        "results": [r for r in evaluation["results"] if not r["baseline"]],
+        "results": results,
         "config": _settings(run.config),
     }
 
@@ -197,7 +246,8 @@ def main(_: Sequence[str]) -> None:
 
     set_up()
     from vireid_jax.stopping import Stop, Stopped
-    from vireid_jax.study_table import markdown
+    from vireid_jax.study_figure import svg
+    from vireid_jax.study_table import find, markdown
     from vireid_jax.workdir import replace_text
 
     holder, workdir = FLAGS["config"], Path(FLAGS.workdir).expanduser().resolve()
@@ -208,11 +258,14 @@ def main(_: Sequence[str]) -> None:
                 dict(config_flags.get_override_values(holder)),
                 FLAGS.rows,
                 FLAGS.baseline,
+                FLAGS.base,
             )
             workdir.mkdir(parents=True, exist_ok=True)
             run_study(study, FLAGS.seeds, workdir, stop)
             text = markdown(workdir, study.baseline)
             replace_text(workdir / TABLE, text)
+            drawn = svg(find(workdir, study.baseline), study.baseline)
+            replace_text(workdir / FIGURE, drawn)
             sys.stdout.write(text)
     except Stopped as stopped:
         sys.stderr.write(f"{stopped}\n")

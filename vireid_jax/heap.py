@@ -15,6 +15,7 @@ _MALLOPT = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, -1)}
 _MALLOPT |= {"M_TOP_PAD": (-2, 64 * 2**20), "M_ARENA_MAX": (-8, 1)}
 
 LARGEST_HOLE, SMALLEST_HOLE = 2**26, 2**16  # bytes
+YARD = 2**29  # bytes of addresses; memory only as far as they are written
 
 
 class _Usage(ctypes.Structure):
@@ -42,11 +43,16 @@ def close_holes() -> int:
     walks through them: a fifth of a small network's step (measured). Their pages go
     back to the kernel first, so that no memory is lost, only addresses. Call it after
     compiling, before a step has taken its buffers: what is free then stays unused.
+
+    One hole is left, a large one, for all but the largest buffers: what lies behind one
+    of those, at the top, spoils its place, since glibc's memalign takes a place again
+    only where there is a little more than is asked for.
     """
     libc = _glibc()
     if libc is None:
         return 0
     libc.malloc_trim(0)
+    yard = libc.malloc(YARD)
     top = libc.sbrk(0) - libc.mallinfo2().keepcost
     closed, size = 0, LARGEST_HOLE
     while size >= SMALLEST_HOLE:
@@ -56,6 +62,8 @@ def close_holes() -> int:
         else:
             libc.free(piece)
             size //= 2
+    libc.malloc(SMALLEST_HOLE)  # a fence, or the yard would become a part of the top
+    libc.free(yard)
     return closed
 
 

@@ -1,4 +1,4 @@
-"""The table of a study: each row's mean over seeds, and its difference from a baseline.
+"""What a study found: each row's mean over seeds, and its difference from a baseline.
 
 Differences are paired: by seed, and within a seed by query. Their intervals are over
 seeds and identities at once, so that they speak about other seeds and other people.
@@ -7,7 +7,7 @@ seeds and identities at once, so that they speak about other seeds and other peo
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,44 @@ CODE = ("commit", "processor", "packages")  # one table is of one of each
 METRICS = ("Rank-1", "mAP")
 
 
+class Setting(NamedTuple):
+    """A test set, by the name of the file with its results, and a protocol."""
+
+    name: str
+    protocol: str
+
+    def __str__(self) -> str:
+        """Writes it as a heading; the config's own test set needs no name."""
+        return self.protocol + f", {self.name}" * (self.name != "eval")
+
+    def of(self, line: dict[str, Any], metric: str) -> float:
+        """Returns a metric of a run's line, in percent."""
+        results = line["results"][self.name]
+        (result,) = [r for r in results if r["protocol"] == self.protocol]
+        return 100 * result["metrics"][metric]
+
+
+class Difference(NamedTuple):
+    """A paired difference and its 95% interval, in percent points."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Row(NamedTuple):
+    """What one row's runs gave in one test: by metric, in percent."""
+
+    name: str
+    values: dict[str, list[float]]  # of each seed
+    differences: dict[str, Difference]  # from the baseline; {} where there are none
+
+    @property
+    def seeds(self) -> int:
+        """Counts the runs."""
+        return len(self.values[METRICS[0]])
+
+
 def read_results(workdir: Path) -> list[dict[str, Any]]:
     """Reads the lines of a study's finished runs; [] where there are none yet."""
     path = workdir / RESULTS
@@ -27,21 +65,37 @@ def read_results(workdir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def markdown(workdir: Path, baseline: str) -> str:
-    """Writes the table of a study's finished runs, in percent, for each protocol.
+def find(workdir: Path, baseline: str) -> dict[Setting, list[Row]]:
+    """Reads a study's finished runs, and compares each row with the baseline.
 
     Raises ValueError where the runs were made by different code or tested differently.
     """
     lines = read_results(workdir)
     _check_alike(lines, workdir)
+    tests = [
+        Setting(name, result["protocol"])
+        for name, results in lines[0]["results"].items()
+        for result in results
+    ]
     rows = list(dict.fromkeys(line["row"] for line in lines))
+    return {
+        test: [_row(row, baseline, test, lines, workdir) for row in rows]
+        for test in tests
+    }
+
+
+def markdown(workdir: Path, baseline: str) -> str:
+    """Writes the table of a study's finished runs, in percent, for each test.
+
+    Raises ValueError as `find` does.
+    """
     found = []
-    for protocol in (result["protocol"] for result in lines[0]["results"]):
-        found += [f"### {protocol}", "", _header(baseline), "|---|---:|" + "---:|" * 4]
-        for row in rows:
-            found.append(_row(row, baseline, protocol, lines, workdir))
-        found.append("")
-    return "\n".join([*found, _about(lines), ""])
+    for test, rows in find(workdir, baseline).items():
+        metrics = " | ".join(METRICS)
+        less = " | ".join(f"{metric} less `{baseline}`" for metric in METRICS)
+        found += [f"### {test}", "", f"| | seeds | {metrics} | {less} |"]
+        found += ["|---|---:|" + "---:|" * 4, *map(_line, rows), ""]
+    return "\n".join([*found, _about(read_results(workdir)), ""])
 
 
 def _check_alike(lines: Sequence[dict[str, Any]], workdir: Path) -> None:
@@ -57,66 +111,71 @@ def _check_alike(lines: Sequence[dict[str, Any]], workdir: Path) -> None:
                 )
 
 
-def _header(baseline: str) -> str:
-    metrics = " | ".join(METRICS)
-    less = " | ".join(f"{metric} less `{baseline}`" for metric in METRICS)
-    return f"| | seeds | {metrics} | {less} |"
-
-
 def _row(
     row: str,
     baseline: str,
-    protocol: str,
+    test: Setting,
     lines: Sequence[dict[str, Any]],
     workdir: Path,
-) -> str:
+) -> Row:
     mine = {line["seed"]: line for line in lines if line["row"] == row}
-    theirs = {line["seed"]: line for line in lines if line["row"] == baseline}
+    theirs = {line["seed"] for line in lines if line["row"] == baseline}
     seeds = sorted(mine)
-    cells = [f"`{row}`", str(len(seeds))]
-    for metric in METRICS:
-        values = [100 * _metric(mine[seed], protocol, metric) for seed in seeds]
-        spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-        cells.append(f"{np.mean(values):.1f}{spread}")
+    values = {m: [test.of(mine[seed], m) for seed in seeds] for m in METRICS}
     common = [seed for seed in seeds if seed in theirs]
-    for metric in METRICS:
-        if row == baseline or not common:
-            cells.append("")
-            continue
-        value, low, high = _difference(workdir, protocol, metric, row, baseline, common)
-        cells.append(f"{100 * value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})")
-    return "| " + " | ".join(cells) + " |"
-
-
-def _metric(line: dict[str, Any], protocol: str, metric: str) -> float:
-    (result,) = [r for r in line["results"] if r["protocol"] == protocol]
-    return result["metrics"][metric]
+    if row == baseline or not common:
+        return Row(row, values, {})
+    differences = {
+        metric: _difference(workdir, test, metric, row, baseline, common)
+        for metric in METRICS
+    }
+    return Row(row, values, differences)
 
 
 def _difference(
     workdir: Path,
-    protocol: str,
+    test: Setting,
     metric: str,
     row: str,
     baseline: str,
     seeds: Sequence[int],
-) -> tuple[float, float, float]:
+) -> Difference:
     """Returns the mean difference over seeds and queries, and its interval."""
     differences = []
     for seed in seeds:
         a, b = (
-            read_queries(workdir / name / f"seed_{seed}") for name in (row, baseline)
+            read_queries(workdir / name / f"seed_{seed}" / f"{test.name}.json")
+            for name in (row, baseline)
         )
         if a["data"] != b["data"]:
             raise ValueError(
                 f"{workdir}: {row} and {baseline} were tested on different images with"
                 f" seed {seed}; give another --workdir"
             )
-        key = f"{protocol}/{metric}"
-        differences.append(a[key] - b[key])
-    return crossed_interval(
-        np.stack(differences), a[f"{protocol}/identity"], a[f"{protocol}/trials"]
+        key = f"{test.protocol}/{metric}"
+        differences.append(100 * (a[key] - b[key]))
+    found = crossed_interval(
+        np.stack(differences),
+        a[f"{test.protocol}/identity"],
+        a[f"{test.protocol}/trials"],
     )
+    return Difference(*found)
+
+
+def _line(row: Row) -> str:
+    """Writes a row of the table."""
+    cells = [f"`{row.name}`", str(row.seeds)]
+    for values in row.values.values():
+        spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+        cells.append(f"{np.mean(values):.1f}{spread}")
+    for metric in METRICS:
+        found = row.differences.get(metric)
+        cells.append(
+            f"{found.value:+.1f} ({found.low:+.1f} to {found.high:+.1f})"
+            if found
+            else ""
+        )
+    return "| " + " | ".join(cells) + " |"
 
 
 def _about(lines: Sequence[dict[str, Any]]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
-from vireid_jax import heap, processes, sharding, writers
+from vireid_jax import processes, sharding, writers
 from vireid_jax.checkpoint import BEST_METRIC, Checkpoints, abstract
 from vireid_jax.config import Plan, changed_keys, make_plan, validate
 from vireid_jax.data.pipeline import batches
@@ -31,8 +31,8 @@ from vireid_jax.journal import Journal
 from vireid_jax.optimizer import learning_rate
 from vireid_jax.profiling import Profile
 from vireid_jax.program import (
-    Program,
     batch_size_of,
+    compile_step,
     is_pretraining,
     make_program,
     step_arguments,
@@ -223,7 +223,11 @@ def train_in(
     since = time.perf_counter() - unlogged["seconds"]
     stop.deferring = True
     if start_step < plan.num_steps:
-        compiled = compile_step(program, config, images, journal)
+        journal.say("Compiling the step, or reading it from the cache.")
+        rows = tuple(len(x) for x in images.values()) or (0, 0)
+        arguments = step_arguments(config, program.shapes, rows)
+        take_step = compile_step(program.step.lower(*arguments))
+        journal.note("The step is compiled.")
     placed = sharding.place_ahead(stream_batches, mesh)
     for step, batch in enumerate(placed, start=start_step + 1):
         profile.before(step)
@@ -231,7 +235,7 @@ def train_in(
         knobs = make_knobs(config, rate, step / plan.num_steps)
         knobs = sharding.place_everywhere(jax.tree.map(np.float32, knobs), mesh)
         with jax.transfer_guard("disallow"):  # all that crosses is placed above
-            state, metrics = compiled(state, batch, step_key, knobs, images)
+            state, metrics = take_step(state, batch, step_key, knobs, images)
         profile.after(step, metrics)
         pending.append(metrics)
 
@@ -297,26 +301,6 @@ def train_in(
             f"{result.labels.protocol} by {result.labels.feature}: {result.headline()}"
         )
     return results
-
-
-def compile_step(
-    program: Program,
-    config: FrozenConfigDict,
-    images: dict[str, jax.Array],
-    journal: Journal,
-) -> jax.stages.Compiled:
-    """Compiles the step, or finds it in the cache, before it takes any memory."""
-    start = time.perf_counter()
-    journal.say("Compiling the step, or reading it from the cache.")
-    rows = tuple(len(x) for x in images.values()) or (0, 0)
-    arguments = step_arguments(config, program.shapes, rows)
-    compiled = program.step.lower(*arguments).compile()
-    holes = heap.close_holes() if jax.default_backend() == "cpu" else 0
-    journal.note(
-        f"the step was ready after {time.perf_counter() - start:.1f} s;"
-        f" {holes} holes of the heap are closed"
-    )
-    return compiled
 
 
 def training_data(config: FrozenConfigDict) -> tuple[Records, Records | None]:

@@ -1,11 +1,13 @@
 """Ablation: which parts the embedding has (MGIM), and how they are related.
 
-Source: the study that Zhang & Zeng 2024 name; which rows is our choice. Each of the
-first rows has one set of granularities, the others change the relation of `2,4`: the
-demo's. Everything else is as in configs/demo.py.
+Source: the study that Zhang & Zeng 2024 name; which rows is our choice. `stripes` are
+parts without relations. The last map of the bench has four rows, so its granularities
+are 2 and 4. Everything else is as in configs/walkers_bench.py.
 
-    python -m vireid_jax.main --config configs/ablations/part_relations.py:none \
-        --workdir runs/no-parts
+    python -m vireid_jax.main --config configs/ablations/part_relations.py:attention \
+        --workdir runs/attention
+    python -m vireid_jax.ablate --config configs/ablations/part_relations.py \
+        --workdir runs/part_relations --seeds 3
 """
 
 import runpy
@@ -13,17 +15,20 @@ from pathlib import Path
 
 from vireid_jax.config import with_row
 
-DEMO = Path(__file__).parents[1] / "demo.py"
+BENCH = runpy.run_path(str(Path(__file__).parents[1] / "walkers_bench.py"))
+ELSEWHERE = {"shifted": BENCH["SHIFTED"]}
 ROWS = {
     "none": {"model.granularities": ()},
+    "stripes": {"model.granularities": (), "model.num_stripes": 4},
     "2": {"model.granularities": (2,)},
     "4": {"model.granularities": (4,)},
-    "2,4": {},
-    "attention": {"model.relation": "attention"},
-    "contrastive": {"model.contrastive": True},
-    "full": {"model.part_width": "full"},
+    "2,4": {"model.granularities": (2, 4)},
+    "attention": {"model.granularities": (2, 4), "model.relation": "attention"},
+    "contrastive": {"model.granularities": (2, 4), "model.contrastive": True},
+    "full": {"model.granularities": (2, 4), "model.part_width": "full"},
 }
 
 
-def get_config(row="2,4"):
-    return with_row(runpy.run_path(str(DEMO))["get_config"](), ROWS, row)
+def get_config(row="none", base=BENCH["get_config"]):
+    """Returns the config of a row, upon that of `base`."""
+    return with_row(base(), ROWS, row)

@@ -1,0 +1,453 @@
+"""The report's numbers, its page, and what it says to runs that it cannot show."""
+
+import dataclasses
+import json
+import re
+import shutil
+import sys
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from splits import embed, real_size, regdb, sysu_of
+
+from vireid_jax.compare import queries_path, write_queries
+from vireid_jax.config import default_config
+from vireid_jax.evaluate import write_report
+from vireid_jax.protocols import get_protocols
+from vireid_jax.protocols.ranking import cosine_distances
+from vireid_jax.report import __main__ as command
+from vireid_jax.report import collect
+from vireid_jax.report.activations import activation_maps, part_rows
+from vireid_jax.report.build import page, write
+from vireid_jax.report.collect import Run, check_comparable, rank_split
+from vireid_jax.report.distances import BINS, camera_matrix, histograms
+from vireid_jax.report.figures import cmc_band
+from vireid_jax.report.maps import MOST, chosen_rows, maps
+from vireid_jax.report.rank_lists import NEAREST, chosen_queries, rank_lists
+from vireid_jax.report.svg import Axes, number, ticks
+
+# What a whole page draws, and on how many axes.
+FIGURES = {"training": 6, "cmc": 2, "distances": 3, "maps": 2}
+FIGURES |= {"ranks-1": 0, "ranks-2": 0, "activations": 0, "cameras": 0}
+ROWS = regdb(identities=15, images=3)
+SYSU = sysu_of([(c, i, 3) for c in range(1, 7) for i in range(1, 13)])
+
+
+def image_of(row, size):
+    """Draws a picture of noise, of its row's own."""
+    return np.random.default_rng(row).integers(0, 256, (*size, 3), np.uint8)
+
+
+def split_of(rows=ROWS, dataset="regdb/trial_1", noise=0.5, seed=0, image=image_of):
+    """Returns an embedded split: its people lie around the axes."""
+    rng = np.random.default_rng(seed)
+    people = np.unique(rows.identity, return_inverse=True)[1]
+    features = np.eye(people.max() + 1)[people]
+    features = features + noise * rng.standard_normal(features.shape)
+    protocols = get_protocols(dataset)
+    labels = {"feature": "all", "flip": True, "epoch": 2.0, "selection": "last"}
+    return rank_split(
+        rows, features.astype(np.float32), protocols, image=image, **labels
+    )
+
+
+def about_of(**changed):
+    """Describes a run as a checkpoint does."""
+    config = default_config()
+    config.data.name, config.schedule.epochs = "regdb", 2.0
+    return {
+        "config": json.loads(config.to_json_best_effort()),
+        "num_classes": 10,
+        "step": 20,
+        "epoch": 2.0,
+        "data": {"title": "regdb/trial_1:train", "fingerprint": "0" * 64},
+        "environment": {
+            "python": "3.11",
+            "processor": "one <of> many",
+            "machine": "x86_64",
+            "devices": ["cpu"],
+            "commit": "abc",
+            "packages": {"vireid-jax": "0.1.0", "jax": "0.10.2"},
+        },
+    } | changed
+
+
+def metrics_of():
+    """Returns rows as training logs them."""
+    common = {"kind": "train", "learning_rate": 0.1, "gradient_norm": 2.0, "seconds": 3}
+    common["images_per_second"] = 40.0
+    rows = [
+        {"step": s, "epoch": s / 10, "loss": 9 / s, "accuracy": s / 20, **common}
+        for s in (5, 10, 15, 20)
+    ]
+    for epoch in (1.0, 2.0):
+        found = {"kind": "validation", "epoch": epoch, "validation_mAP": epoch / 4}
+        rows.append({"step": 10 * epoch, **found})
+    return rows
+
+
+def run_of(name="runs/one", test=None, **changed):
+    """Returns a run as `collect.read_run` does, without a network behind it."""
+    test = test or split_of()
+    tile = {"title": "whole", "source": "data:,", "share": 1.0}
+    if test.image:
+        tile["source"] = rank_lists(test, test.protocols[0], (64, 32))[0].query.source
+    person = {"identity": 3, "camera": 1, "modality": "visible", "tiles": [tile]}
+    fields = {
+        "about": about_of(),
+        "results": [result.to_json() for result in test.results],
+        "metrics": metrics_of(),
+        "costs": {"Steps": "20"},
+        "activations": [person],
+    }
+    return Run(name=name, test=test, **{**fields, **changed})
+
+
+def workdir_of(folder, **changed):
+    """Writes what an evaluated run leaves beside its checkpoints."""
+    folder.mkdir()
+    test = split_of(**changed)
+    path = folder / "eval.json"
+    write_queries(queries_path(path), test.results, ROWS.filename, "same")
+    write_report(test.results, about_of(), path)
+    (folder / "config.json").write_text(json.dumps(about_of()["config"]))
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, metrics_of())))
+    return folder
+
+
+class TestNumbers:
+    def test_histograms_count_each_pair_once(self):
+        split = split_of(noise=1.0)
+        distances = cosine_distances(split.features, split.features)
+        same = split.identity[:, None] == split.identity
+        upper = np.triu(np.ones_like(same), 1)
+        found = histograms(split.features, split.identity, split.modality)
+        assert [h.modalities for h in found] == [
+            ("visible", "visible"),
+            ("infrared", "infrared"),
+            ("visible", "infrared"),
+        ]
+        for one, (a, b) in zip(found, ((0, 0), (1, 1), (0, 1)), strict=True):
+            pairs = (split.modality[:, None] == a) & (split.modality == b)
+            pairs &= upper | (a != b)
+            for kind, member in (("within", same), ("between", ~same)):
+                counts = getattr(one, kind)
+                chosen = distances[pairs & member]
+                assert counts.sum() == len(chosen)
+                expected, _ = np.histogram(chosen, BINS, (0, 2))
+                assert abs(np.cumsum(counts) - np.cumsum(expected)).max() <= 1
+                median = one.quantile(kind, 0.5)
+                assert median == pytest.approx(np.median(chosen), abs=2.5 / BINS)
+
+    def test_one_pair_of_cameras_is_the_protocol_itself(self):
+        split = split_of(noise=1.0)
+        for protocol, result in split.first_of_each_direction():
+            found = camera_matrix(split, protocol)
+            assert found.rank_1.shape == (1, 1)
+            assert found.rank_1[0, 0] == pytest.approx(result.cmc[0])
+            assert found.mAP[0, 0] == pytest.approx(result.mAP)
+            assert found.queries[0, 0] == result.labels.valid_queries
+
+    def test_cameras_are_asked_pair_by_pair(self):
+        split = split_of(SYSU, "sysu_mm01")
+        ((protocol, _),) = split.first_of_each_direction()
+        found = camera_matrix(split, protocol)
+        assert found.query_cameras == [3, 6]
+        assert found.gallery_cameras == [1, 2, 4, 5]
+        assert np.isnan(found.rank_1[0, 1])  # the protocol ignores camera 2 for 3
+        kept = np.delete(found.rank_1.ravel(), 1)
+        assert np.isfinite(kept).all()
+        assert (kept > 0.2).all()
+
+    def test_the_band_is_over_trials_or_over_identities(self):
+        many = split_of(SYSU, "sysu_mm01").results[0]
+        low, high = cmc_band(many)
+        every = np.stack([m.cmc for m in many.by_trial])
+        assert (low == every.min(0)).all()
+        assert (high == every.max(0)).all()
+        one = split_of(noise=1.0).results[0]
+        low, high = cmc_band(one)
+        ends = one.intervals()["Rank-1"]
+        assert (low[0], high[0]) == pytest.approx(ends)
+        assert ((low <= one.cmc) & (one.cmc <= high)).all()
+
+    def test_queries_are_the_best_and_the_worst_of_different_people(self):
+        ap = np.array([0.5, 1.0, 0.9, np.nan, 0.1, 0.2, 1.0])
+        identity = np.array([1, 2, 2, 4, 5, 5, 7])
+        found = chosen_queries(ap, identity, 2)
+        assert found["best"] == [1, 6]
+        assert found["worst"] == [4, 0]
+        assert len({identity[i] for i in found["random"]}) == 2
+        assert 3 not in found["random"]
+
+    def test_rank_lists_show_what_the_protocol_ranks(self):
+        split = split_of(noise=1.0)
+        protocol = split.protocols[0]
+        for one in rank_lists(split, protocol, (64, 32)):
+            assert len(one.nearest) == NEAREST
+            distances = [image.distance for image in one.nearest]
+            assert distances == sorted(distances)
+            assert {image.modality for image in one.nearest} == {"infrared"}
+            for image in one.nearest:
+                assert image.match == (image.identity == one.query.identity)
+                assert image.words.startswith("match" if image.match else "no match")
+
+    def test_maps_keep_whole_people_and_tell_them_apart(self):
+        split = split_of(noise=0.1)
+        found = maps(split.features, split.identity, split.modality)
+        assert len(found.rows) == len(split.identity)
+        for places in (found.pca, found.tsne):
+            assert places.shape == (90, 2)
+        apart = np.linalg.norm(found.tsne[:, None] - found.tsne, axis=-1)
+        np.fill_diagonal(apart, np.inf)
+        nearest = split.identity[apart.argmin(1)]
+        assert (nearest == split.identity).mean() > 0.95
+        identity = np.repeat(np.arange(500), 8)
+        rows, coloured = chosen_rows(identity, np.tile([0, 1], 2000))
+        assert len(rows) == MOST
+        assert set(np.bincount(identity[rows])) == {0, 8}
+        assert set(coloured) <= set(identity[rows])
+        assert maps(split.features[:5], split.identity[:5], split.modality[:5]) is None
+
+    def test_parts_are_cut_as_the_network_cuts_them(self):
+        from vireid_jax.models.heads import stripes
+
+        x = jnp.arange(9.0).reshape(1, 9, 1, 1)
+        for count in (1, 2, 4, 6):
+            for number_, stripe in enumerate(stripes(x, count, "granularities")):
+                rows = part_rows(9, count, number_)
+                np.testing.assert_array_equal(stripe, x[:, rows])
+
+    def test_a_network_without_the_last_map_has_no_activation_maps(self, monkeypatch):
+        from vireid_jax.report import activations
+
+        monkeypatch.setattr(activations, "answers_of", lambda *_: None)
+        config = ConfigDict({"data": {"size": (64, 32)}, "model": {}})
+        config.model.granularities = (2,)
+        found, reason = activation_maps(None, config, split_of())
+        assert found == []
+        assert "no map 'conv5'" in reason
+
+    def test_a_part_s_share_is_of_all_answers(self, monkeypatch):
+        from vireid_jax.report import activations
+
+        answers = np.ones((4, 2))
+        answers[0] = 5.0
+        monkeypatch.setattr(activations, "answers_of", lambda *_: answers)
+        config = ConfigDict({"data": {"size": (64, 32)}, "model": {}})
+        config.model.granularities = (2,)
+        found, reason = activation_maps(None, config, split_of())
+        assert reason == ""
+        assert [one["modality"] for one in found] == ["visible", "infrared"] * 2
+        shares = [tile["share"] for tile in found[0]["tiles"]]
+        assert shares == [None, 1.0, pytest.approx(0.75), pytest.approx(0.25)]
+
+    def test_ticks_are_round_and_inside(self):
+        assert ticks(0, 1) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+        assert ticks(1, 20) == [5, 10, 15, 20]
+        assert ticks(3, 3) == [3]
+        assert number(-0.0) == "0"
+        drawn = Axes((0, 1), (2, 2), "x", "y <")
+        drawn.line([0, 1], [2, 2], "c0")
+        assert "y &lt;" in drawn.svg('a "title"')
+        assert "&quot;title&quot;" in drawn.svg('a "title"')
+
+
+@pytest.fixture(scope="module")
+def one():
+    """The page of one run."""
+    return page([run_of()])
+
+
+class TestPage:
+    def test_one_run_has_every_figure(self, one):
+        for name in FIGURES:
+            assert one.count(f'<figure id="{name}"') == 1
+        assert len(one.encode()) < 5 * 2**20
+        assert "Left out of this page" not in one
+        assert "<script" not in one
+        assert re.findall(r'(?:src|href)="(?!data:|#)', one) == []
+
+    def test_labels_tell_what_a_number_is_of(self, one):
+        words = "feature all, image and mirror summed, no re-ranking, epoch 2, last."
+        assert one.count(words) >= 6
+        assert "regdb/visible-to-infrared/trial_1, visible-to-infrared, 1 trial" in one
+
+    def test_numbers_are_those_of_the_evaluation(self, one):
+        for result in split_of().results:
+            low, high = result.intervals()["mAP"]
+            assert f"{100 * result.mAP:.1f}<small" in one
+            assert f"{100 * low:.1f} to {100 * high:.1f}</small>" in one
+
+    def test_trials_have_a_table_and_a_deviation(self):
+        split = split_of(SYSU, "sysu_mm01")
+        text = page([run_of(test=split)])
+        deviation = split.results[0].deviation()["mAP"]
+        assert f"<small>± {100 * deviation:.1f}</small>" in text
+        assert text.count('<th scope="row">trial 9</th>') == len(split.results)
+        assert "from the lowest to the highest of the trials" in text
+
+    def test_what_needs_images_is_left_out_and_said(self):
+        text = page([run_of(test=split_of(image=None), activations=[])])
+        assert "Rank lists and activation maps: there are no images." in text
+        assert '<figure id="distances"' in text
+        assert '<figure id="ranks-1"' not in text
+
+    def test_an_image_that_cannot_be_read_is_named(self):
+        def refuse(row, size):
+            raise ValueError("image 'a.jpg' is\nnothing that OpenCV can decode")
+
+        run = run_of()
+        run = dataclasses.replace(run, test=dataclasses.replace(run.test, image=refuse))
+        text = page([run])
+        assert "image &#39;a.jpg&#39; is nothing that OpenCV can decode." in text
+        assert '<figure id="cmc"' in text
+        assert '<figure id="ranks-1"' not in text
+
+    def test_without_features_the_results_remain(self):
+        left_out = [("CMC curves and more", "the images cannot be read: no folder")]
+        run = dataclasses.replace(run_of(), test=None, activations=[])
+        text = page([dataclasses.replace(run, left_out=left_out)])
+        assert "CMC curves and more: the images cannot be read: no folder." in text
+        assert '<figure id="training"' in text
+        assert '<figure id="cmc"' not in text
+
+    def test_a_run_that_is_not_at_its_end_says_so(self):
+        text = page([run_of(about=about_of(epoch=1.0))])
+        assert "was interrupted: this is epoch 1 of 2." in text
+
+    def test_two_runs_stand_beside_each_other(self):
+        runs = [run_of("runs/one"), run_of("runs/two", split_of(noise=0.8, seed=1))]
+        text = page(runs)
+        for name in ("training", "cmc", "distances-a", "distances-b", "maps-b"):
+            assert text.count(f'<figure id="{name}"') == 1
+        assert text.count("B: this network") == len(runs[0].results)
+        assert "stroke-dasharray" in text
+        assert len(set(re.findall(r' id="([^"]+)"', text))) == len(
+            re.findall(r' id="([^"]+)"', text)
+        )
+
+
+class TestCommand:
+    @pytest.fixture
+    def refused(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(command, "set_up", lambda: None)
+
+        def refuse(*arguments):
+            monkeypatch.setattr(sys, "argv", ["report", *map(str, arguments)])
+            with pytest.raises(SystemExit) as caught:
+                command.main()
+            message = str(caught.value.code)
+            assert message.startswith("error: ")
+            assert "\n" not in message
+            return message.removeprefix("error: ").replace(str(tmp_path), "DIR")
+
+        return refuse
+
+    def test_what_is_no_evaluated_run_is_told_what_to_type(
+        self, refused, tmp_path, monkeypatch
+    ):
+        run = workdir_of(tmp_path / "run")
+        assert "there is no folder DIR/none" in refused("--workdir", tmp_path / "none")
+        (tmp_path / "empty").mkdir()
+        assert "DIR/empty is no workdir" in refused("--workdir", tmp_path / "empty")
+        (run / "eval.json").rename(tmp_path / "eval.json")
+        words = "was interrupted before its first checkpoint; to go on, type its"
+        assert words in refused("--workdir", run)
+        monkeypatch.setattr(collect, "last_checkpoint", lambda _: about_of(epoch=1.0))
+        words = "was interrupted at epoch 1 of 2; to go on, type its training command"
+        assert words in refused("--workdir", run)
+        monkeypatch.setattr(collect, "last_checkpoint", lambda _: about_of())
+        words = (
+            "has no evaluation; type python -m vireid_jax.evaluate --workdir DIR/run"
+        )
+        assert words in refused("--workdir", run)
+        for text, words in {
+            "{": "holds no results of an evaluation",
+            '{"run": {"features": "f.npz"}, "results": []}': "of a training run",
+        }.items():
+            (run / "eval.json").write_text(text)
+            assert words in refused("--workdir", run)
+
+    def test_flags_that_make_no_sense_are_refused(self, refused, tmp_path):
+        run = workdir_of(tmp_path / "run")
+        assert "given twice" in refused("--workdir", run, "--workdir", run)
+        three = [x for n in "abc" for x in ("--workdir", tmp_path / n)]
+        assert "3 times; give one run, or two" in refused(*three)
+        out = tmp_path / "no/such.html"
+        assert "there is no such folder" in refused("--workdir", run, "--out", out)
+
+    def test_another_checkpoint_than_the_evaluation_s_is_refused(
+        self, refused, tmp_path, monkeypatch
+    ):
+        run = workdir_of(tmp_path / "run")
+        monkeypatch.setattr(collect, "costs", lambda *_: {})
+        monkeypatch.setattr(collect, "last_checkpoint", lambda _: about_of(step=30))
+        assert "is of step 20, and the last checkpoint is of step 30; to evaluate" in (
+            refused("--workdir", run)
+        )
+
+    def test_a_missing_extra_is_named(self, refused, tmp_path, monkeypatch):
+        run = workdir_of(tmp_path / "run")
+        monkeypatch.setitem(sys.modules, "sklearn", None)
+        assert "type pip install 'vireid-jax[report]'" in refused("--workdir", run)
+
+    def test_two_workdirs_without_checkpoints_are_still_compared(
+        self, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr(collect, "costs", lambda *_: {"Steps": "20"})
+        runs = [workdir_of(tmp_path / "a"), workdir_of(tmp_path / "b", noise=1.0)]
+        size = write(runs, tmp_path / "report.html")
+        text = (tmp_path / "report.html").read_text()
+        assert size == len(text.encode())
+        assert text.count("there is no checkpoint in") == 2
+        assert '<section id="difference"' in text
+        shutil.rmtree(tmp_path / "b")
+        workdir_of(tmp_path / "b")
+        write_queries(
+            queries_path(tmp_path / "b/eval.json"),
+            split_of().results,
+            ROWS.filename,
+            "other",
+        )
+        with pytest.raises(ValueError, match="tested on different images"):
+            write(runs, tmp_path / "report.html")
+
+
+def test_runs_of_other_code_or_another_test_are_not_mixed():
+    one = run_of()
+    other_code = about_of()
+    other_code["environment"]["packages"]["vireid-jax"] = "0.2.0"
+    other_commit = about_of()
+    other_commit["environment"]["commit"] = "def"
+    reranked = [r | {"reranking": "k-reciprocal"} for r in one.results]
+    check_comparable(one, run_of("runs/two"))
+    for changed, words in (
+        ({"about": other_code}, "version of vireid-jax is '0.1.0' in runs/one and"),
+        ({"about": other_commit}, "commit is 'abc' in runs/one and 'def' in runs/two"),
+        ({"results": one.results[:1]}, "protocols is"),
+        ({"results": reranked}, "reranking by regdb/.* is 'none'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            check_comparable(one, run_of("runs/two", **changed))
+
+
+@pytest.mark.slow  # half a minute: the features of a whole SYSU-MM01 test
+def test_a_test_of_the_size_of_sysu_is_drawn_within_a_minute():
+    rows = real_size()
+    rng = np.random.default_rng(0)
+    wide = rng.standard_normal((16, 512), np.float32)
+    features = (embed(rows) @ wide).astype(np.float32)
+    features += rng.standard_normal(features.shape, np.float32)
+    start = time.perf_counter()
+    split = rank_split(
+        rows, features, get_protocols("sysu_mm01"), image=image_of, selection="last"
+    )
+    text = page([run_of(test=split)])
+    seconds = time.perf_counter() - start
+    assert "A sample: " in text
+    assert len(text.encode()) < 5 * 2**20
+    assert seconds < 60, f"{seconds:.0f} s"

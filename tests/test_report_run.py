@@ -1,0 +1,125 @@
+"""The report of a run on disk: its test split is embedded, ranked and checked."""
+
+import json
+from types import SimpleNamespace
+
+import jax
+import pytest
+import small_run
+from rich.console import Console
+
+import vireid_jax.embedder
+import vireid_jax.evaluate
+from vireid_jax.compare import queries_path, write_queries
+from vireid_jax.embedder import Embedder, init_variables
+from vireid_jax.evaluate import evaluate_test_split
+from vireid_jax.report import collect
+from vireid_jax.report.build import write
+
+pytestmark = pytest.mark.usefixtures("small_network")
+ENVIRONMENT = {
+    "python": "3.11",
+    "processor": "a processor",
+    "machine": "x86_64",
+    "devices": ["cpu"],
+    "commit": None,
+    "packages": {"vireid-jax": "0.1.0", "jax": "0.10.2"},
+}
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """An untrained network, and the workdir that evaluating it leaves."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    config = small_run.config_of(folder / "data")
+    model = small_run.Small(6)
+    variables = jax.jit(lambda: init_variables(model, jax.random.key(0)))()
+    about = {
+        "config": json.loads(config.to_json_best_effort()),
+        "num_classes": 6,
+        "step": 6,
+        "epoch": 1.0,
+        "data": {"title": "walkers:train", "fingerprint": "0" * 64},
+        "environment": ENVIRONMENT,
+    }
+    options = {"size": (64, 32), "batch_size": 16, "about": about}
+    network = Embedder(model, variables, **options)
+    (folder / "run").mkdir()
+    path = folder / "run/eval.json"
+    results = evaluate_test_split(
+        network,
+        config,
+        about=about,
+        selection="last",
+        path=path,
+        console=Console(quiet=True),
+    )
+    return SimpleNamespace(
+        network=network, workdir=folder / "run", about=about, results=results
+    )
+
+
+@pytest.fixture
+def run(evaluated, monkeypatch):
+    """The same, with its network in the place of a checkpoint."""
+    embedded = []
+
+    def embed_records(records):
+        embedded.append(records.title)
+        return evaluated.network.embed_records(records)
+
+    network = SimpleNamespace(
+        **vars(evaluated.network)
+        | {"embed_records": embed_records, "embedded": embedded}
+    )
+    monkeypatch.setattr(vireid_jax.embedder, "load", lambda *_: network)
+    monkeypatch.setattr(collect, "last_checkpoint", lambda _: evaluated.about)
+    return SimpleNamespace(**vars(evaluated), embedded=embedded)
+
+
+def test_the_split_is_embedded_once_and_shown(run, tmp_path):
+    write([run.workdir], tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert len(run.embedded) == 1
+    for name in ("cmc", "distances", "maps", "cameras", "ranks-1", "ranks-2"):
+        assert f'<figure id="{name}"' in text
+    assert "Activation maps: this network has no map &#39;conv5&#39;." in text
+    assert "Training curves: " in text  # nothing was logged
+    for result in run.results:
+        assert f"{100 * result.mAP:.1f}" in text
+        if result.labels.baseline:
+            assert result.labels.feature.replace("_", " ") in text
+
+
+def test_a_data_set_that_cannot_be_opened_leaves_figures_out(
+    run, tmp_path, monkeypatch
+):
+    def refuse(*_):
+        raise ValueError("the release is\nnot here.")
+
+    monkeypatch.setattr(vireid_jax.evaluate, "open_split", refuse)
+    write([run.workdir], tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert "the images cannot be read: the release is not here.</li>" in text
+    assert '<figure id="cmc"' not in text
+    assert f"{100 * run.results[0].mAP:.1f}<small" in text
+
+
+def test_other_images_or_other_numbers_are_refused(run, tmp_path):
+    document = run.workdir / "eval.json"
+    before = {p: p.read_bytes() for p in (document, queries_path(document))}
+    try:
+        with_other = json.loads(document.read_text())
+        with_other["results"][0]["metrics"]["mAP"] += 0.1
+        document.write_text(json.dumps(with_other))
+        with pytest.raises(ValueError, match=r"has mAP .* and its last checkpoint"):
+            write([run.workdir], tmp_path / "report.html")
+        ours = [r for r in run.results if not r.labels.baseline]
+        names = [str(row) for row in range(1000)]
+        write_queries(queries_path(document), ours, names, "another")
+        with pytest.raises(ValueError, match="holds other images than"):
+            write([run.workdir], tmp_path / "report.html")
+    finally:
+        for path, content in before.items():
+            path.write_bytes(content)
+    assert not (tmp_path / "report.html").exists()

@@ -1,0 +1,148 @@
+"""From runs to one page: what is shown, in which order, and what is left out."""
+
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vireid_jax.errors import explain_os_error
+from vireid_jax.report import collect, tables
+from vireid_jax.report.collect import Run
+from vireid_jax.report.distances import camera_matrix, histograms
+from vireid_jax.report.figures import (
+    Figure,
+    cmc_curves,
+    distance_histograms,
+    embedding_maps,
+    training_curves,
+)
+from vireid_jax.report.maps import maps
+from vireid_jax.report.rank_lists import KINDS, rank_lists
+from vireid_jax.workdir import replace_text
+
+
+def write(workdirs: Sequence[Path], path: Path) -> int:
+    """Writes the page of one run, or of two; returns its size in bytes.
+
+    Raises ValueError for more than two runs, runs that are not of one table, a run that
+    was not evaluated, or a folder that is not there.
+    """
+    if len(workdirs) > 2:
+        raise ValueError(
+            f"--workdir is given {len(workdirs)} times; give one run, or two to compare"
+        )
+    places = [workdir.resolve() for workdir in workdirs]
+    if len(set(places)) < len(places):
+        raise ValueError(f"{workdirs[0]} is given twice; a run has no difference to it")
+    if not path.absolute().parent.is_dir() and path.parent != workdirs[0]:
+        raise ValueError(f"--out {path}: there is no such folder; make it")
+    check_installed()
+    runs = [collect.read_run(workdir) for workdir in workdirs]
+    difference = None
+    if len(runs) == 2:
+        collect.check_comparable(*runs)
+        difference = tables.differences(*workdirs)
+    pairs = zip(runs, workdirs, strict=True)
+    runs = [collect.with_test(run, workdir) for run, workdir in pairs]
+    text = page(runs, difference)
+    try:
+        replace_text(path, text)
+    except OSError as error:
+        raise ValueError(f"--out {explain_os_error(error)}") from error
+    return len(text.encode())
+
+
+def check_installed() -> None:
+    """Raises ValueError where the extra `report` is not installed."""
+    try:
+        import jinja2  # noqa: F401
+        import sklearn  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            f"the report needs {error.name}; type pip install 'vireid-jax[report]'"
+        ) from error
+
+
+def page(runs: Sequence[Run], difference: Any = None) -> str:
+    """Makes the page's text; `difference` is the table of `tables.differences`."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("vireid_jax.report", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    first = runs[0].own_results[0]
+    return environment.get_template("page.html.j2").render(
+        title=f"{first['dataset']}: {runs[0].about['config']['model']['name']}",
+        first=first,
+        runs=runs,
+        letters="AB",
+        kinds=KINDS,
+        written=datetime.datetime.now().astimezone().strftime("%d %B %Y, %H:%M"),
+        stopped=[stopped for run in runs if (stopped := stopped_early(run))],
+        results=tables.results(runs),
+        trials=tables.trials(runs),
+        difference=difference,
+        costs=tables.costs(runs),
+        origin=tables.origin(runs),
+        overall=[
+            f for f in (training_curves(runs), cmc_curves(runs, tables.words)) if f
+        ],
+        each=[one_run(run, number, len(runs)) for number, run in enumerate(runs)],
+    )
+
+
+def stopped_early(run: Run) -> str:
+    """Says that a run is not at its end; "" where it is."""
+    epoch, epochs = run.about["epoch"], run.about["config"]["schedule"]["epochs"]
+    if epoch >= epochs:
+        return ""
+    return (
+        f"The run in {run.name} was interrupted: this is epoch {epoch:g} of"
+        f" {epochs:g}. To go on, type its training command again."
+    )
+
+
+def one_run(run: Run, number: int, count: int) -> dict[str, Any]:
+    """Gathers the figures that are of one run alone."""
+    suffix = "" if count == 1 else f"-{'ab'[number]}"
+    title = "" if count == 1 else f", run {'AB'[number]}"
+    found: dict[str, Any] = {"suffix": suffix, "title": title, "left_out": run.left_out}
+    found |= {"figures": [], "lists": [], "matrices": []}
+    found |= {"activations": run.activations, "where": ""}
+    test = run.test
+    if test is None:
+        return found
+    found["where"] = where = tables.origin_words(test.results[0])
+    figures: list[Figure] = [
+        distance_histograms(
+            histograms(test.features, test.identity, test.modality), where, suffix
+        )
+    ]
+    laid_out = maps(test.features, test.identity, test.modality)
+    if laid_out is None:
+        reason = "the test split has fewer than 8 images, or embeddings of one number"
+        run.left_out.append(("Maps", reason))
+    else:
+        figures.append(embedding_maps(laid_out, test, where, suffix))
+    found["figures"] = figures
+    for protocol, result in test.first_of_each_direction():
+        matrix = camera_matrix(test, protocol)
+        found["matrices"].append((tables.words(result), protocol, matrix))
+        if test.image is None:
+            continue
+        try:
+            lists = rank_lists(
+                test, protocol, tuple(run.about["config"]["data"]["size"])
+            )
+        except (ValueError, OSError) as error:
+            reason = f"an image cannot be read: {' '.join(str(error).split())}"
+            run.left_out.append((f"Rank lists by {protocol.name}", reason))
+        else:
+            found["lists"].append((tables.words(result), protocol, lists))
+    if test.image is None:
+        run.left_out.append(("Rank lists and activation maps", "there are no images"))
+    return found
