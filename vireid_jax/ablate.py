@@ -167,7 +167,8 @@ def _test_elsewhere(folder: Path, name: str, changes: dict[str, Any]) -> None:
 
     embedder = load(folder)
     config = ConfigDict(with_defaults(embedder.about["config"]))
-    config.update_from_flattened_dict(changes)
+    with config.unlocked():  # options of walkers that the run left as they were
+        config.update_from_flattened_dict(changes)
     evaluate_test_split(
         embedder,
         config,
