@@ -1,6 +1,8 @@
 """A study: rows trained with several seeds, each once, and told apart in a table."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -71,6 +73,27 @@ class TestStudy:
         path.write_text("def get_config(): ...")
         with pytest.raises(ValueError, match="has no table ROWS"):
             read_study(path)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (("--rows=nine",), "there is no row 'nine' in "),
+        (("--config.data.sise=3",), "config.data.sise"),
+        (("--seeds=0",), "seeds"),
+        (("--base=none.py",), "--base none.py: there is no file none.py"),
+    ],
+)
+def test_a_mistaken_command_ends_with_a_line(given, reason, tmp_path):
+    study = f"--config={CONFIGS / 'ablations/sharing.py'}"
+    command = [sys.executable, "-m", "vireid_jax.ablate", study, *given]
+    found = subprocess.run(
+        [*command, f"--workdir={tmp_path}"], capture_output=True, text=True
+    )
+    assert found.returncode == 1
+    assert found.stderr.startswith("error: ")
+    assert reason in found.stderr
+    assert found.stderr.count("\n") == 1
 
 
 @pytest.fixture(scope="module")

@@ -238,6 +238,7 @@ def parse(argv: Sequence[str]) -> list[str]:
             raise flags.Error("give --config FILE.py and --workdir DIR")
     except Exception as error:  # a config file may raise anything
         raise SystemExit(f"error: {explain_flags_error(error, argv)}") from error
+    flags.FLAGS(argv[:1])  # absl's own, which app.run wants parsed too
     return rest
 
 
