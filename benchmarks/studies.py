@@ -9,6 +9,7 @@ then replace the blocks of docs/results.md, one a study, and the figures.
 """
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
@@ -30,8 +31,11 @@ def keep(workdir: Path) -> None:
         run = Path(line["row"]) / f"seed_{line['seed']}"
         (folder / run).mkdir(parents=True, exist_ok=True)
         for name in line["results"]:
-            for file in (f"{name}.json", f"{name}.queries.npz"):
-                shutil.copyfile(workdir / run / file, folder / run / file)
+            queries = run / f"{name}.queries.npz"
+            shutil.copyfile(workdir / queries, folder / queries)
+            found = json.loads((workdir / run / f"{name}.json").read_text())
+            text = json.dumps({"results": found["results"]}, indent=1)
+            (folder / run / f"{name}.json").write_text(text + "\n")
     shutil.copyfile(workdir / RESULTS, folder / RESULTS)
 
 
