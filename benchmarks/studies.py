@@ -3,9 +3,10 @@
     python -m benchmarks.studies --workdir runs/sharing
     python -m benchmarks.studies
 
-Of each finished run what its tests gave is kept, a few hundred kilobytes: enough for
-`python -m vireid_jax.ablate --workdir docs/results/sharing` to go on. Both commands
-then replace the blocks of docs/results.md, one a study, and the figures.
+Of each finished run what its tests gave is kept, a few hundred kilobytes. Copied to a
+workdir, that is enough for `python -m vireid_jax.ablate` of the same commit to go on
+with the rows that are missing. Both commands then replace the blocks of
+docs/results.md, one a study, and the figures.
 """
 
 import argparse

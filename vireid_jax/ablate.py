@@ -83,13 +83,13 @@ def read_study(
     alone. Raises ValueError where the file has no `ROWS`, or a row is not among them.
     """
     module = runpy.run_path(str(path))
-    if "ROWS" not in module:
+    change = module.get("get_config")
+    if "ROWS" not in module or not getattr(change, "__defaults__", None):
         raise ValueError(
-            f"{path} has no table ROWS; give a study, such as"
-            " configs/ablations/sharing.py"
+            f"{path} has no table ROWS, or no get_config(row=..., base=...); give a"
+            " study, such as configs/ablations/sharing.py"
         )
     legal = list(module["ROWS"])
-    change = module["get_config"]
     baseline = baseline or change.__defaults__[0]
     upon = (_read_base(base),) if base else ()
     for row in (*rows, baseline):
