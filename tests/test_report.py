@@ -7,7 +7,6 @@ import shutil
 import sys
 import time
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -20,7 +19,7 @@ from vireid_jax.protocols import get_protocols
 from vireid_jax.protocols.ranking import cosine_distances
 from vireid_jax.report import __main__ as command
 from vireid_jax.report import collect
-from vireid_jax.report.activations import activation_maps, part_rows
+from vireid_jax.report.activations import activation_maps
 from vireid_jax.report.build import page, write
 from vireid_jax.report.collect import Run, check_comparable, rank_split
 from vireid_jax.report.distances import BINS, camera_matrix, histograms
@@ -211,15 +210,6 @@ class TestNumbers:
         assert set(np.bincount(identity[rows])) == {0, 8}
         assert set(coloured) <= set(identity[rows])
         assert maps(split.features[:5], split.identity[:5], split.modality[:5]) is None
-
-    def test_parts_are_cut_as_the_network_cuts_them(self):
-        from vireid_jax.models.heads import stripes
-
-        x = jnp.arange(9.0).reshape(1, 9, 1, 1)
-        for count in (1, 2, 4, 6):
-            for number_, stripe in enumerate(stripes(x, count, "granularities")):
-                rows = part_rows(9, count, number_)
-                np.testing.assert_array_equal(stripe, x[:, rows])
 
     def test_a_network_without_the_last_map_has_no_activation_maps(self, monkeypatch):
         from vireid_jax.report import activations

@@ -26,7 +26,6 @@ from ml_collections import ConfigDict, config_flags
 from vireid_jax.errors import check_config_path, explain_flags_error, one_line_errors
 
 TABLE, FIGURE = "table.md", "figure.svg"
-TEST = "eval"  # the name of the config's own test set
 
 # Its own, so that another command's flags may be loaded beside them.
 FLAGS = flags.FlagValues()
@@ -201,6 +200,8 @@ def _check_same(run: Run, line: dict[str, Any], workdir: Path) -> None:
 
 
 def _line_of(study: Study, run: Run, folder: Path, seconds: float) -> dict[str, Any]:
+    from vireid_jax.study_table import TEST
+
     results = {}
     for name in (TEST, *study.elsewhere):
         found = json.loads((folder / f"{name}.json").read_text())["results"]

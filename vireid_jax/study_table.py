@@ -15,6 +15,7 @@ from vireid_jax.compare import read_queries
 from vireid_jax.protocols.uncertainty import crossed_interval
 
 RESULTS = "results.jsonl"
+TEST = "eval"  # the name of a config's own test set
 CODE = ("commit", "processor", "packages")  # one table is of one of each
 METRICS = ("Rank-1", "mAP")
 
@@ -27,7 +28,7 @@ class Setting(NamedTuple):
 
     def __str__(self) -> str:
         """Writes it as a heading; the config's own test set needs no name."""
-        return self.protocol + f", {self.name}" * (self.name != "eval")
+        return self.protocol + f", {self.name}" * (self.name != TEST)
 
     def of(self, line: dict[str, Any], metric: str) -> float:
         """Returns a metric of a run's line, in percent."""

@@ -36,8 +36,13 @@ def stripes(x: Float[Array, "rows H W C"], count: int, key: str) -> list[Array]:
             f"{count} stripes of a map of {height} rows; lower config.model.{key} to"
             f" {height} or raise config.data.size"
         )
+    return [x[:, rows] for rows in stripe_rows(height, count)]
+
+
+def stripe_rows(height: int, count: int) -> list[slice]:
+    """Returns which rows of a map each of `count` stripes has; edges may be shared."""
     return [
-        x[:, i * height // count : -(-(i + 1) * height // count)] for i in range(count)
+        slice(i * height // count, -(-(i + 1) * height // count)) for i in range(count)
     ]
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from vireid_jax.modality import MODALITIES
+from vireid_jax.models.heads import stripe_rows
 from vireid_jax.report.pictures import data_uri
 
 STAGE = "conv5"  # the last map: what pooling and part relations see
@@ -79,13 +80,8 @@ def answers_of(
     return np.square(np.asarray(out[STAGE][0, 0], np.float64)).mean(-1)
 
 
-def part_rows(height: int, count: int, number: int) -> slice:
-    """Returns the rows of a map that a part pools, as `models.heads.stripes` cuts."""
-    return slice(number * height // count, -(-(number + 1) * height // count))
-
-
 def _tile(image, answers, count: int, number: int) -> dict[str, Any]:
-    rows = part_rows(len(answers), count, number)
+    rows = stripe_rows(len(answers), count)[number]
     own = np.zeros_like(answers)
     own[rows] = answers[rows]
     scaled = own / max(own.max(), 1e-12)
