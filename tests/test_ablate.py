@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from vireid_jax.ablate import read_study, run_study
+from vireid_jax.ablate import Study, read_study, run_study
 from vireid_jax.protocols.uncertainty import crossed_interval, identity_interval
 from vireid_jax.stopping import Stop
 from vireid_jax.study_figure import svg
@@ -139,6 +139,26 @@ class TestRuns:
         assert f"### {protocol}, turned" in text
         own, turned = (lines[0]["results"][n][0]["metrics"] for n in ("eval", "turned"))
         assert own != turned
+
+    def test_a_run_of_the_same_settings_is_taken_from_another_study(
+        self, done, tmp_path
+    ):
+        study, workdir, _ = done
+        rows = {"plain": study.rows["fast"]}
+        again = Study("again", rows, "plain", study.elsewhere)
+        run_study(again, 2, tmp_path, Stop(), [workdir])
+        assert not (tmp_path / "plain/seed_0/checkpoints").exists()
+        lines = [json.loads(x) for x in (tmp_path / RESULTS).read_text().splitlines()]
+        assert [(x["study"], x["row"], x["seed"]) for x in lines] == [
+            ("again", "plain", 0),
+            ("again", "plain", 1),
+        ]
+        rows = lambda folder, name: [
+            line.split("|")[2:]
+            for line in markdown(folder, name).splitlines()
+            if line.startswith(f"| `{name}`")
+        ]
+        assert rows(tmp_path, "plain") == rows(workdir, "fast")
 
     def test_other_settings_do_not_get_into_the_table(self, study_file, done):
         _, workdir, _ = done

@@ -7,13 +7,15 @@ The config file has a table `ROWS` and a `get_config(row, base)`; a table `ELSEW
 names further sets that each run is tested on, as changes to its config. Each run is an
 ordinary one in WORKDIR/ROW/seed_N, and WORKDIR/results.jsonl has a line of each that is
 done. The same command goes on where it stopped, inside a run too. Flags such as
-`--config.data.dir=DIR` hold for every row, and `--base configs/regdb.py:trial=2` makes
-the same changes to another config.
+`--config.data.dir=DIR` hold for every row, `--base configs/regdb.py:trial=2` makes the
+same changes to another config, and `--reuse runs/method` takes the results of another
+study's runs that had the very same settings, such as its baseline's.
 """
 
 import functools
 import json
 import runpy
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +37,7 @@ flags.DEFINE_integer("seeds", 3, "Runs of each row.", 1, flag_values=FLAGS)
 flags.DEFINE_list("rows", [], "These rows alone; none: all.", flag_values=FLAGS)
 flags.DEFINE_string("baseline", None, "What the others are compared with; None: what"
                     " the file's name alone means.", flag_values=FLAGS)  # fmt: skip
+flags.DEFINE_list("reuse", [], "Other studies' --workdir.", flag_values=FLAGS)
 flags.DEFINE_string("base", None, "FILE.py[:ARGUMENT] of another config to change, such"
                     " as configs/regdb.py:trial=2.", flag_values=FLAGS)  # fmt: skip
 
@@ -119,10 +122,14 @@ def _read_base(text: str) -> Callable[[], ConfigDict]:
     return functools.partial(get_config, argument) if argument else get_config
 
 
-def run_study(study: Study, seeds: int, workdir: Path, stop: Any) -> None:
+def run_study(
+    study: Study, seeds: int, workdir: Path, stop: Any, reuse: Sequence[Path] = ()
+) -> None:
     """Trains what is not done yet; writes a line of results after each run.
 
-    Raises ValueError where results are there of a run with another config or code.
+    A run that was done with the same settings in a study among `reuse` is not trained:
+    its results are copied. Raises ValueError where results are there of a run with
+    another config or code.
     """
     from vireid_jax.environment import environment
     from vireid_jax.study_table import CODE, read_results
@@ -144,6 +151,9 @@ def run_study(study: Study, seeds: int, workdir: Path, stop: Any) -> None:
         if line is not None:
             _check_same(run, line, workdir)
             continue
+        if taken := _take_over(study, run, workdir, reuse, here):
+            sys.stdout.write(f"=== {run.folder} is that of {taken}\n")
+            continue
         sys.stdout.write(
             f"=== {study.name}, run {number} of {len(runs)}: {run.folder}\n"
         )
@@ -154,6 +164,39 @@ def run_study(study: Study, seeds: int, workdir: Path, stop: Any) -> None:
             _test_elsewhere(workdir / run.folder, name, changes)
         seconds = time.perf_counter() - start
         _add_line(workdir, _line_of(study, run, workdir / run.folder, seconds))
+
+
+def _take_over(
+    study: Study,
+    run: Run,
+    workdir: Path,
+    reuse: Sequence[Path],
+    here: dict[str, Any],
+) -> Path | None:
+    """Copies the results of a run elsewhere that differs in its name alone.
+
+    Returns that run's folder, or None where there is none of this code and machine.
+    """
+    from vireid_jax.compare import queries_path
+    from vireid_jax.study_table import CODE, TEST, read_results
+
+    tests = (TEST, *study.elsewhere)
+    wanted = {key: here[key] for key in CODE} | {"config": _settings(run.config)}
+    for other in reuse:
+        for line in read_results(other):
+            same = all(line[key] == value for key, value in wanted.items())
+            if not same or set(tests) - line["results"].keys():
+                continue
+            source = other / line["row"] / f"seed_{line['seed']}"
+            target = workdir / run.folder
+            target.mkdir(parents=True, exist_ok=True)
+            for test in tests:
+                path = source / f"{test}.json"
+                for one in (path, queries_path(path)):
+                    shutil.copyfile(one, target / one.name)
+            _add_line(workdir, line | {"study": study.name, "row": run.row})
+            return source
+    return None
 
 
 def _test_elsewhere(folder: Path, name: str, changes: dict[str, Any]) -> None:
@@ -264,7 +307,8 @@ def main(_: Sequence[str]) -> None:
                 FLAGS.base,
             )
             workdir.mkdir(parents=True, exist_ok=True)
-            run_study(study, FLAGS.seeds, workdir, stop)
+            reuse = [Path(x).expanduser().resolve() for x in FLAGS.reuse]
+            run_study(study, FLAGS.seeds, workdir, stop, reuse)
             text = markdown(workdir, study.baseline)
             replace_text(workdir / TABLE, text)
             drawn = svg(find(workdir, study.baseline), study.baseline)
