@@ -28,7 +28,6 @@ def get_config():
     """Returns the config."""
     c = runpy.run_path(str(DEMO))["get_config"]()
 
-    # The demo's 460 are known by heart after four epochs; these are seen three times.
     c.data.options.train_ids = 2000
     c.data.options.first_identity = 0
     c.data.validation_identities = 100

@@ -210,8 +210,8 @@ def test_a_loaded_network_embeds_what_it_is_given(run):
 
     with pytest.raises(ValueError, match=r"'thermal'.*visible"):
         embedder.embed(images, "thermal")
-    with pytest.raises(ValueError, match=r"\(17, 32, 32, 3\).*64, 32, 3"):
-        embedder.embed(images[:, :32], "visible")
+    with pytest.raises(ValueError, match=r"array \(64, 32, 3\).*\[images, height"):
+        embedder.embed(images[0], "visible")
 
 
 def test_a_network_loads_from_any_folder_of_its_run(run):

@@ -1,21 +1,32 @@
-"""From images to embeddings, with a trained network and nothing else around it."""
+"""From images to embeddings, with a trained network and nothing else around it.
 
+embedder = vireid_jax.load("runs/demo")
+seen = embedder.embed(["day/1.jpg", "day/2.png"], "visible")
+wanted = embedder.embed(["night/7.tiff"], "infrared")
+places, cosines = embedder.rank(wanted, seen)
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Int32
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from vireid_jax import models, processes
 from vireid_jax.checkpoint import FOLDER, Checkpoints, abstract
 from vireid_jax.config import with_defaults
-from vireid_jax.data.pipeline import eval_batches
+from vireid_jax.data.any_image import Images
+from vireid_jax.data.pipeline import eval_batches, file_batches
 from vireid_jax.data.source import Records
 from vireid_jax.modality import MODALITIES
+from vireid_jax.precision import EXACT
+from vireid_jax.runtime import keep_compiled
 from vireid_jax.sharding import (
     check_divides,
     make_mesh,
@@ -27,6 +38,22 @@ from vireid_jax.sharding import (
 from vireid_jax.step import make_embed_step
 
 PIXELS_AT_ONCE = 2**18  # on a CPU: 8 images of 256x128; more leave its cache (measured)
+_QUERIES = 256  # ranked at a time: their cosines to a million images are a gigabyte
+
+
+class Embedded(NamedTuple):
+    """A batch of images that came through, and why others did not."""
+
+    places: list[int]  # of the rows, among the images that were given
+    embeddings: Float32[np.ndarray, "rows dim"]
+    unreadable: dict[int, str]  # by place
+
+
+class Ranked(NamedTuple):
+    """The nearest gallery rows of each query, nearest first."""
+
+    places: Int32[np.ndarray, "queries top"]
+    cosines: Float32[np.ndarray, "queries top"]
 
 
 class Embedder:
@@ -41,17 +68,18 @@ class Embedder:
         flip: bool = True,
         batch_size: int = 64,
         feature: str = "global",
+        modalities: Sequence[str] = MODALITIES,
         about: dict[str, Any] | None = None,
     ):
         """Takes a network and its variables; `size` is the (height, width) it wants.
 
         Images are embedded `batch_size` at a time, the last batch padded, so that only
         one shape a modality is ever compiled. `feature` is "all", or "global" without
-        the parts.
+        the parts. `modalities` are those that it was trained on.
         """
-        self.variables = variables
+        self.model, self.variables = model, variables
         self.size, self.flip, self.batch_size = size, flip, batch_size
-        self.feature = feature
+        self.feature, self.modalities = feature, tuple(modalities)
         self.about = about or {}
         self._mesh = make_mesh()
         check_divides(batch_size, self._mesh, "config.eval.batch_size")
@@ -70,24 +98,79 @@ class Embedder:
         }
 
     def embed(
-        self, images: UInt8[np.ndarray, "images H W 3"], modality: str
+        self, images: Images | str | Path, modality: str
     ) -> Float32[np.ndarray, "images dim"]:
-        """Embeds RGB images of the network's size; rows are L2-normalised."""
+        """Embeds images; rows are L2-normalised, in the order of `images`.
+
+        `images` are paths and arrays in any mixture, one path, or an array
+        `[images, H, W, 1, 3 or 4]`; `vireid_jax.data.any_image` says how each becomes
+        what the network takes. Raises ValueError for one that cannot be, naming it, and
+        for an unknown `modality`.
+        """
+        if isinstance(images, str | Path):
+            images = [images]
+        if isinstance(images, np.ndarray) and images.ndim != 4:
+            raise ValueError(
+                f"images are an array {images.shape}; give [images, height, width,"
+                " channels], or a list of [height, width, channels]"
+            )
+        found = [np.zeros((0, self.dim), np.float32)] if not len(images) else []
+        for batch in self.embed_stream(images, modality):
+            for reason in batch.unreadable.values():
+                raise ValueError(reason)
+            found.append(batch.embeddings)
+        return np.concatenate(found)
+
+    def embed_stream(
+        self, images: Images, modality: str, threads: int = 2
+    ) -> Iterator[Embedded]:
+        """Yields the embeddings of a batch of images after another, in order.
+
+        `threads` read the next ones meanwhile. What cannot be read is left out, and
+        told; else it is as `embed`.
+        """
         if modality not in MODALITIES:
             raise ValueError(f"modality is {modality!r}; legal are {list(MODALITIES)}")
-        if images.shape[1:] != (*self.size, 3) or images.dtype != np.uint8:
+        if modality not in self.modalities:
             raise ValueError(
-                f"images are {images.dtype} {images.shape}; the network takes uint8"
-                f" [images, {self.size[0]}, {self.size[1]}, 3]"
+                f"this network has not seen {modality} images: it was trained on"
+                f" {' and '.join(self.modalities)} ones alone, as a start for others."
+                " Train from it: python -m vireid_jax.main --config CONFIG"
+                " --config.init_from=WORKDIR"
             )
-        found = []
-        for start in range(0, len(images), self.batch_size):
-            chunk = images[start : start + self.batch_size]
-            padded = np.zeros((self.batch_size, *images.shape[1:]), np.uint8)
-            padded[: len(chunk)] = chunk
-            embeddings = self._steps[modality](self.variables, padded)
-            found.append(np.asarray(embeddings, np.float32)[: len(chunk)])
-        return np.concatenate(found) if found else np.zeros((0, 0), np.float32)
+        for batch in file_batches(
+            images, size=self.size, batch_size=self.batch_size, threads=threads
+        ):
+            embeddings = self._steps[modality](self.variables, batch["image"])
+            places = batch["places"]
+            rows = np.asarray(embeddings, np.float32)[: len(places)]
+            yield Embedded(places, rows, batch["unreadable"])
+
+    @functools.cached_property
+    def dim(self) -> int:
+        """Counts the numbers of an embedding."""
+        images = jax.ShapeDtypeStruct((self.batch_size, *self.size, 3), np.uint8)
+        step = self._steps[MODALITIES[0]]
+        return jax.eval_shape(step, self.variables, images).shape[1]
+
+    def rank(
+        self,
+        query: Float32[np.ndarray, "queries _"],
+        gallery: Float32[np.ndarray, "gallery _"],
+        top: int = 10,
+    ) -> Ranked:
+        """Finds the `top` gallery rows with the highest cosine to each query.
+
+        Of equal ones the earlier row is first; a gallery of fewer gives all. Raises
+        ValueError for embeddings of another network's dimension.
+        """
+        for name, features in {"query": query, "gallery": gallery}.items():
+            if features.shape[1] != self.dim:
+                raise ValueError(
+                    f"{name} has embeddings of {features.shape[1]} numbers, this"
+                    f" network's have {self.dim}; embed both with one checkpoint"
+                )
+        return nearest(query, gallery, top)
 
     def embed_records(
         self, records: Records, threads: int = 2
@@ -116,6 +199,39 @@ class Embedder:
         embeddings = np.zeros((len(records), found.shape[1]), np.float32)
         embeddings[rows[rows >= 0]] = found[rows >= 0]
         return embeddings
+
+
+def nearest(
+    query: Float32[np.ndarray, "queries dim"],
+    gallery: Float32[np.ndarray, "gallery dim"],
+    top: int,
+) -> Ranked:
+    """Finds the `top` gallery rows with the highest product with each query.
+
+    Of equal ones the earlier row is first. Raises ValueError unless `top` is at least 1
+    and there is a gallery.
+    """
+    if top < 1 or not len(gallery):
+        raise ValueError(
+            f"top is {top}, of {len(gallery)} gallery rows; both must be at least 1"
+        )
+    gallery = jnp.asarray(gallery)
+    found = [
+        jax.device_get(_nearest(query[start : start + _QUERIES], gallery, top=top))
+        for start in range(0, len(query), _QUERIES)
+    ]
+    if not found:
+        empty = np.zeros((0, min(top, len(gallery))))
+        return Ranked(empty.astype(np.int32), empty.astype(np.float32))
+    cosines, places = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return Ranked(places, cosines)
+
+
+@functools.partial(jax.jit, static_argnames="top")
+def _nearest(query: jax.Array, gallery: jax.Array, top: int) -> tuple:
+    products = jnp.matmul(query, gallery.T, precision=EXACT)
+    cosines, places = jax.lax.top_k(products, min(top, len(gallery)))
+    return cosines, places
 
 
 def images_at_once(size: tuple[int, int], batch_size: int) -> int:
@@ -164,10 +280,13 @@ def init_variables(model: nn.Module, key: jax.Array) -> dict[str, Any]:
 def load(path: str | Path, which: str | int = "last") -> Embedder:
     """Loads an embedder from a checkpoint alone: no config file, no data.
 
+    What it compiles is kept for the next process (`runtime.keep_compiled`).
+
     `path` is a run's workdir, its `checkpoints` folder, or one step's folder; `which`
     is "last", "best" or a step, and a step's folder wins over it. Raises ValueError
     where there is no such checkpoint.
     """
+    keep_compiled()
     path = Path(path).expanduser().resolve()
     if not path.is_dir():
         raise ValueError(
@@ -193,5 +312,6 @@ def load(path: str | Path, which: str | int = "last") -> Embedder:
         flip=config.eval.flip,
         batch_size=config.eval.batch_size,
         feature=feature_of(config),
+        modalities=dict.fromkeys(("visible", config.data.second_side)),
         about=about,
     )

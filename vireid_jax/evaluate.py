@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
@@ -69,17 +70,17 @@ def dataset_title(config: Config) -> str:
     return f"{config.data.name}/{variant}" if variant else config.data.name
 
 
-def evaluate_split(
+def rank_split(
     embedder: Any,
     records: Records,
+    features: np.ndarray,
     protocols: Sequence[Protocol],
     *,
     epoch: float,
     selection: str | None,
     reranking: KReciprocal | None = None,
 ) -> list[Result]:
-    """Embeds every row of a split once and ranks it by each protocol."""
-    features = embedder.embed_records(records)
+    """Ranks the embeddings of a split's rows by each protocol."""
     return [
         evaluate(
             protocol,
@@ -129,9 +130,10 @@ def evaluate_test_split(
     """
     records = open_split(config, "test")
     protocols = protocols or get_protocols(dataset_title(config))
-    results = evaluate_split(
+    results = rank_split(
         embedder,
         records,
+        embedder.embed_records(records),
         protocols,
         epoch=about["epoch"],
         selection=selection,

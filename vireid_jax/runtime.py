@@ -23,16 +23,26 @@ def set_up() -> None:
     # A step handed to a CPU takes its buffers at once, though it waits for the one
     # before it: with steps in flight they lie in memory twice or more (measured).
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    if cache is None:
-        folder = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-        jax.config.update("jax_compilation_cache_dir", str(folder / "vireid_jax"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    keep_compiled()
     # absl's default tells every probe for a device and every save in prose.
     logging.set_verbosity(logging.WARNING)
     # Python's warnings go the same way as the libraries' own, and each is said once.
     captureWarnings(True)
     logging.get_absl_handler().addFilter(Once())
+
+
+def keep_compiled() -> None:
+    """Keeps compiled programs in ~/.cache/vireid_jax, where jax has no cache yet.
+
+    Any cache that the user chose, or refused by JAX_COMPILATION_CACHE_DIR="", stays.
+    """
+    import jax
+
+    chosen = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if chosen is None and jax.config.jax_compilation_cache_dir is None:
+        folder = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+        jax.config.update("jax_compilation_cache_dir", str(folder / "vireid_jax"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
 @contextlib.contextmanager

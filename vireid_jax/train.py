@@ -23,9 +23,9 @@ from vireid_jax.embedder import Embedder, feature_of
 from vireid_jax.environment import differing, environment, one_line
 from vireid_jax.evaluate import (
     dataset_title,
-    evaluate_split,
     evaluate_test_split,
     open_split,
+    rank_split,
 )
 from vireid_jax.journal import Journal
 from vireid_jax.optimizer import learning_rate
@@ -40,6 +40,7 @@ from vireid_jax.program import (
 from vireid_jax.protocols import Result, validation_protocols
 from vireid_jax.step import make_knobs
 from vireid_jax.stopping import Stop
+from vireid_jax.thresholds import find_thresholds
 from vireid_jax.warm_start import insert_pretrained, insert_run
 from vireid_jax.workdir import (
     CONFIG,
@@ -259,13 +260,16 @@ def train_in(
 
         if plan.is_eval(step):
             paused = time.perf_counter()
-            found = {}
+            found, thresholds = {}, {}
             if validation is not None:
                 embedder.variables = program.variables(state)
-                found = validate_network(embedder, validation, config, plan.epoch(step))
+                found, thresholds = validate_network(
+                    embedder, validation, config, plan.epoch(step)
+                )
                 for writer in log:
                     writer.write(step, "validation", found)
-            checkpoints.save(state, describe(step), found)
+            about = describe(step) | {"thresholds": thresholds}
+            checkpoints.save(state, about, found)
             journal.note(f"step {step}: saving; {found or 'no validation'}")
             since += time.perf_counter() - paused
 
@@ -313,19 +317,28 @@ def training_data(config: FrozenConfigDict) -> tuple[Records, Records | None]:
 
 def validate_network(
     embedder: Embedder, validation: Records, config: FrozenConfigDict, epoch: float
-) -> dict[str, float]:
-    """Ranks the held-out identities; Rank-1 and mAP are means of both directions."""
-    protocols = validation_protocols(dataset_title(config))
-    results = evaluate_split(
-        embedder, validation, protocols, epoch=epoch, selection="last"
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Ranks the held-out identities, and finds from which cosine on two are one.
+
+    Rank-1 and mAP are means of both directions.
+    """
+    features = embedder.embed_records(validation)
+    results = rank_split(
+        embedder,
+        validation,
+        features,
+        validation_protocols(dataset_title(config)),
+        epoch=epoch,
+        selection="last",
     )
     headlines = [result.headline() for result in results]
     mean = lambda name: float(np.mean([headline[name] for headline in headlines]))
-    return {
+    metrics = {
         "epoch": epoch,
         BEST_METRIC: mean("mAP"),
         "validation_Rank-1": mean("Rank-1"),
     }
+    return metrics, find_thresholds(features, validation.identity, validation.modality)
 
 
 def mean_metrics(rows: list[dict[str, jax.Array]]) -> dict[str, float]:

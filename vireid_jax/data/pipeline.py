@@ -20,6 +20,7 @@ import numpy as np
 from absl import flags
 from jaxtyping import Int
 
+from vireid_jax.data.any_image import Images, read_image
 from vireid_jax.data.pk import PKStream
 from vireid_jax.data.source import Records
 
@@ -99,6 +100,45 @@ def eval_batches(
         cache=cache,
     )
     return _in_order(load, 0, num_batches, threads, workers, cache)
+
+
+def file_batches(
+    sources: Images,
+    *,
+    size: tuple[int, int],
+    batch_size: int,
+    threads: int = 2,
+) -> Iterator[dict[str, Any]]:
+    """Yield files and arrays of any kind, in order, in batches of one shape.
+
+    A batch is a dict of `image` (uint8 `[batch, height, width, 3]`, black where there
+    are no more), `places` (of its first rows, in `sources`) and `unreadable` (by place,
+    why an image could not be read; it has no row).
+    """
+    load = functools.partial(
+        _load_files, sources=sources, size=size, batch_size=batch_size
+    )
+    count = math.ceil(len(sources) / batch_size)
+    if count == 1:  # threads would take longer to begin
+        return map(load, range(1))
+    return _in_order(load, 0, count, threads, 0, "none")
+
+
+def _load_files(
+    index: int, *, sources: Images, size: tuple[int, int], batch_size: int
+) -> dict[str, Any]:
+    image = np.zeros((batch_size, *size, 3), np.uint8)
+    places, unreadable = [], {}
+    first = index * batch_size
+    for place in range(first, min(first + batch_size, len(sources))):
+        try:
+            image[len(places)] = read_image(sources[place], size)
+            places.append(place)
+        except ValueError as error:
+            unreadable[place] = str(error)
+        except OSError as error:
+            unreadable[place] = f"{sources[place]}: {error.strerror or error}"
+    return {"image": image, "places": places, "unreadable": unreadable}
 
 
 def _load_train_batch(

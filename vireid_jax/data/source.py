@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Int, Int32, UInt8
 
+from vireid_jax.data.any_image import fit
 from vireid_jax.data.encoded import flaw
 from vireid_jax.data.manifest import Row, check_manifest
 from vireid_jax.data.prepare import find_builder, next_step, prepare
@@ -82,12 +83,7 @@ class ImageStore:
             pixels = None
         if pixels is None:
             raise self.refusal(example, "is nothing that OpenCV can decode")
-        height, width = size
-        if pixels.shape[:2] != (height, width):
-            shrinks = height <= pixels.shape[0] and width <= pixels.shape[1]
-            method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-            pixels = cv2.resize(pixels, (width, height), interpolation=method)
-        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+        return cv2.cvtColor(fit(pixels, size), cv2.COLOR_BGR2RGB)
 
     def images(
         self, positions: Int[np.ndarray, " rows"], size: tuple[int, int], cache: str

@@ -1,0 +1,106 @@
+"""An embedder's images, of every kind and size, and its ranking."""
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from vireid_jax import models
+from vireid_jax.data.any_image import read_image
+from vireid_jax.embedder import Embedder, init_variables, nearest
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (11, 32, 16, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def embedder():
+    model = models.create("osnet_x0_25", granularities=(2,))
+    variables = jax.jit(lambda: init_variables(model, jax.random.key(0)))()
+    return Embedder(
+        model, variables, size=(32, 16), flip=False, batch_size=4, feature="all"
+    )
+
+
+class TestEmbed:
+    def test_files_and_arrays_in_any_mixture(self, embedder, tmp_path):
+        Image.fromarray(IMAGES[0]).save(tmp_path / "a.png")
+        Image.fromarray(IMAGES[1]).resize((40, 90)).save(tmp_path / "b.bmp")
+        heat = RNG.integers(0, 65_536, (50, 20), np.uint16)
+        sources = [tmp_path / "a.png", str(tmp_path / "b.bmp"), heat, IMAGES[2]] * 2
+        found = embedder.embed(sources, "infrared")
+        pixels = np.stack([read_image(source, (32, 16)) for source in sources])
+        np.testing.assert_array_equal(found, embedder.embed(pixels, "infrared"))
+        assert (found.shape, found.dtype) == ((8, embedder.dim), np.float32)
+        np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
+
+    def test_one_path_is_one_image(self, embedder, tmp_path):
+        Image.fromarray(IMAGES[0]).save(tmp_path / "a.png")
+        one = embedder.embed(tmp_path / "a.png", "visible")
+        np.testing.assert_array_equal(one, embedder.embed(IMAGES[:1], "visible"))
+        assert embedder.embed([], "visible").shape == (0, embedder.dim)
+
+    def test_any_number_and_size_of_images_compiles_once(self, embedder):
+        step = embedder._steps["visible"]
+        embedder.embed(IMAGES[:1], "visible")
+        before = step._cache_size()
+        embedder.embed(IMAGES, "visible")
+        embedder.embed([RNG.integers(0, 256, (9, 7), np.uint8)], "visible")
+        assert step._cache_size() == before == 1
+
+    def test_what_cannot_be_read_is_named(self, embedder, tmp_path):
+        (tmp_path / "b.jpg").write_text("no image")
+        sources = [IMAGES[0], tmp_path / "b.jpg", tmp_path / "c.png", *IMAGES[1:]]
+        with pytest.raises(ValueError, match=r"b\.jpg is nothing that OpenCV"):
+            embedder.embed(sources, "visible")
+        batches = list(embedder.embed_stream(sources, "visible"))
+        places = [place for batch in batches for place in batch.places]
+        assert places == [0, *range(3, 13)]
+        found = np.concatenate([batch.embeddings for batch in batches])
+        np.testing.assert_allclose(found, embedder.embed(IMAGES, "visible"), atol=1e-5)
+        reasons = batches[0].unreadable
+        assert list(reasons) == [1, 2]
+        assert reasons[2] == f"{tmp_path / 'c.png'}: No such file or directory"
+
+    def test_a_modality_that_training_did_not_show_is_refused(self, embedder):
+        alone = Embedder(
+            embedder.model,
+            embedder.variables,
+            size=(32, 16),
+            batch_size=4,
+            modalities=["visible"],
+        )
+        with pytest.raises(ValueError, match="has not seen infrared images"):
+            alone.embed(IMAGES, "infrared")
+        with pytest.raises(ValueError, match=r"'thermal'; legal are \['visible'"):
+            alone.embed(IMAGES, "thermal")
+        with pytest.raises(ValueError, match=r"array \(32, 16, 3\)"):
+            alone.embed(IMAGES[0], "visible")
+
+
+class TestRank:
+    def test_against_a_stable_sort(self, embedder):
+        gallery = RNG.normal(size=(300, embedder.dim)).astype(np.float32)
+        gallery[200:] = gallery[100:200]  # of equal ones the earlier is first
+        query = RNG.normal(size=(5, embedder.dim)).astype(np.float32)
+        places, cosines = embedder.rank(query, gallery, top=7)
+        products = query @ gallery.T
+        expected = np.argsort(-products, axis=1, kind="stable")[:, :7]
+        np.testing.assert_array_equal(places, expected)
+        expected = np.take_along_axis(products, expected, 1)
+        np.testing.assert_allclose(cosines, expected, rtol=1e-5)
+
+    def test_a_small_gallery_is_given_whole(self):
+        query, gallery = np.eye(3, 4, dtype=np.float32), np.eye(4, dtype=np.float32)
+        assert nearest(query, gallery, 10).places.shape == (3, 4)
+        assert nearest(query[:0], gallery, 2).places.shape == (0, 2)
+
+    def test_mistakes_are_refused(self, embedder):
+        ours = np.ones((2, embedder.dim), np.float32)
+        other = np.ones((2, 5), np.float32)
+        with pytest.raises(ValueError, match="gallery has embeddings of 5 numbers"):
+            embedder.rank(ours, other)
+        with pytest.raises(ValueError, match="top is 0"):
+            embedder.rank(ours, ours, top=0)
+        with pytest.raises(ValueError, match="of 0 gallery rows"):
+            embedder.rank(ours, ours[:0])
