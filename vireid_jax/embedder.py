@@ -7,7 +7,7 @@ places, cosines = embedder.rank(wanted, seen)
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,7 +68,7 @@ class Embedder:
         flip: bool = True,
         batch_size: int = 64,
         feature: str = "global",
-        modalities: Sequence[str] = MODALITIES,
+        modalities: Iterable[str] = MODALITIES,
         about: dict[str, Any] | None = None,
     ):
         """Takes a network and its variables; `size` is the (height, width) it wants.
