@@ -13,7 +13,7 @@ from rich.console import Console
 
 import vireid_jax.evaluate
 from vireid_jax import embedder
-from vireid_jax.compare import compare, fingerprint, queries_path
+from vireid_jax.compare_runs import compare, fingerprint, queries_path
 from vireid_jax.embedder import Embedder, init_variables
 from vireid_jax.evaluate import (
     choose_protocols,

@@ -12,7 +12,7 @@ import pytest
 from ml_collections import ConfigDict
 from splits import embed, real_size, regdb, sysu_of
 
-from vireid_jax.compare import queries_path, write_queries
+from vireid_jax.compare_runs import queries_path, write_queries
 from vireid_jax.config import default_config
 from vireid_jax.evaluate import write_report
 from vireid_jax.protocols import get_protocols

@@ -177,7 +177,7 @@ def _take_over(
 
     Returns that run's folder, or None where there is none of this code and machine.
     """
-    from vireid_jax.compare import queries_path
+    from vireid_jax.compare_runs import queries_path
     from vireid_jax.study_table import CODE, TEST, read_results
 
     tests = (TEST, *study.elsewhere)

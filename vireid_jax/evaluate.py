@@ -24,7 +24,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
 from vireid_jax.baselines import evaluate_baselines
-from vireid_jax.compare import (
+from vireid_jax.compare_runs import (
     compare,
     fingerprint,
     queries_path,

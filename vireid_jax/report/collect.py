@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from vireid_jax.compare import read_queries
+from vireid_jax.compare_runs import read_queries
 from vireid_jax.protocols import Protocol, Result, Rows, evaluate, get_protocols
 from vireid_jax.workdir import METRICS
 
