@@ -191,6 +191,8 @@ def test_a_loaded_network_embeds_what_it_is_given(run):
     embedder = vireid_jax.load(str(run.whole))
     assert isinstance(embedder, Embedder)
     assert embedder.about["step"] == 6
+    # 3 people held out, 4 images of each modality: 12 x 12 pairs, less 3 x 16.
+    assert embedder.about["thresholds"]["visible-infrared"]["pairs"] == 96
     records = open_split(run.config, "test")
     visible = np.flatnonzero(records.modality == 0)[:17]  # one batch and one image
     images = records.images(visible, (64, 32))

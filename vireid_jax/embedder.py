@@ -7,6 +7,7 @@ places, cosines = embedder.rank(wanted, seen)
 """
 
 import functools
+import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -153,6 +154,16 @@ class Embedder:
         step = self._steps[MODALITIES[0]]
         return jax.eval_shape(step, self.variables, images).shape[1]
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hashes the weights and all else that decides an embedding (hex)."""
+        rest = (self.model, self.size, self.flip, self.feature)
+        sha = hashlib.sha256(repr(rest).encode())
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.variables):
+            sha.update(jax.tree_util.keystr(path).encode())
+            sha.update(np.asarray(jax.device_get(leaf)).tobytes())
+        return sha.hexdigest()
+
     def rank(
         self,
         query: Float32[np.ndarray, "queries _"],
@@ -287,6 +298,7 @@ def load(path: str | Path, which: str | int = "last") -> Embedder:
     where there is no such checkpoint.
     """
     keep_compiled()
+    which = int(which) if str(which).isdigit() else which
     path = Path(path).expanduser().resolve()
     if not path.is_dir():
         raise ValueError(

@@ -63,35 +63,43 @@ def check_installed() -> None:
         ) from error
 
 
-def page(runs: Sequence[Run], difference: Any = None) -> str:
-    """Makes the page's text; `difference` is the table of `tables.differences`."""
+def templates() -> Any:
+    """Opens the pages' templates; whatever they are given is escaped."""
     import jinja2
 
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("vireid_jax.report", ""),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def page(runs: Sequence[Run], difference: Any = None) -> str:
+    """Makes the page's text; `difference` is the table of `tables.differences`."""
     first = runs[0].own_results[0]
-    return environment.get_template("page.html.j2").render(
-        title=f"{first['dataset']}: {runs[0].about['config']['model']['name']}",
-        first=first,
-        runs=runs,
-        letters="AB",
-        kinds=KINDS,
-        written=datetime.datetime.now().astimezone().strftime("%d %B %Y, %H:%M"),
-        stopped=[stopped for run in runs if (stopped := stopped_early(run))],
-        results=tables.results(runs),
-        trials=tables.trials(runs),
-        difference=difference,
-        costs=tables.costs(runs),
-        origin=tables.origin(runs),
-        overall=[
-            f for f in (training_curves(runs), cmc_curves(runs, tables.words)) if f
-        ],
-        each=[one_run(run, number, len(runs)) for number, run in enumerate(runs)],
+    return (
+        templates()
+        .get_template("page.html.j2")
+        .render(
+            title=f"{first['dataset']}: {runs[0].about['config']['model']['name']}",
+            first=first,
+            runs=runs,
+            letters="AB",
+            kinds=KINDS,
+            written=datetime.datetime.now().astimezone().strftime("%d %B %Y, %H:%M"),
+            stopped=[stopped for run in runs if (stopped := stopped_early(run))],
+            results=tables.results(runs),
+            trials=tables.trials(runs),
+            difference=difference,
+            costs=tables.costs(runs),
+            origin=tables.origin(runs),
+            overall=[
+                f for f in (training_curves(runs), cmc_curves(runs, tables.words)) if f
+            ],
+            each=[one_run(run, number, len(runs)) for number, run in enumerate(runs)],
+        )
     )
 
 

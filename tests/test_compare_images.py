@@ -1,0 +1,68 @@
+"""Two images: the cosine, and what the thresholds in a checkpoint make of it."""
+
+import pytest
+from test_extract import embedder_of, fill
+
+from vireid_jax.compare import compare_images, sentence
+
+MODALITIES = ("visible", "infrared")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return fill(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture(scope="module")
+def pair(images):
+    return images / "b.jpg", images / "a/1.png"
+
+
+def with_thresholds(cosine):
+    """Makes a network that takes pairs from this cosine on for one person's."""
+    rates = {"0.1": cosine - 0.1, "0.01": cosine}
+    kind = {"thresholds": rates, "true_match_rates": {"0.1": 0.9, "0.01": None}}
+    thresholds = {"visible-infrared": kind, "visible-visible": {"thresholds": {}}}
+    return embedder_of(about={"step": 1, "thresholds": thresholds})
+
+
+def test_the_cosine_is_that_of_the_embeddings_in_either_order(pair):
+    embedder = embedder_of()
+    found = compare_images(embedder, pair, MODALITIES)
+    one, two = map(embedder.embed, pair, MODALITIES)
+    assert found.cosine == pytest.approx(float((one @ two.T)[0, 0]), abs=1e-6)
+    turned = compare_images(embedder, pair[::-1], MODALITIES[::-1])
+    assert turned.cosine == pytest.approx(found.cosine, abs=1e-6)
+    assert found.same is None
+    assert "No verdict" in sentence(found)
+
+
+def test_the_verdict_turns_at_the_threshold(pair):
+    cosine = compare_images(embedder_of(), pair, MODALITIES).cosine
+    below, above = (
+        compare_images(with_thresholds(cosine + shift), pair, MODALITIES)
+        for shift in (-1e-3, 1e-3)
+    )
+    assert (below.same, above.same) == (True, False)
+    assert sentence(below).startswith(f"same: cosine {cosine:.3f}, threshold")
+    assert sentence(above).startswith("different: ")
+    loose = compare_images(with_thresholds(cosine + 1e-3), pair, MODALITIES, 0.1)
+    assert loose.same
+    assert loose.true_match_rate == 0.9
+    assert "10% of pairs of two people reach and 90% of pairs" in sentence(loose)
+
+
+def test_a_rate_without_a_threshold_is_refused(pair):
+    embedder = with_thresholds(0.5)
+    with pytest.raises(ValueError, match=r"is 0\.2, .*legal are \[0\.01, 0\.1\]"):
+        compare_images(embedder, pair, MODALITIES, 0.2)
+    with pytest.raises(ValueError, match="it has none"):
+        compare_images(embedder, pair, ("visible", "visible"), 0.01)
+    assert compare_images(embedder, pair, ("visible", "visible")).same is None
+    with pytest.raises(ValueError, match="it has none"):
+        compare_images(embedder_of(), pair, MODALITIES, 0.01)
+
+
+def test_an_image_that_cannot_be_read_is_named(pair, tmp_path):
+    with pytest.raises(ValueError, match=r"none\.png: No such file"):
+        compare_images(embedder_of(), (pair[0], tmp_path / "none.png"), MODALITIES)

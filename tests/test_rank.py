@@ -1,0 +1,182 @@
+"""Rank lists of one's own images, and the page that shows them."""
+
+import html.parser
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from test_extract import embedder_of, fill
+
+from vireid_jax import rank as ranking
+from vireid_jax.extract import extract
+from vireid_jax.rank import open_gallery, page, rank_images
+
+QUIET = Console(quiet=True)
+NAMES = [f"{n}.png" for n in range(9)] + ["<script>alert(1)</script>&.png"]
+
+
+@pytest.fixture(scope="module")
+def embedder():
+    return embedder_of()
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return fill(tmp_path_factory.mktemp("gallery") / "day", NAMES)
+
+
+@pytest.fixture(scope="module")
+def gallery(embedder, images):
+    return open_gallery(embedder, images, "visible", None, QUIET)
+
+
+class Page(html.parser.HTMLParser):
+    """Collects a page's elements, and the texts in them."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.texts = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    def all(self, name):
+        return [attrs for tag, attrs in self.tags if tag == name]
+
+
+def test_an_image_is_nearest_to_itself_and_cosines_fall(embedder, images, gallery):
+    queries = [images / "3.png", images / "7.png"]
+    lists = rank_images(embedder, queries, "visible", gallery, 4)
+    for query, one in zip(queries, lists, strict=True):
+        assert one.nearest[0].name == query.name
+        assert one.nearest[0].cosine == pytest.approx(1, abs=1e-5)
+        cosines = [image.cosine for image in one.nearest]
+        assert cosines == sorted(cosines, reverse=True)
+        row = embedder.embed(query, "visible")[0]
+        products = gallery.features @ row
+        best = [gallery.filename[i] for i in np.argsort(-products)[:4]]
+        assert [image.name for image in one.nearest] == best
+        assert len(one.nearest) == 4
+
+
+def test_a_feature_file_ranks_as_its_folder_does(embedder, images, gallery, tmp_path):
+    out = tmp_path / "day.parquet"
+    extract(embedder, images, "visible", out)
+    found = open_gallery(embedder, out, None, None, QUIET)
+    assert (found.folder, found.modality) == (images, "visible")
+    one, two = (
+        rank_images(embedder, [images / "3.png"], "infrared", which, 10)
+        for which in (found, gallery)
+    )
+    assert one == two
+
+
+def test_the_page_shows_names_and_runs_nothing(embedder, images, gallery):
+    lists = rank_images(embedder, [images / NAMES[-1]], "infrared", gallery, 10)
+    shown = Page(page(lists, gallery, "infrared"))
+    assert shown.all("script") == []
+    pictures = shown.all("img")
+    assert len(pictures) == 11
+    assert all(image["src"].startswith("data:image/jpeg;") for image in pictures)
+    assert pictures[0]["alt"].startswith("query: ")
+    names = [image["alt"].partition(": ")[2] for image in pictures[1:]]
+    assert sorted(names) == sorted(NAMES)
+    assert not [attrs for _, attrs in shown.tags if {"href", "src"} & attrs.keys()
+                if not next(v for k, v in attrs.items() if k in ("href", "src"))
+                .startswith(("#", "data:"))]  # fmt: skip
+    (policy,) = (m for m in shown.all("meta") if "http-equiv" in m)
+    assert policy["content"].startswith("default-src 'none'; img-src data:")
+
+
+def test_an_image_that_has_gone_leaves_its_name(embedder, images, tmp_path):
+    moved = shutil.copytree(images, tmp_path / "moved")
+    out = tmp_path / "day.npz"
+    extract(embedder, moved, "visible", out)
+    (moved / "3.png").unlink()
+    gallery = open_gallery(embedder, out, None, None, QUIET)
+    lists = rank_images(embedder, [images / "3.png"], "visible", gallery, 10)
+    assert lists[0].nearest[0] == ("3.png", None, pytest.approx(1, abs=1e-5))
+    shown = Page(page(lists, gallery, "visible"))
+    assert "no image: 3.png" in shown.texts
+    assert len(shown.all("img")) == 10
+    there = open_gallery(embedder, out, None, images, QUIET)
+    assert (
+        rank_images(embedder, [images / "3.png"], "visible", there, 1)[0]
+        .nearest[0]
+        .source
+    )
+
+
+def test_features_of_another_network_are_refused(embedder, images, tmp_path):
+    out = tmp_path / "day.npz"
+    extract(embedder_of(1), images, "visible", out)
+    with pytest.raises(ValueError, match=r"has embeddings of 8 numbers, by the netw"):
+        open_gallery(embedder, out, None, None, QUIET)
+    extract(embedder, images, "visible", out)
+    with pytest.raises(ValueError, match=r"holds visible\s+images"):
+        open_gallery(embedder, out, "infrared", None, QUIET)
+    with pytest.raises(ValueError, match="--gallery_modality is missing"):
+        open_gallery(embedder, images, None, None, QUIET)
+
+
+@pytest.mark.slow  # three processes, two compile a whole network
+def test_the_commands_do_it_on_a_released_checkpoint(images, tmp_path):
+    released = Path(__file__).parent / "golden" / "run_0_1_0"
+    night = fill(tmp_path / "night", ["n.png"]) / "n.png"
+
+    def run(command, *arguments):
+        line = [sys.executable, "-m", f"vireid_jax.{command}", *arguments]
+        environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+        done = subprocess.run(
+            [*map(str, line), "--checkpoint", str(released)],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, " ".join(done.stdout.split()), done.stderr
+
+    code, said, err = run(
+        "extract", "--images", images, "--modality", "visible", "--out", "day.npz"
+    )
+    assert (code, err) == (0, "")
+    assert said == "Wrote day.npz: 10 of 10 images, 128 numbers each."
+    asked = ["--query", night, "--query_modality", "infrared", "--top", "3"]
+    code, said, err = run("rank", *asked, "--gallery", "day.npz", "--out", "a.html")
+    assert (code, err) == (0, "")
+    assert said.endswith("Wrote a.html.")
+    assert len(Page((tmp_path / "a.html").read_text()).all("img")) == 4
+    code, said, err = run("rank", *asked, "--gallery", tmp_path / "night")
+    assert code == 1
+    assert err.startswith("error: --gallery_modality is missing")
+    assert err.count("\n") == 1
+    pair = [night, images / "3.png", "--modalities", "infrared", "visible"]
+    code, said, err = run("compare", *pair, "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(said)["same"] is None  # it is older than thresholds are
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (["--top", "0"], "--top is 0"),
+        (["--out", "a.png"], "the page is a FILE.html"),
+        (["--out", "none/a.html"], "no such folder"),
+    ],
+)
+def test_mistakes_are_told_before_the_work(given, reason, monkeypatch):
+    needed = ["--checkpoint", "c", "--query", "q", "--query_modality", "visible"]
+    monkeypatch.setattr("sys.argv", ["rank", *needed, "--gallery", "g", *given])
+    with pytest.raises(ValueError, match=reason):
+        ranking.check(ranking.parse())

@@ -1,0 +1,255 @@
+"""Embed a folder of images into a file of features.
+
+    python -m vireid_jax.extract --checkpoint runs/demo --images night/ \
+        --modality infrared --out night.npz
+
+`--checkpoint` is a run's workdir, or one step's folder in it. Images of any size and
+type are read, in the folder and below it. What cannot be read is left out and listed
+in `night.npz.unreadable.txt`; with `--unreadable refuse` the command fails instead.
+Stopped, the same command goes on; finished, the file is the same. docs/embed.md.
+"""
+
+import argparse
+import hashlib
+import io
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from vireid_jax import __version__
+from vireid_jax.errors import one_line_errors
+from vireid_jax.feature_files import check_suffix, write_features
+from vireid_jax.modality import MODALITIES
+from vireid_jax.runtime import set_up
+from vireid_jax.workdir import replace_bytes, replace_text
+
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+BATCHES_A_PART = 16  # what a killed process has to do again
+
+
+class Part(NamedTuple):
+    """Some neighbouring images of a folder, once they are embedded."""
+
+    features: np.ndarray  # float32 [rows, dim]
+    filename: list[str]
+    unreadable: dict[str, str]  # by file name: why
+
+
+def list_images(folder: Path) -> list[str]:
+    """Lists a folder's images, those below it too, in the order of their names.
+
+    Names are relative, with `/`. Raises ValueError where there is no such folder, no
+    image in it, or a link leads to a file outside it.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}; give a folder of images")
+    inside = folder.resolve()
+    found = []
+    for path in folder.rglob("*"):
+        if path.suffix.lower() not in IMAGES or not path.is_file():
+            continue
+        if not path.resolve().is_relative_to(inside):
+            raise ValueError(
+                f"{path} is a link to {path.resolve()}, outside {folder}; put a copy in"
+                " its place, or take it away"
+            )
+        found.append(path.relative_to(folder).as_posix())
+    if not found:
+        raise ValueError(
+            f"{folder} has no image; looked for {', '.join(IMAGES)}, below it too"
+        )
+    return sorted(found)
+
+
+def describe(embedder: Any, folder: Path, modality: str) -> dict[str, Any]:
+    """Says what made a file's features."""
+    return {
+        "network": embedder.fingerprint,
+        "modality": modality,
+        "dim": embedder.dim,
+        "feature": embedder.feature,
+        "flip": embedder.flip,
+        "size": list(embedder.size),
+        "step": embedder.about["step"],
+        "folder": str(folder.resolve()),
+        "version": __version__,
+    }
+
+
+def embed_folder(
+    embedder: Any,
+    folder: Path,
+    filename: Sequence[str],
+    modality: str,
+    *,
+    console: Console,
+    kept: Path | None = None,
+) -> Iterator[Part]:
+    """Yields the embeddings of a folder's images, part by part, with a progress bar.
+
+    Where `kept` is given each part is written there, and not embedded again if it is
+    there of the same network and the same files.
+    """
+    count = BATCHES_A_PART * embedder.batch_size
+    columns = (
+        TextColumn("[bold]embed"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("embed", total=len(filename))
+        for start in range(0, len(filename), count):
+            names = filename[start : start + count]
+            place = None
+            if kept:
+                key = _key(embedder, folder, names, modality)
+                place = kept / f"{start:09}-{key}.npz"
+            if place and place.exists():
+                yield _read_part(place)
+            else:
+                part = _embed_part(embedder, folder, names, modality, bar, task)
+                if place:
+                    _write_part(place, part)
+                yield part
+            bar.update(task, completed=start + len(names))
+
+
+def _embed_part(embedder, folder, names, modality, bar, task) -> Part:
+    rows, read, unreadable = [], [], {}
+    paths = [folder / name for name in names]
+    for batch in embedder.embed_stream(paths, modality):
+        rows.append(batch.embeddings)
+        read += [names[place] for place in batch.places]
+        unreadable |= {names[place]: why for place, why in batch.unreadable.items()}
+        bar.advance(task, len(batch.places) + len(batch.unreadable))
+    return Part(np.concatenate(rows), read, unreadable)
+
+
+def _key(embedder: Any, folder: Path, names: Sequence[str], modality: str) -> str:
+    """Hashes what decides a part: the network, and the files as they are now."""
+    told = [embedder.fingerprint, modality, str(embedder.batch_size)]
+    for name in names:
+        status = (folder / name).stat()
+        told.append(f"{name}\t{status.st_size}\t{status.st_mtime_ns}")
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
+
+
+def _write_part(path: Path, part: Part) -> None:
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        features=part.features,
+        filename=np.array(part.filename, str),
+        unreadable=np.array(list(part.unreadable.items()), str).reshape(-1, 2),
+    )
+    replace_bytes(path, buffer.getvalue())
+
+
+def _read_part(path: Path) -> Part:
+    with np.load(path, allow_pickle=False) as file:
+        unreadable = dict(file["unreadable"].tolist())
+        return Part(file["features"], file["filename"].tolist(), unreadable)
+
+
+def extract(
+    embedder: Any,
+    folder: Path,
+    modality: str,
+    out: Path,
+    *,
+    unreadable: str = "skip",
+    console: Console | None = None,
+) -> dict[str, str]:
+    """Embeds a folder's images into the file `out`; returns why some are not in it.
+
+    `unreadable` is "skip" or "refuse". Raises ValueError where none could be read, or
+    with "refuse" where one could not; parts that are done are kept beside `out`.
+    """
+    check_suffix(out)
+    if not out.absolute().parent.is_dir():
+        raise ValueError(f"--out {out}: there is no such folder; make it")
+    filename = list_images(folder)
+    kept = out.with_name(f"{out.name}.parts")
+    kept.mkdir(exist_ok=True)
+    parts = lambda: embed_folder(
+        embedder,
+        folder,
+        filename,
+        modality,
+        console=console or Console(quiet=True),
+        kept=kept,
+    )
+    read, why = [], {}
+    for part in parts():
+        read += part.filename
+        why |= part.unreadable
+        if why and (unreadable == "refuse"):
+            raise ValueError(f"{next(iter(why.values()))}; nothing was written")
+    if not read:
+        raise ValueError(
+            f"none of the {len(filename)} images in {folder} can be read; the first:"
+            f" {next(iter(why.values()))}"
+        )
+    about = describe(embedder, folder, modality)
+    write_features(out, read, (part.features for part in parts()), about)
+    listed = out.with_name(f"{out.name}.unreadable.txt")
+    listed.unlink(missing_ok=True)
+    if why:
+        replace_text(listed, "".join(f"{n}\t{reason}\n" for n, reason in why.items()))
+    shutil.rmtree(kept)
+    return why
+
+
+def parse() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vireid_jax.extract",
+        description="Embed a folder of images into a file of features: docs/embed.md",
+    )
+    add = parser.add_argument
+    add("--checkpoint", type=Path, required=True, help="a run's workdir")
+    add("--which", default="last", help="checkpoint: last, best, or a step")
+    add("--images", type=Path, required=True, metavar="DIR", help="their folder")
+    add("--modality", choices=MODALITIES, required=True, help="what took them")
+    add("--out", type=Path, required=True, help="FILE.npz or FILE.parquet")
+    add("--unreadable", choices=("skip", "refuse"), default="skip",
+        help="what to do with images that cannot be read")  # fmt: skip
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Runs the command."""
+    arguments, console = parse(), Console(emoji=False)
+    set_up()
+    with one_line_errors():
+        check_suffix(arguments.out)
+        count = len(list_images(arguments.images))
+        from vireid_jax.embedder import load
+
+        embedder = load(arguments.checkpoint, arguments.which)
+        why = extract(
+            embedder,
+            arguments.images,
+            arguments.modality,
+            arguments.out,
+            unreadable=arguments.unreadable,
+            console=console,
+        )
+    for reason in why.values():
+        console.print(f"Left out: {reason}", soft_wrap=True, markup=False)
+    console.print(
+        f"Wrote {arguments.out}: {count - len(why)} of {count} images,"
+        f" {embedder.dim} numbers each.",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+if __name__ == "__main__":
+    main()

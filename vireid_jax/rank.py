@@ -1,0 +1,223 @@
+"""Rank a gallery of your own images for a query, as a table and as a page.
+
+    python -m vireid_jax.rank --checkpoint runs/demo --query night/7.png \
+        --query_modality infrared --gallery day/ --gallery_modality visible \
+        --top 10 --out ranks.html
+
+`--gallery` is a folder, or a file of `python -m vireid_jax.extract` by the same
+checkpoint, which knows its modality. The page holds the images themselves and needs
+nothing else; images of a feature file are looked for in the folder that it was made of,
+or in `--images`. docs/embed.md.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from vireid_jax.data.any_image import read_image
+from vireid_jax.errors import explain_os_error, one_line_errors
+from vireid_jax.extract import embed_folder, list_images
+from vireid_jax.feature_files import SUFFIXES, read_features
+from vireid_jax.modality import MODALITIES
+from vireid_jax.runtime import set_up
+from vireid_jax.workdir import replace_text
+
+
+class Gallery(NamedTuple):
+    """Embedded images that are to be ranked."""
+
+    features: np.ndarray  # float32 [rows, dim]
+    filename: list[str]
+    folder: Path  # that the names are relative to
+    modality: str
+
+
+class Shown(NamedTuple):
+    """One image on the page; `source` is None where its file cannot be shown."""
+
+    name: str
+    source: str | None
+    cosine: float | None  # None for the query
+
+
+class RankList(NamedTuple):
+    """A query and its nearest gallery images, nearest first."""
+
+    query: Shown
+    nearest: list[Shown]
+
+
+def open_gallery(
+    embedder: Any,
+    place: Path,
+    modality: str | None,
+    images: Path | None,
+    console: Console,
+) -> Gallery:
+    """Reads a feature file, or embeds a folder's images with `modality`.
+
+    What cannot be read in a folder is left out, and said. Raises ValueError for
+    features of another network, and for a folder without images or modality.
+    """
+    if place.suffix in SUFFIXES and not place.is_dir():
+        found = read_features(place)
+        about = found.about
+        if about["network"] != embedder.fingerprint:
+            raise ValueError(
+                f"{place} has embeddings of {about['dim']} numbers, by the network"
+                f" {about['network'][:12]}; this checkpoint's, of {embedder.dim}, is"
+                f" {embedder.fingerprint[:12]}. Embed the gallery with it: python -m"
+                " vireid_jax.extract"
+            )
+        if modality not in (None, about["modality"]):
+            raise ValueError(
+                f"--gallery_modality {modality}: {place} holds {about['modality']}"
+                " images; leave the flag out"
+            )
+        folder = images or Path(about["folder"])
+        return Gallery(found.features, found.filename, folder, about["modality"])
+    filename = list_images(place)
+    if modality is None:
+        raise ValueError(
+            f"--gallery_modality is missing; {place} is a folder, so say which of"
+            f" {list(MODALITIES)} it shows"
+        )
+    parts = list(embed_folder(embedder, place, filename, modality, console=console))
+    for reason in (why for part in parts for why in part.unreadable.values()):
+        console.print(f"Left out: {reason}", soft_wrap=True, markup=False)
+    read = [name for part in parts for name in part.filename]
+    if not read:
+        raise ValueError(f"none of the {len(filename)} images in {place} can be read")
+    features = np.concatenate([part.features for part in parts])
+    return Gallery(features, read, place, modality)
+
+
+def rank_images(
+    embedder: Any, queries: Sequence[Path], modality: str, gallery: Gallery, top: int
+) -> list[RankList]:
+    """Finds the gallery's images nearest to each query, with small pictures of all.
+
+    Raises ValueError for a query that cannot be read, and for a `top` below 1.
+    """
+    found = embedder.embed(queries, modality)
+    ranked = embedder.rank(found, gallery.features, top)
+    return [
+        RankList(
+            _shown(str(query), query, embedder.size, None),
+            [
+                _shown(
+                    gallery.filename[place],
+                    gallery.folder / gallery.filename[place],
+                    embedder.size,
+                    float(cosine),
+                )
+                for place, cosine in zip(places, cosines, strict=True)
+            ],
+        )
+        for query, places, cosines in zip(queries, *ranked, strict=True)
+    ]
+
+
+def _shown(name: str, path: Path, size: tuple[int, int], cosine: float | None) -> Shown:
+    from vireid_jax.report.pictures import HIGHEST, data_uri
+
+    width = round(HIGHEST * size[1] / size[0])  # in the shape that the network sees
+    try:
+        source = data_uri(read_image(path, (HIGHEST, width)))
+    except (OSError, ValueError):  # moved since it was embedded
+        source = None
+    return Shown(name, source, cosine)
+
+
+def table(one: RankList) -> Table:
+    """Lists a query's nearest images with their cosines."""
+    found = Table(title=f"nearest to {one.query.name}")
+    found.add_column("rank", justify="right")
+    found.add_column("image", overflow="fold")
+    found.add_column("cosine", justify="right")
+    for number, image in enumerate(one.nearest, 1):
+        found.add_row(str(number), image.name, f"{image.cosine:.3f}")
+    return found
+
+
+def page(lists: Sequence[RankList], gallery: Gallery, modality: str) -> str:
+    """Writes rank lists as one page of HTML that needs nothing else."""
+    from vireid_jax.report.build import templates
+
+    return (
+        templates()
+        .get_template("ranks.html.j2")
+        .render(lists=lists, gallery=gallery, modality=modality)
+    )
+
+
+def parse() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vireid_jax.rank",
+        description="Rank a gallery of images for a query: docs/embed.md",
+    )
+    add = parser.add_argument
+    add("--checkpoint", type=Path, required=True, help="a run's workdir")
+    add("--which", default="last", help="checkpoint: last, best, or a step")
+    add("--query", type=Path, nargs="+", required=True, metavar="IMAGE")
+    add("--query_modality", choices=MODALITIES, required=True)
+    add("--gallery", type=Path, required=True, help="a folder, or a feature file")
+    add("--gallery_modality", choices=MODALITIES, help="of a folder")
+    add("--images", type=Path, help="where a feature file's images are now")
+    add("--top", type=int, default=10, help="how many of the gallery to show")
+    add("--out", type=Path, help="where to write the page, FILE.html")
+    return parser.parse_args()
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Raises ValueError for what would only be noticed after the work is done."""
+    if arguments.top < 1:
+        raise ValueError(f"--top is {arguments.top}; give 1 or more")
+    out = arguments.out
+    if out is None:
+        return
+    if out.suffix != ".html":
+        raise ValueError(f"--out {out}: the page is a FILE.html")
+    if not out.absolute().parent.is_dir():
+        raise ValueError(f"--out {out}: there is no such folder; make it")
+    from vireid_jax.report.build import check_installed
+
+    check_installed()
+
+
+def main() -> None:
+    """Runs the command."""
+    arguments, console = parse(), Console(emoji=False)
+    set_up()
+    with one_line_errors():
+        check(arguments)
+        from vireid_jax.embedder import load
+
+        embedder = load(arguments.checkpoint, arguments.which)
+        gallery = open_gallery(
+            embedder,
+            arguments.gallery,
+            arguments.gallery_modality,
+            arguments.images,
+            console,
+        )
+        modality = arguments.query_modality
+        lists = rank_images(embedder, arguments.query, modality, gallery, arguments.top)
+        for one in lists:
+            console.print(table(one), markup=False)
+        if arguments.out:
+            try:
+                replace_text(arguments.out, page(lists, gallery, modality))
+            except OSError as error:
+                raise ValueError(f"--out {explain_os_error(error)}") from error
+            console.print(f"Wrote {arguments.out}.", soft_wrap=True, markup=False)
+
+
+if __name__ == "__main__":
+    main()
