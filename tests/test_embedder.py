@@ -1,13 +1,19 @@
 """An embedder's images, of every kind and size, and its ranking."""
 
+import functools
+import json
+
 import jax
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
+import vireid_jax
 from vireid_jax import models
+from vireid_jax.config import default_config, with_defaults
 from vireid_jax.data.any_image import read_image
-from vireid_jax.embedder import Embedder, init_variables, nearest
+from vireid_jax.embedder import Embedder, create_model, init_variables, nearest
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (11, 32, 16, 3), np.uint8)
@@ -104,3 +110,46 @@ class TestRank:
             embedder.rank(ours, ours, top=0)
         with pytest.raises(ValueError, match="of 0 gallery rows"):
             embedder.rank(ours, ours[:0])
+
+
+@pytest.fixture(scope="module")
+def about():
+    config = default_config()
+    config.data.size, config.eval.batch_size = (32, 16), 4
+    config.model.name = "osnet_x0_25"
+    return {"config": config.to_dict(), "num_classes": 3, "step": 1}
+
+
+@pytest.fixture(scope="module")
+def tensors(about):
+    model = create_model(with_defaults(about["config"]), 3)
+    variables = jax.jit(lambda: init_variables(model, jax.random.key(1)))()
+    place = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    return {place(where): np.asarray(leaf) for where, leaf in leaves}
+
+
+class TestFile:
+    def test_all_of_a_network_is_in_it(self, about, tensors, tmp_path):
+        path = tmp_path / "network.safetensors"
+        save_file(tensors, path, metadata={"about": json.dumps(about)})
+        found = vireid_jax.load(path)
+        assert (found.size, found.about) == ((32, 16), json.loads(json.dumps(about)))
+        kernel = found.variables["params"]["visible"]["conv1"]["conv"]["kernel"]
+        expected = tensors["params/visible/conv1/conv/kernel"]
+        np.testing.assert_array_equal(kernel, expected)
+
+    def test_another_kind_of_file_is_refused(self, about, tensors, tmp_path):
+        path = tmp_path / "network.safetensors"
+        with pytest.raises(ValueError, match="there is no file"):
+            vireid_jax.load(path)
+        save_file(tensors, path)
+        with pytest.raises(ValueError, match="does not say what network it is of"):
+            vireid_jax.load(path)
+        some = dict(list(tensors.items())[1:])
+        save_file(some, path, metadata={"about": json.dumps(about)})
+        with pytest.raises(ValueError, match="other arrays than its network"):
+            vireid_jax.load(path)
+        path.write_text("no tensors")
+        with pytest.raises(ValueError, match="is not a safetensors file"):
+            vireid_jax.load(path)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 from vireid_jax.models import ops
 
@@ -201,3 +202,15 @@ def test_one_program_can_serve_several_platforms():
     text = traced.lower(lowering_platforms=("cpu", "tpu")).as_text()
     assert "stablehlo.convolution" in text
     assert "stablehlo.multiply" in text
+
+
+def test_ordinary_forms_alone_can_do_with_any_batch():
+    f = lambda x, k: ops.stem7x7(ops.depthwise3x3(x, k), jnp.ones((7, 7, 16, 2)))
+    x, k = jnp.ones((3, 8, 4, 16)), jnp.ones((3, 3, 1, 16))
+    (batch,) = export.symbolic_shape("batch")
+    shapes = jax.ShapeDtypeStruct((batch, 8, 4, 16), x.dtype), k
+    with ops.ordinary_forms():
+        exported = export.export(jax.jit(f))(*shapes)
+    np.testing.assert_allclose(exported.call(x, k), f(x, k), rtol=1e-5)
+    with pytest.raises(jax.errors.InconclusiveDimensionOperation):
+        export.export(jax.jit(lambda *a: f(*a)))(*shapes)

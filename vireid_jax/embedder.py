@@ -8,6 +8,7 @@ places, cosines = embedder.rank(wanted, seen)
 
 import functools
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ from vireid_jax.data.pipeline import eval_batches, file_batches
 from vireid_jax.data.source import Records
 from vireid_jax.modality import MODALITIES
 from vireid_jax.precision import EXACT
+from vireid_jax.pretrained import read_file
 from vireid_jax.runtime import keep_compiled
 from vireid_jax.sharding import (
     check_divides,
@@ -291,15 +293,17 @@ def init_variables(model: nn.Module, key: jax.Array) -> dict[str, Any]:
 def load(path: str | Path, which: str | int = "last") -> Embedder:
     """Loads an embedder from a checkpoint alone: no config file, no data.
 
-    What it compiles is kept for the next process (`runtime.keep_compiled`).
-
     `path` is a run's workdir, its `checkpoints` folder, or one step's folder; `which`
-    is "last", "best" or a step, and a step's folder wins over it. Raises ValueError
+    is "last", "best" or a step, and a step's folder wins over it. A file that
+    `python -m vireid_jax.export --format safetensors` wrote is as good. What is
+    compiled is kept for the next process (`runtime.keep_compiled`). Raises ValueError
     where there is no such checkpoint.
     """
     keep_compiled()
     which = int(which) if str(which).isdigit() else which
     path = Path(path).expanduser().resolve()
+    if path.suffix == ".safetensors":
+        return _load_file(path)
     if not path.is_dir():
         raise ValueError(
             f"{path} is not a folder; give the --workdir of a training run"
@@ -311,12 +315,45 @@ def load(path: str | Path, which: str | int = "last") -> Embedder:
     )
     step = checkpoints.find(which)
     about = checkpoints.about(step)
-    config = with_defaults(about["config"])
-    model = create_model(config, about["num_classes"])
-    shapes = jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
+    model, shapes = _model_of(about)
     target = abstract(shapes, replicated(make_mesh()))
     variables = checkpoints.restore_model(step, target)
     checkpoints.close()
+    return _embedder_of(model, variables, about)
+
+
+def _load_file(path: Path) -> Embedder:
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}; give one, or a run's --workdir")
+    tensors, metadata = read_file(path)
+    if "about" not in metadata:
+        raise ValueError(
+            f"{path} does not say what network it is of; give one that python -m"
+            " vireid_jax.export --format safetensors wrote"
+        )
+    about = json.loads(metadata["about"])
+    model, shapes = _model_of(about)
+    place = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
+    kinds = {
+        place(where): (shape.shape, str(shape.dtype))
+        for where, shape in jax.tree_util.tree_leaves_with_path(shapes)
+    }
+    if {name: (x.shape, str(x.dtype)) for name, x in tensors.items()} != kinds:
+        raise ValueError(f"{path} holds other arrays than its network has; export anew")
+    variables = jax.tree_util.tree_map_with_path(
+        lambda where, _: jnp.asarray(tensors[place(where)]), shapes
+    )
+    return _embedder_of(model, variables, about)
+
+
+def _model_of(about: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+    """Creates a checkpoint's network, and the shapes of its variables."""
+    model = create_model(with_defaults(about["config"]), about["num_classes"])
+    return model, jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
+
+
+def _embedder_of(model: nn.Module, variables: Any, about: dict[str, Any]) -> Embedder:
+    config = with_defaults(about["config"])
     return Embedder(
         model,
         variables,

@@ -2,14 +2,17 @@
 
 `_per_platform` is the one place that decides. It decides while lowering, so one traced
 program can be compiled, or exported, for CPU, GPU and TPU. Both forms take the same
-parameters and agree to rounding (tested in float64).
+parameters and agree to rounding (tested in float64). Only the ordinary ones can do with
+a batch whose size is not known yet.
 
 Why: XLA:CPU runs a grouped convolution 10 to 40 times slower than its nine shifted
 products, computes a convolution's weight gradient in one pass over buffers that have
 long left the cache, and transposes a whole map for that of a 1x1 convolution.
 """
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -20,7 +23,18 @@ from jaxtyping import Array, Float
 from vireid_jax.precision import widen
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
+_ORDINARY = contextvars.ContextVar("ordinary", default=False)
 _GROUP_BYTES = 2**19  # images handled together on CPU: half of a core's L2 cache
+
+
+@contextlib.contextmanager
+def ordinary_forms() -> Iterator[None]:
+    """Leaves the CPU's forms out of all that is traced meanwhile."""
+    token = _ORDINARY.set(True)
+    try:
+        yield
+    finally:
+        _ORDINARY.reset(token)
 
 
 def _per_platform(cpu: Callable, ordinary: Callable, *args: Array) -> Any:
@@ -28,6 +42,8 @@ def _per_platform(cpu: Callable, ordinary: Callable, *args: Array) -> Any:
 
     Profiles show the form by its name.
     """
+    if _ORDINARY.get():
+        return ordinary(*args)
     with jax.named_scope(cpu.__name__.strip("_")):
         return lax.platform_dependent(*args, cpu=cpu, default=ordinary)
 
