@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import save_file
+from small_run import Small
 
 import vireid_jax
-from vireid_jax import models
-from vireid_jax.config import default_config, with_defaults
+from vireid_jax.config import default_config
 from vireid_jax.data.any_image import read_image
-from vireid_jax.embedder import Embedder, create_model, init_variables, nearest
+from vireid_jax.embedder import Embedder, init_variables, nearest
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (11, 32, 16, 3), np.uint8)
@@ -21,11 +21,9 @@ IMAGES = RNG.integers(0, 256, (11, 32, 16, 3), np.uint8)
 
 @pytest.fixture(scope="module")
 def embedder():
-    model = models.create("osnet_x0_25", granularities=(2,))
-    variables = jax.jit(lambda: init_variables(model, jax.random.key(0)))()
-    return Embedder(
-        model, variables, size=(32, 16), flip=False, batch_size=4, feature="all"
-    )
+    model = Small(3)
+    variables = init_variables(model, jax.random.key(0))
+    return Embedder(model, variables, size=(32, 16), flip=False, batch_size=4)
 
 
 class TestEmbed:
@@ -122,21 +120,21 @@ def about():
 
 @pytest.fixture(scope="module")
 def tensors(about):
-    model = create_model(with_defaults(about["config"]), 3)
-    variables = jax.jit(lambda: init_variables(model, jax.random.key(1)))()
+    variables = init_variables(Small(3), jax.random.key(1))
     place = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
     leaves = jax.tree_util.tree_leaves_with_path(variables)
     return {place(where): np.asarray(leaf) for where, leaf in leaves}
 
 
+@pytest.mark.usefixtures("small_network")
 class TestFile:
     def test_all_of_a_network_is_in_it(self, about, tensors, tmp_path):
         path = tmp_path / "network.safetensors"
         save_file(tensors, path, metadata={"about": json.dumps(about)})
         found = vireid_jax.load(path)
         assert (found.size, found.about) == ((32, 16), json.loads(json.dumps(about)))
-        kernel = found.variables["params"]["visible"]["conv1"]["conv"]["kernel"]
-        expected = tensors["params/visible/conv1/conv/kernel"]
+        kernel = found.variables["params"]["conv1"]["conv"]["kernel"]
+        expected = tensors["params/conv1/conv/kernel"]
         np.testing.assert_array_equal(kernel, expected)
 
     def test_another_kind_of_file_is_refused(self, about, tensors, tmp_path):
