@@ -125,7 +125,13 @@ def test_only_the_plain_evaluation_replaces_a_runs_result(tested, monkeypatch):
         "evaluate_test_split",
         lambda *_, path, **__: found.append(path),
     )
-    plain = {"which": "last", "protocol": [], "rerank": False, "out": None}
+    plain = {
+        "which": "last",
+        "protocol": [],
+        "feature": None,
+        "rerank": False,
+        "out": None,
+    }
     names = ["walkers/visible-to-infrared"]
     folder, out = Path("run"), Path("out.json")
     for changed in (
@@ -133,12 +139,13 @@ def test_only_the_plain_evaluation_replaces_a_runs_result(tested, monkeypatch):
         {"which": "best"},
         {"which": "3"},
         {"rerank": True},
+        {"feature": "global"},
         {"protocol": names},
         {"which": "best", "out": out},
     ):
         arguments = Namespace(workdir=folder, permutations=None, **{**plain, **changed})
         vireid_jax.evaluate.evaluate_workdir(arguments, Console(quiet=True))
-    assert found == [folder / "eval.json", None, None, None, None, out]
+    assert found == [folder / "eval.json", None, None, None, None, None, out]
 
 
 def test_a_named_protocol_keeps_the_data_set_s_name(tested):

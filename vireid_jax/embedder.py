@@ -290,12 +290,15 @@ def init_variables(model: nn.Module, key: jax.Array) -> dict[str, Any]:
     return dict(model.init(key, images, MODALITIES, train=True))
 
 
-def load(path: str | Path, which: str | int = "last") -> Embedder:
+def load(
+    path: str | Path, which: str | int = "last", feature: str | None = None
+) -> Embedder:
     """Loads an embedder from a checkpoint alone: no config file, no data.
 
     `path` is a run's workdir, its `checkpoints` folder, or one step's folder; `which`
     is "last", "best" or a step, and a step's folder wins over it. A file that
-    `python -m vireid_jax.export --format safetensors` wrote is as good. What is
+    `python -m vireid_jax.export --format safetensors` wrote is as good. `feature` is
+    "all", or "global" without the parts; None: as the run's config says. What is
     compiled is kept for the next process (`runtime.keep_compiled`). Raises ValueError
     where there is no such checkpoint.
     """
@@ -303,7 +306,7 @@ def load(path: str | Path, which: str | int = "last") -> Embedder:
     which = int(which) if str(which).isdigit() else which
     path = Path(path).expanduser().resolve()
     if path.suffix == ".safetensors":
-        return _load_file(path)
+        return _load_file(path, feature)
     if not path.is_dir():
         raise ValueError(
             f"{path} is not a folder; give the --workdir of a training run"
@@ -319,10 +322,10 @@ def load(path: str | Path, which: str | int = "last") -> Embedder:
     target = abstract(shapes, replicated(make_mesh()))
     variables = checkpoints.restore_model(step, target)
     checkpoints.close()
-    return _embedder_of(model, variables, about)
+    return _embedder_of(model, variables, about, feature)
 
 
-def _load_file(path: Path) -> Embedder:
+def _load_file(path: Path, feature: str | None) -> Embedder:
     if not path.is_file():
         raise ValueError(f"there is no file {path}; give one, or a run's --workdir")
     tensors, metadata = read_file(path)
@@ -343,7 +346,7 @@ def _load_file(path: Path) -> Embedder:
     variables = jax.tree_util.tree_map_with_path(
         lambda where, _: jnp.asarray(tensors[place(where)]), shapes
     )
-    return _embedder_of(model, variables, about)
+    return _embedder_of(model, variables, about, feature)
 
 
 def _model_of(about: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
@@ -352,8 +355,11 @@ def _model_of(about: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
     return model, jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
 
 
-def _embedder_of(model: nn.Module, variables: Any, about: dict[str, Any]) -> Embedder:
-    config = with_defaults(about["config"])
+def _embedder_of(
+    model: nn.Module, variables: Any, about: dict[str, Any], feature: str | None
+) -> Embedder:
+    config = ConfigDict(with_defaults(about["config"]))
+    config.eval.feature = feature or config.eval.feature
     return Embedder(
         model,
         variables,

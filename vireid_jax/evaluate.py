@@ -4,7 +4,8 @@
 
 embeds the test split once and ranks it by every protocol; needs the checkpoint and the
 data set, and writes `DIR/eval.json`, each query's metrics beside it. Training ends with
-the same. With --which, --protocol or --rerank it writes only where --out says.
+the same. With --which, --protocol, --feature or --rerank it writes only where --out
+says.
 
     python -m vireid_jax.evaluate --features FILE.npz --protocol sysu_mm01/all/single
     python -m vireid_jax.evaluate --compare DIR_A DIR_B
@@ -184,11 +185,12 @@ def evaluate_workdir(arguments: argparse.Namespace, console: Console) -> None:
     from vireid_jax.embedder import load
 
     which, path = arguments.which, arguments.out
-    is_the_runs = which == "last" and not arguments.protocol and not arguments.rerank
+    changed = arguments.protocol or arguments.feature or arguments.rerank
+    is_the_runs = which == "last" and not changed
     if path is None and is_the_runs:
         path = arguments.workdir / "eval.json"
     which = int(which) if which.isdigit() else which
-    embedder = load(arguments.workdir, which)
+    embedder = load(arguments.workdir, which, arguments.feature)
     config = with_defaults(embedder.about["config"])
     evaluate_test_split(
         embedder,
@@ -237,6 +239,11 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add("--which", default="last", help="checkpoint: last, best, or a step")
     add("--protocol", nargs="+", default=[], metavar="NAME", help="docs/protocols.md")
+    add(
+        "--feature",
+        choices=("all", "global"),
+        help="of a network with parts: all, or global",
+    )
     add("--permutations", type=Path, help="rand_perm_cam.mat, for /official")
     add("--rerank", action="store_true", help="by k-reciprocal neighbours")
     add("--out", type=Path, help="where to write the results as JSON")
