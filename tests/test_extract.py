@@ -1,5 +1,6 @@
 """A folder's embeddings in a file: whole, in order, the same after any interruption."""
 
+import fcntl
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -102,42 +104,117 @@ def test_what_cannot_be_read_is_listed_and_left_out(embedder, images, tmp_path):
     assert not (tmp_path / "found.npz.unreadable.txt").exists()
 
 
-# Dies (SIGKILL) as it begins to write the third part, or not at all.
+def test_images_of_any_mode_become_what_the_docs_say(embedder, tmp_path):
+    rng = np.random.default_rng(1)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    counts = rng.integers(27_000, 31_000, (80, 40), np.uint16)  # as a thermal camera's
+    for name in ("deep.png", "deep.tiff"):
+        Image.fromarray(counts).save(folder / name)
+    low, high = np.percentile(counts, [1, 99])
+    expected = np.clip((counts - low) / (high - low), 0, 1) * 255
+    expected = np.rint(expected).astype(np.uint8)
+    Image.fromarray(expected).save(folder / "grey.bmp")
+    Image.fromarray(np.dstack([expected] * 3)).save(folder / "rgb.png")
+    clear = np.dstack([expected] * 3 + [np.zeros_like(expected)])
+    Image.fromarray(clear).save(folder / "clear.png")  # nothing of it is to be seen
+    bomb = Image.new("1", (40_000, 40_000))
+    bomb.save(folder / "bomb.png")
+    out = tmp_path / "found.npz"
+    why = extract(embedder, folder, "infrared", out)
+    assert list(why) == ["bomb.png"]
+    assert "has more than 50,000,000 pixels" in why["bomb.png"]
+    found = read_features(out)
+    assert found.filename == [
+        "clear.png",
+        "deep.png",
+        "deep.tiff",
+        "grey.bmp",
+        "rgb.png",
+    ]
+    grey, *others = found.features
+    for one in others:
+        np.testing.assert_allclose(one, others[0], atol=1e-4)  # a level rounded
+        assert np.abs(one - grey).max() > 0.01
+    # Seen through to the ground of mid grey.
+    flat = embedder.embed(np.full((1, *SIZE, 3), 128, np.uint8), "infrared")
+    np.testing.assert_allclose(grey, flat[0], atol=1e-6)
+
+
+def test_images_that_change_under_way_leave_a_whole_file(
+    embedder, images, tmp_path, monkeypatch
+):
+    out, write = tmp_path / "found.npz", extracting.write_features
+    extract(embedder, images, "visible", out)
+    before = out.read_bytes()
+
+    def write_late(*arguments):
+        (images / "a/1.png").write_text("half of an ima")
+        write(*arguments)
+
+    monkeypatch.setattr(extracting, "write_features", write_late)
+    assert extract(embedder, images, "visible", out) == {}
+    assert out.read_bytes() == before
+
+
+def test_what_else_lies_in_the_folder_of_parts_stays(embedder, images, tmp_path):
+    out, kept = tmp_path / "found.npz", tmp_path / "found.npz.parts"
+    (kept / "mine").mkdir(parents=True)
+    (kept / "mine/notes.npz").write_text("of mine")
+    extract(embedder, images, "visible", out)
+    assert [path.name for path in kept.iterdir()] == ["mine"]
+    assert (kept / "mine/notes.npz").read_text() == "of mine"
+
+
+# Dies (SIGKILL) at its N-th call of a function that writes, or not at all.
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_extract import embedder_of
 from vireid_jax import extract as extracting
+from vireid_jax import feature_files
+owner, name = {
+    "part": (extracting, "_write_part"),
+    "replace": (feature_files.os, "replace"),
+    "never": (extracting, "parse"),
+}[sys.argv[2]]
 extracting.BATCHES_A_PART = 1
-write, left = extracting._write_part, [int(sys.argv[2])]
+write, left = getattr(owner, name), [int(sys.argv[3])]
 def dying(*arguments):
     left[0] -= 1
     if not left[0]:
         os.kill(os.getpid(), signal.SIGKILL)
     write(*arguments)
-extracting._write_part = dying
-extracting.extract(embedder_of(), Path(sys.argv[3]), "visible", Path(sys.argv[4]))
+setattr(owner, name, dying)
+extracting.extract(embedder_of(), Path(sys.argv[4]), "visible", Path(sys.argv[5]))
 """
 
 
-@pytest.mark.slow  # three processes, each with the start of jax
+@pytest.mark.slow  # four processes, each with the start of jax
 def test_killed_and_run_again_it_gives_the_same_file(tmp_path):
     images = fill(tmp_path / "images", [f"{n:02}.png" for n in range(18)])
     (images / "05.png").write_text("no image")
     command = [sys.executable, "-c", SCRIPT, Path(__file__).parent]
 
-    def run(place, out):
-        arguments = [*command, place, images, out]
+    def run(place, count, out):
+        arguments = [*command, place, count, images, out]
         return subprocess.run([*map(str, arguments)], check=False).returncode
 
     whole, again = tmp_path / "whole.npz", tmp_path / "again.npz"
-    assert run(0, whole) == 0
-    assert run(3, again) == -signal.SIGKILL
+    assert run("never", 0, whole) == 0
+    assert run("part", 3, again) == -signal.SIGKILL
+    assert len(list((tmp_path / "again.npz.parts").glob("0*.npz"))) == 2
+    # 5 parts, of which 2 were there: the fourth rename is that of the whole file.
+    assert run("replace", 4, again) == -signal.SIGKILL
     assert not again.exists()
-    assert len(list((tmp_path / "again.npz.parts").iterdir())) == 2
-    assert run(4, again) == 0  # 5 parts, 2 of them were there
+    assert len(list((tmp_path / "again.npz.parts").glob("0*.npz"))) == 5
+    assert run("part", 1, again) == 0  # none is embedded again
     assert whole.read_bytes() == again.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("again.npz", "again.npz.unreadable.txt", "images"),
+        *("whole.npz", "whole.npz.unreadable.txt"),
+    ]
 
 
 def test_parts_of_other_files_or_of_another_network_are_made_anew(
@@ -157,6 +234,9 @@ def test_parts_of_other_files_or_of_another_network_are_made_anew(
         return sum(len(batch.places) for batch in read)
 
     assert [embeds(embedder), embeds(embedder)] == [5, 0]
+    first, _ = sorted((tmp_path / "found.npz.parts").glob("0*.npz"))
+    first.write_bytes(first.read_bytes()[:300])  # its disk was full
+    assert embeds(embedder) == 4
     os.utime(images / "é<b>.png", (0, 0))
     assert embeds(embedder) == 1
     assert embeds(embedder_of(1)) == 5
@@ -178,7 +258,34 @@ class TestMistakes:
             list_images(images)
         (images / "link.png").unlink()
         (images / "inner.png").symlink_to(images / "b.jpg")
-        assert "inner.png" in list_images(images)
+        (images / "loop").symlink_to(images)
+        assert list_images(images) == sorted([*NAMES, "inner.png"])
+
+    def test_a_link_to_nothing_is_told_and_a_pipe_is_not_read(
+        self, embedder, images, tmp_path
+    ):
+        (images / "gone.png").symlink_to("nothing.png")
+        os.mkfifo(images / "pipe.png")
+        why = extract(embedder, images, "visible", tmp_path / "a.npz")
+        assert list(why) == ["gone.png"]
+        assert "No such file" in why["gone.png"]
+
+    @pytest.mark.parametrize("name", [b"caf\xe9.png", b"a\nb.png", b"\x1b[2J.png"])
+    def test_a_name_that_no_line_can_hold_is_refused(self, images, name):
+        (images / os.fsdecode(name)).write_bytes((images / "a/1.png").read_bytes())
+        with pytest.raises(ValueError, match="is no UTF-8; rename the file"):
+            list_images(images)
+
+    def test_two_at_once_do_not_write_one_file(self, embedder, images, tmp_path):
+        kept = tmp_path / "a.npz.parts"
+        kept.mkdir()
+        with (kept / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with pytest.raises(
+                ValueError, match=r"another process is writing .*a\.npz"
+            ):
+                extract(embedder, images, "visible", tmp_path / "a.npz")
+        assert extract(embedder, images, "visible", tmp_path / "a.npz") == {}
 
     def test_a_folder_of_nothing_readable_is_refused(self, embedder, tmp_path):
         (tmp_path / "in").mkdir()
@@ -191,6 +298,9 @@ class TestMistakes:
             extract(embedder, images, "visible", tmp_path / "a.csv")
         with pytest.raises(ValueError, match="no such folder"):
             extract(embedder, images, "visible", tmp_path / "no" / "a.npz")
+        (tmp_path / "b.npz").mkdir()
+        with pytest.raises(ValueError, match="is a folder; give a file's name"):
+            extract(embedder, images, "visible", tmp_path / "b.npz")
 
     def test_a_file_of_anything_else_is_no_feature_file(self, tmp_path):
         with pytest.raises(ValueError, match=r"no file .*vireid_jax\.extract"):
@@ -200,17 +310,29 @@ class TestMistakes:
         np.savez(tmp_path / "b.npz", features=np.zeros((1, 2), np.float32))
         about = {"network": "", "modality": "visible", "folder": "", "dim": 2}
         features = np.zeros((1, 2), np.float32)
-        for name, filename, told in (
-            ("c.npz", ["a", "b"], about),
-            ("d.npz", ["a"], {"dim": 2}),
-        ):
+        odd = {
+            "c.npz": (features, ["a", "b"], about),
+            "d.npz": (features, ["a"], {"dim": 2}),
+            "e.npz": (features, [7], about),
+            "f.npz": (features, ["a"], about | {"folder": 7}),
+            "g.npz": (features, ["a"], about | {"modality": "depth"}),
+            "h.npz": (features * np.nan, ["a"], about),
+            "i.npz": (features, ["a"], []),
+        }
+        for name, (rows, filename, told) in odd.items():
             np.savez(
                 tmp_path / name,
-                features=features,
+                features=rows,
                 filename=np.array(filename),
                 about=np.array(json.dumps(told)),
             )
-        for name in ("a.npz", "a.parquet", "b.npz", "c.npz", "d.npz"):
+        loose = pa.table({"filename": ["a"], "features": [[0.0, 1.0]]})
+        loose = loose.replace_schema_metadata({"about": json.dumps(about)})
+        pq.write_table(loose, tmp_path / "j.parquet")
+        with (tmp_path / "k.npz").open("wb") as file:
+            np.save(file, features)
+        names = ("a.npz", "a.parquet", "b.npz", *odd, "j.parquet", "k.npz")
+        for name in names:
             with pytest.raises(ValueError, match="is no file of features"):
                 read_features(tmp_path / name)
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 from test_extract import embedder_of, fill
+from test_report_browser import CHROMIUM, SIZES, Tab, luminance
 
 from vireid_jax import rank as ranking
 from vireid_jax.extract import extract
@@ -117,6 +118,100 @@ def test_an_image_that_has_gone_leaves_its_name(embedder, images, tmp_path):
     )
 
 
+def test_an_image_that_a_link_leads_out_to_is_not_shown(embedder, images, tmp_path):
+    here = shutil.copytree(images, tmp_path / "here")
+    out = tmp_path / "here.npz"
+    extract(embedder, here, "visible", out)
+    (here / "3.png").unlink()
+    (here / "3.png").symlink_to(images / "3.png")
+    (here / "4.png").unlink()
+    os.mkfifo(here / "4.png")  # who opens it waits for ever
+    (here / "5.png").rename(here / "five.png")
+    (here / "5.png").symlink_to("five.png")  # this one stays inside
+    gallery = open_gallery(embedder, out, None, None, QUIET)
+    (found,) = rank_images(embedder, [images / "3.png"], "visible", gallery, 10)
+    absent = [image.name for image in found.nearest if image.source is None]
+    assert sorted(absent) == ["3.png", "4.png"]
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory):
+    found = Tab(tmp_path_factory.mktemp("profile"))
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def shown(embedder, images, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    moved = shutil.copytree(images, folder / "<b>moved</b>")
+    extract(embedder, moved, "visible", folder / "day.npz")
+    (moved / "3.png").unlink()
+    gallery = open_gallery(embedder, folder / "day.npz", None, None, QUIET)
+    queries = [images / "1.png", images / NAMES[-1]]
+    lists = rank_images(embedder, queries, "infrared", gallery, 10)
+    (folder / "ranks.html").write_text(page(lists, gallery, "infrared"))
+    return folder / "ranks.html"
+
+
+@pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium here; apt-get install chromium"
+)
+@pytest.mark.xdist_group("browser")
+class TestInABrowser:
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+    def test_the_page_is_whole_and_asks_for_nothing(self, tab, shown, size, scheme):
+        tab.open(shown, size, scheme)
+        assert tab.told("Runtime.exceptionThrown") == []
+        assert tab.told("Log.entryAdded") == []
+        assert tab.told("Page.javascriptDialogOpening") == []
+        asked = {r["request"]["url"] for r in tab.told("Network.requestWillBeSent")}
+        assert {url for url in asked if not url.startswith("data:")} == {shown.as_uri()}
+        broken = "[...document.images].filter(i => !i.naturalWidth || !i.alt).length"
+        assert tab.value("document.images.length") == 20  # two lists, one image gone
+        assert tab.value(broken) == 0
+        assert tab.value("document.querySelectorAll('.absent').length") == 2
+        assert tab.value("document.querySelectorAll('script, b').length") == 0
+        assert tab.value("document.querySelector('.lead code').textContent").endswith(
+            "/<b>moved</b>"
+        )
+        names = "[...document.querySelectorAll('h2')].map(h => h.textContent)"
+        assert tab.value(names)[1].endswith(f"/{NAMES[-1]}")
+        width = "document.documentElement.scrollWidth <= "
+        assert tab.value(width + "document.documentElement.clientWidth")
+        assert tab.value("innerWidth") == size[0]
+
+    def test_the_keyboard_reaches_the_lists(self, tab, shown):
+        tab.open(shown, SIZES["phone"], "light")
+        places = []
+        for _ in range(3):
+            tab.press("Tab")
+            places.append(tab.value("document.activeElement.className"))
+        assert places == ["skip", "scroll ranks", "scroll ranks"]
+        last = "document.querySelector('.ranks').lastElementChild"
+        assert tab.value(f"{last}.scrollWidth > innerWidth")  # and scrolls there
+
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    def test_text_stands_out_from_what_is_behind_it(self, tab, shown, scheme):
+        """WCAG 2's contrast, 4.5 to 1 for small text."""
+        tab.open(shown, SIZES["desktop"], scheme)
+        seen = tab.value(
+            "(() => { const c = document.createElement('canvas').getContext('2d');"
+            " const rgb = v => { c.clearRect(0, 0, 1, 1); c.fillStyle = v;"
+            " c.fillRect(0, 0, 1, 1); return [...c.getImageData(0, 0, 1, 1).data]; };"
+            " const of = (q, p) => rgb(getComputedStyle(document.querySelector(q))[p]);"
+            " const paper = of('body', 'backgroundColor');"
+            " return [['.sign', of('.sign', 'color'), of('.sign', 'backgroundColor')],"
+            " ...['body', '.name', '.who', '.absent', '.lead'].map(q =>"
+            " [q, of(q, 'color'), paper])]; })()"
+        )
+        assert len(seen) == 6
+        for name, text, behind in seen:
+            light, dark = sorted(map(luminance, (text, behind)), reverse=True)
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, name
+
+
 def test_features_of_another_network_are_refused(embedder, images, tmp_path):
     out = tmp_path / "day.npz"
     extract(embedder_of(1), images, "visible", out)
@@ -151,7 +246,7 @@ def test_the_commands_do_it_on_a_released_checkpoint(images, tmp_path):
         "extract", "--images", images, "--modality", "visible", "--out", "day.npz"
     )
     assert (code, err) == (0, "")
-    assert said == "Wrote day.npz: 10 of 10 images, 128 numbers each."
+    assert said == "Wrote day.npz: 10 of 10 images, 384 numbers each."
     asked = ["--query", night, "--query_modality", "infrared", "--top", "3"]
     code, said, err = run("rank", *asked, "--gallery", "day.npz", "--out", "a.html")
     assert (code, err) == (0, "")

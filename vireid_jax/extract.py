@@ -10,9 +10,11 @@ Stopped, the same command goes on; finished, the file is the same. docs/embed.md
 """
 
 import argparse
+import contextlib
+import fcntl
 import hashlib
 import io
-import shutil
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,13 +25,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vireid_jax import __version__
 from vireid_jax.errors import one_line_errors
-from vireid_jax.feature_files import check_suffix, write_features
+from vireid_jax.feature_files import DAMAGED, check_suffix, write_features
 from vireid_jax.modality import MODALITIES
 from vireid_jax.runtime import set_up
 from vireid_jax.workdir import replace_bytes, replace_text
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 BATCHES_A_PART = 16  # what a killed process has to do again
+_PART = "?????????-????????????????.npz"  # the first image's number, and `_key`
+_LOCK = ".lock"
 
 
 class Part(NamedTuple):
@@ -38,32 +42,53 @@ class Part(NamedTuple):
     features: np.ndarray  # float32 [rows, dim]
     filename: list[str]
     unreadable: dict[str, str]  # by file name: why
+    place: Path | None = None  # where it is kept
 
 
 def list_images(folder: Path) -> list[str]:
     """Lists a folder's images, those below it too, in the order of their names.
 
-    Names are relative, with `/`. Raises ValueError where there is no such folder, no
-    image in it, or a link leads to a file outside it.
+    Names are relative, with `/`; links to folders are not followed. Raises ValueError
+    where there is no such folder, no image in it, a link leads to a file outside it, or
+    a name cannot stand in a line of UTF-8.
     """
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}; give a folder of images")
-    inside = folder.resolve()
     found = []
-    for path in folder.rglob("*"):
-        if path.suffix.lower() not in IMAGES or not path.is_file():
-            continue
-        if not path.resolve().is_relative_to(inside):
-            raise ValueError(
-                f"{path} is a link to {path.resolve()}, outside {folder}; put a copy in"
-                " its place, or take it away"
-            )
-        found.append(path.relative_to(folder).as_posix())
+    for place, _, names in os.walk(folder, onerror=_fail):
+        for path in (Path(place, name) for name in names):
+            # A link to nothing is listed, to be told as unreadable; a pipe is not.
+            is_image = path.is_file() or not path.exists()
+            if is_image and path.suffix.lower() in IMAGES:
+                _check_place(path, folder)
+                found.append(path.relative_to(folder).as_posix())
     if not found:
         raise ValueError(
             f"{folder} has no image; looked for {', '.join(IMAGES)}, below it too"
         )
     return sorted(found)
+
+
+def _fail(error: OSError) -> None:
+    raise error
+
+
+def _check_place(path: Path, folder: Path) -> None:
+    if path.is_symlink() and not leads_inside(path, folder):
+        raise ValueError(
+            f"{path} is a link to {os.path.realpath(path)}, outside {folder}; put a"
+            " copy in its place, or take it away"
+        )
+    if any(sign < " " or "\ud800" <= sign <= "\udfff" for sign in path.name):
+        raise ValueError(
+            f"the file name {os.fsencode(path)!r} has control characters or is no"
+            " UTF-8; rename the file"
+        )
+
+
+def leads_inside(path: Path, folder: Path) -> bool:
+    """Tells whether a path, its links followed, is in the folder."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def describe(embedder: Any, folder: Path, modality: str) -> dict[str, Any]:
@@ -93,7 +118,7 @@ def embed_folder(
     """Yields the embeddings of a folder's images, part by part, with a progress bar.
 
     Where `kept` is given each part is written there, and not embedded again if it is
-    there of the same network and the same files.
+    there, whole, of the same network and the same files.
     """
     count = BATCHES_A_PART * embedder.batch_size
     columns = (
@@ -106,17 +131,17 @@ def embed_folder(
         task = bar.add_task("embed", total=len(filename))
         for start in range(0, len(filename), count):
             names = filename[start : start + count]
-            place = None
+            place = part = None
             if kept:
                 key = _key(embedder, folder, names, modality)
                 place = kept / f"{start:09}-{key}.npz"
-            if place and place.exists():
-                yield _read_part(place)
-            else:
+                with contextlib.suppress(FileNotFoundError, *DAMAGED):
+                    part = _read_part(place)
+            if part is None:
                 part = _embed_part(embedder, folder, names, modality, bar, task)
                 if place:
                     _write_part(place, part)
-                yield part
+            yield part._replace(place=place)
             bar.update(task, completed=start + len(names))
 
 
@@ -135,8 +160,14 @@ def _key(embedder: Any, folder: Path, names: Sequence[str], modality: str) -> st
     """Hashes what decides a part: the network, and the files as they are now."""
     told = [embedder.fingerprint, modality, str(embedder.batch_size)]
     for name in names:
-        status = (folder / name).stat()
-        told.append(f"{name}\t{status.st_size}\t{status.st_mtime_ns}")
+        try:
+            status = (folder / name).stat()
+        except OSError:  # it will be told as unreadable
+            told.append(name)
+            continue
+        # By its inode's time too: that of a file made readable changes, no other does.
+        times = f"{status.st_mtime_ns}\t{status.st_ctime_ns}"
+        told.append(f"{name}\t{status.st_size}\t{times}")
     return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
 
 
@@ -152,7 +183,7 @@ def _write_part(path: Path, part: Part) -> None:
 
 
 def _read_part(path: Path) -> Part:
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
         unreadable = dict(file["unreadable"].tolist())
         return Part(file["features"], file["filename"].tolist(), unreadable)
 
@@ -171,39 +202,60 @@ def extract(
     `unreadable` is "skip" or "refuse". Raises ValueError where none could be read, or
     with "refuse" where one could not; parts that are done are kept beside `out`.
     """
+    check_out(out)
+    filename = list_images(folder)
+    console = console or Console(quiet=True)
+    read, why, places = [], {}, []
+    with _parts_of(out) as kept:
+        for part in embed_folder(
+            embedder, folder, filename, modality, console=console, kept=kept
+        ):
+            read += part.filename
+            why |= part.unreadable
+            places.append(part.place)
+            if why and unreadable == "refuse":
+                raise ValueError(f"{next(iter(why.values()))}; nothing was written")
+        if not read:
+            raise ValueError(
+                f"none of the {len(filename)} images in {folder} can be read; the"
+                f" first: {next(iter(why.values()))}"
+            )
+        # As they were embedded: the images may have changed meanwhile.
+        features = (_read_part(place).features for place in places)
+        write_features(out, read, features, describe(embedder, folder, modality))
+        lines = "".join(f"{name}\t{reason}\n" for name, reason in why.items())
+        listed = out.with_name(f"{out.name}.unreadable.txt")
+        replace_text(listed, lines) if lines else listed.unlink(missing_ok=True)
+        for pattern in (_PART, f".{_PART}.new", _LOCK):
+            for path in kept.glob(pattern):
+                path.unlink()
+    with contextlib.suppress(OSError):  # who keeps something else there keeps it
+        kept.rmdir()
+    return why
+
+
+def check_out(out: Path) -> None:
+    """Raises ValueError for a place where no feature file can be written."""
     check_suffix(out)
     if not out.absolute().parent.is_dir():
         raise ValueError(f"--out {out}: there is no such folder; make it")
-    filename = list_images(folder)
+    if out.is_dir():
+        raise ValueError(f"--out {out} is a folder; give a file's name")
+
+
+@contextlib.contextmanager
+def _parts_of(out: Path) -> Iterator[Path]:
+    """Makes the folder of parts beside `out`, and keeps other processes out of it."""
     kept = out.with_name(f"{out.name}.parts")
     kept.mkdir(exist_ok=True)
-    parts = lambda: embed_folder(
-        embedder,
-        folder,
-        filename,
-        modality,
-        console=console or Console(quiet=True),
-        kept=kept,
-    )
-    read, why = [], {}
-    for part in parts():
-        read += part.filename
-        why |= part.unreadable
-        if why and (unreadable == "refuse"):
-            raise ValueError(f"{next(iter(why.values()))}; nothing was written")
-    if not read:
-        raise ValueError(
-            f"none of the {len(filename)} images in {folder} can be read; the first:"
-            f" {next(iter(why.values()))}"
-        )
-    about = describe(embedder, folder, modality)
-    write_features(out, read, (part.features for part in parts()), about)
-    listed = out.with_name(f"{out.name}.unreadable.txt")
-    listed.unlink(missing_ok=True)
-    if why:
-        replace_text(listed, "".join(f"{n}\t{reason}\n" for n, reason in why.items()))
-    shutil.rmtree(kept)
-    return why
+    with (kept / _LOCK).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"another process is writing {out}; wait for it, or give another --out"
+            ) from error
+        yield kept
 
 
 def parse() -> argparse.Namespace:
@@ -228,7 +280,7 @@ def main() -> None:
     arguments, console = parse(), Console(emoji=False)
     set_up()
     with one_line_errors():
-        check_suffix(arguments.out)
+        check_out(arguments.out)
         count = len(list_images(arguments.images))
         from vireid_jax.embedder import load
 

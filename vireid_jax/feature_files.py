@@ -16,13 +16,22 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Float32
 
 from vireid_jax.modality import MODALITIES
 
 SUFFIXES = (".npz", ".parquet")
+
+# What reading a file raises that was cut, or never was one of ours.
+DAMAGED = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    MemoryError,
+    zipfile.BadZipFile,
+)
 
 
 class FeatureFile(NamedTuple):
@@ -77,6 +86,9 @@ def _write_npz(path, filename, parts, about) -> None:
 
 
 def _write_parquet(path, filename, parts, about) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq  # here: an .npz is not to wait for it
+
     schema = pa.schema(
         [
             ("filename", pa.string()),
@@ -114,8 +126,8 @@ def read_features(path: Path) -> FeatureFile:
         raise ValueError(f"there is no file {path}; make it: {_how(path)}")
     try:
         read = _read_npz if path.suffix == ".npz" else _read_parquet
-        found = read(path)
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        found = _checked(*read(path))
+    except DAMAGED as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(
             f"{path} is no file of features ({reason}); make it anew: {_how(path)}"
@@ -136,26 +148,33 @@ def _how(path: Path) -> str:
     )
 
 
-def _read_npz(path: Path) -> FeatureFile:
+def _read_npz(path: Path) -> tuple[np.ndarray, list, str]:
     with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
         names = ("features", "filename", "about")
         features, filename, about = (file[name] for name in names)
-    return _checked(features, filename.tolist(), str(about))
+    return features, filename.tolist(), str(about)
 
 
-def _read_parquet(path: Path) -> FeatureFile:
+def _read_parquet(path: Path) -> tuple[np.ndarray, list, str]:
+    import pyarrow.parquet as pq
+
     table = pq.read_table(path)
     about = table.schema.metadata[b"about"].decode()
     column = table.column("features").combine_chunks()
     width = column.type.list_size
     features = column.flatten().to_numpy().reshape(-1, width)
-    return _checked(features, table.column("filename").to_pylist(), about)
+    return features, table.column("filename").to_pylist(), about
 
 
-def _checked(features: np.ndarray, filename: list[str], about: str) -> FeatureFile:
+def _checked(features: np.ndarray, filename: list, about: str) -> FeatureFile:
     told = json.loads(about)
     if features.dtype != np.float32 or features.shape != (len(filename), told["dim"]):
         raise ValueError(f"features are {features.dtype} {features.shape}")
-    if not {"network", "modality", "folder"} <= told.keys():
-        raise ValueError("it does not name its network")
+    if not np.isfinite(features).all():
+        raise ValueError("some features are no numbers")
+    texts = [told["network"], told["folder"], *filename]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("the network, the folder and the file names are not all texts")
+    if told["modality"] not in MODALITIES:
+        raise ValueError(f"its modality is {told['modality']!r}")
     return FeatureFile(features, filename, told)

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from vireid_jax.data.any_image import read_image
 from vireid_jax.errors import explain_os_error, one_line_errors
-from vireid_jax.extract import embed_folder, list_images
+from vireid_jax.extract import embed_folder, leads_inside, list_images
 from vireid_jax.feature_files import SUFFIXES, read_features
 from vireid_jax.modality import MODALITIES
 from vireid_jax.runtime import set_up
@@ -108,12 +108,15 @@ def rank_images(
     ranked = embedder.rank(found, gallery.features, top)
     return [
         RankList(
-            _shown(str(query), query, embedder.size, None),
+            Shown(str(query), _picture(query, embedder.size), None),
             [
-                _shown(
+                Shown(
                     gallery.filename[place],
-                    gallery.folder / gallery.filename[place],
-                    embedder.size,
+                    _picture(
+                        gallery.folder / gallery.filename[place],
+                        embedder.size,
+                        inside=gallery.folder,
+                    ),
                     float(cosine),
                 )
                 for place, cosine in zip(places, cosines, strict=True)
@@ -123,15 +126,19 @@ def rank_images(
     ]
 
 
-def _shown(name: str, path: Path, size: tuple[int, int], cosine: float | None) -> Shown:
+def _picture(
+    path: Path, size: tuple[int, int], inside: Path | None = None
+) -> str | None:
+    """Writes an image into a `data:` address: no pipe, nor what is not `inside`."""
     from vireid_jax.report.pictures import HIGHEST, data_uri
 
     width = round(HIGHEST * size[1] / size[0])  # in the shape that the network sees
     try:
-        source = data_uri(read_image(path, (HIGHEST, width)))
-    except (OSError, ValueError):  # moved since it was embedded
-        source = None
-    return Shown(name, source, cosine)
+        if inside and not (leads_inside(path, inside) and path.is_file()):
+            return None
+        return data_uri(read_image(path, (HIGHEST, width)))
+    except (OSError, ValueError):  # moved, or damaged, since it was embedded
+        return None
 
 
 def table(one: RankList) -> Table:
@@ -188,7 +195,7 @@ def check(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--out {out}: there is no such folder; make it")
     from vireid_jax.report.build import check_installed
 
-    check_installed()
+    check_installed("jinja2")
 
 
 def main() -> None:

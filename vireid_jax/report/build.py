@@ -1,6 +1,7 @@
 """From runs to one page: what is shown, in which order, and what is left out."""
 
 import datetime
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def write(workdirs: Sequence[Path], path: Path) -> int:
         raise ValueError(f"{workdirs[0]} is given twice; a run has no difference to it")
     if not path.absolute().parent.is_dir() and path.parent != workdirs[0]:
         raise ValueError(f"--out {path}: there is no such folder; make it")
-    check_installed()
+    check_installed("jinja2", "sklearn")
     runs = [collect.read_run(workdir) for workdir in workdirs]
     difference = None
     if len(runs) == 2:
@@ -52,15 +53,13 @@ def write(workdirs: Sequence[Path], path: Path) -> int:
     return len(text.encode())
 
 
-def check_installed() -> None:
-    """Raises ValueError where the extra `report` is not installed."""
-    try:
-        import jinja2  # noqa: F401
-        import sklearn  # noqa: F401
-    except ImportError as error:
-        raise ValueError(
-            f"the report needs {error.name}; type pip install 'vireid-jax[report]'"
-        ) from error
+def check_installed(*modules: str) -> None:
+    """Raises ValueError where one of the extra `report` is not installed."""
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise ValueError(
+                f"this page needs {module}; type pip install 'vireid-jax[report]'"
+            )
 
 
 def templates() -> Any:
