@@ -85,7 +85,7 @@ def local(tmp_path):
     for process in started:
         if process.poll() is None:
             process.terminate()
-            process.communicate(timeout=60)
+            process.communicate(timeout=120)
 
 
 def wait_for(paths):
@@ -215,7 +215,7 @@ def test_the_jobset_is_what_jax_looks_for():
 
 def test_locally_processes_start_and_the_first_alone_speaks_plainly(local, tmp_path):
     process = local("0,0", DEVICES="2")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert out == "hello from 0\n"
     assert err == "[1] hello from 1\n"
@@ -231,7 +231,7 @@ def test_locally_the_first_failure_is_the_exit_code_and_ends_the_others(
 ):
     started = time.monotonic()
     process = local("wait,3,deaf", GRACE="1")
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     assert process.returncode == 3
     assert time.monotonic() - started < 30
     assert not list(tmp_path.glob("signals-*"))  # they were killed
@@ -242,7 +242,7 @@ def test_locally_a_signal_reaches_every_process_once(number, code, local, tmp_pa
     process = local("wait,wait,wait")
     wait_for([tmp_path / f"started-{i}" for i in range(3)])
     process.send_signal(getattr(signal, number))
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     assert process.returncode == code
     for i in range(3):
         assert (tmp_path / f"signals-{i}").read_text() == f"{number}\n"

@@ -99,7 +99,8 @@ def test_wheel_holds_the_package_its_builders_and_nothing_else(wheel):
     package = ROOT / "vireid_jax"
     expected = {f"vireid_jax/{p.relative_to(package)}" for p in package.rglob("*.py")}
     expected.add("vireid_jax/py.typed")
-    expected |= {f"vireid_jax/report/page.{end}" for end in ("html.j2", "css")}
+    templates = ("page.html.j2", "ranks.html.j2", "page.css")
+    expected |= {f"vireid_jax/report/{name}" for name in templates}
     expected |= {
         f"vireid_jax/weights/{p.name}" for p in package.glob("weights/*.safetensors")
     }
