@@ -34,7 +34,6 @@ from vireid_jax.workdir import claimed
 # Slow: several runs, each of which XLA compiles.
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("bad_input"),
     pytest.mark.usefixtures("compiled_once", "small_network"),
 ]
 

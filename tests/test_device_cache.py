@@ -17,7 +17,6 @@ from vireid_jax.data.pk import PKStream
 # The module's runs share the small network and what XLA compiles of it.
 pytestmark = [
     pytest.mark.usefixtures("small_network", "compiled_once"),
-    pytest.mark.xdist_group("device_cache"),
 ]
 
 

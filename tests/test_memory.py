@@ -34,7 +34,6 @@ def computed(rematerialise):
 
 # Slow: XLA compiles two blocks of the network, forwards and backwards, twice.
 @pytest.mark.slow
-@pytest.mark.xdist_group("memory")
 class TestRematerialise:
     @pytest.fixture(autouse=True)
     def _wide(self):

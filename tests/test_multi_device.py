@@ -29,7 +29,7 @@ from vireid_jax.state import TrainState
 from vireid_jax.step import Views, make_embed_step, make_knobs, make_train_step
 
 # Slow: XLA compiles a training step of the network's parts in float64 for five meshes.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("multi_device")]
+pytestmark = pytest.mark.slow
 
 DEVICES = 8
 STEPS = 5

@@ -17,8 +17,6 @@ from small_run import arrays_of, finish, start
 
 from vireid_jax import processes
 
-# Slow: each test starts two processes, and each of them jax and its compiler.
-slow = [pytest.mark.slow, pytest.mark.xdist_group("multi_process")]
 TWO_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
 ONE_STEP = ("--config.schedule.epochs=0.1",)
 END_WITHIN = 60  # seconds, once the other process is gone
@@ -98,7 +96,8 @@ def assert_same_arrays(one, two):
 
 
 class TestTwoProcesses:
-    pytestmark = slow
+    # Slow: each test starts two processes, and each of them jax and its compiler.
+    pytestmark = pytest.mark.slow
 
     def test_both_end_well_and_the_first_alone_speaks(self, undisturbed):
         workdir, done = undisturbed

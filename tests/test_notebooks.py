@@ -75,7 +75,6 @@ def test_both_begin_with_the_same_cell():
 
 # Slow: a kernel, and in it a network compiled and trained as by hand: a minute or two.
 @pytest.mark.slow
-@pytest.mark.xdist_group("notebooks")
 @pytest.mark.parametrize("name", NAMES)
 def test_it_runs_to_its_end(name, tmp_path, compiled_once, monkeypatch):
     for key, value in compiled_once.items():

@@ -20,8 +20,6 @@ from packaging.utils import canonicalize_name
 import vireid_jax
 from vireid_jax import models, protocols
 
-pytestmark = pytest.mark.xdist_group("package")
-
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REQUIREMENTS = [

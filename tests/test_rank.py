@@ -157,7 +157,6 @@ def shown(embedder, images, tmp_path_factory):
 @pytest.mark.skipif(
     CHROMIUM is None, reason="no chromium here; apt-get install chromium"
 )
-@pytest.mark.xdist_group("browser")
 class TestInABrowser:
     @pytest.mark.parametrize("scheme", ["light", "dark"])
     @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)

@@ -16,7 +16,6 @@ from vireid_jax.train import train
 pytestmark = [
     pytest.mark.slow,  # trees are drawn, and XLA compiles a step for each
     pytest.mark.usefixtures("small_network", "compiled_once"),
-    pytest.mark.xdist_group("rehearsal"),
 ]
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -28,7 +28,6 @@ pytestmark = [
     pytest.mark.skipif(
         CHROMIUM is None, reason="no chromium here; apt-get install chromium"
     ),
-    pytest.mark.xdist_group("browser"),
 ]
 FLAGS = (
     "--headless",

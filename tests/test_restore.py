@@ -47,7 +47,6 @@ def run(tmp_path_factory):
 
 
 @pytest.mark.slow  # five processes, each with the start of jax
-@pytest.mark.xdist_group("restore")
 class TestOtherDevices:
     def test_a_run_goes_on_on_other_devices_and_says_so(self, run):
         _, said = run

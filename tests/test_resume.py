@@ -16,7 +16,7 @@ import pytest
 from small_run import finish, start
 
 # Slow: some thirty processes, each with the start of jax.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("resume")]
+pytestmark = pytest.mark.slow
 
 TIMED = {"seconds", "steps_per_second", "images_per_second"}
 

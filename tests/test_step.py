@@ -32,8 +32,6 @@ from vireid_jax.step import (
     total_loss,
 )
 
-pytestmark = pytest.mark.xdist_group("step")
-
 CONFIG = default_config()
 CONFIG.loss.infonce = 0.3
 BATCH, SIZE, CLASSES = 4, (16, 8), 6

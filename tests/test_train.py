@@ -26,7 +26,7 @@ from vireid_jax.evaluate import open_split
 from vireid_jax.train import train
 
 # Slow: XLA compiles a whole training step, again in each process that is started.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("train")]
+pytestmark = pytest.mark.slow
 
 FEATURES = ["global", "chance", "colour histogram", "silhouette"]
 CONFIG_FILE = "from vireid_jax.config import default_config as get_config\n"

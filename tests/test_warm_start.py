@@ -13,7 +13,6 @@ from vireid_jax.warm_start import insert_run
 # Slow: three runs of a small network, each compiled.
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("warm_start"),
     pytest.mark.usefixtures("compiled_once", "small_network"),
 ]
 
