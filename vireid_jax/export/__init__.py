@@ -1,0 +1,1 @@
+"""A trained network in files for other programs: ONNX, StableHLO, safetensors."""
