@@ -67,6 +67,8 @@ def local(tmp_path):
     stand_in.write_text(STAND_IN.format(python=sys.executable))
     stand_in.chmod(0o755)
     started = []
+    # Who is started in the background is deaf to Ctrl-C, and so is all that it starts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def start(behaviour, **changes):
         count = len(behaviour.split(","))
@@ -82,6 +84,7 @@ def local(tmp_path):
         return process
 
     yield start
+    signal.signal(signal.SIGINT, before)
     for process in started:
         if process.poll() is None:
             process.terminate()
