@@ -82,7 +82,7 @@ bench-env: .venv-bench/$(TAG)-$(TORCH)
 .venv-bench/$(TAG)-$(TORCH):
 	$(PYTHON) -m venv --clear .venv-bench
 	.venv-bench/bin/python -m pip install --quiet --prefer-binary \
-	  $(TORCH_INDEX:%=--extra-index-url %) '$(TORCH)' numpy safetensors
+	  $(TORCH_INDEX:%=--extra-index-url %) '$(TORCH)' numpy safetensors onnx onnxscript
 	@touch '$@'
 
 clean:

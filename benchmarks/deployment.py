@@ -5,8 +5,8 @@
 
 exports `osnet_x1_0` to `osnet_x0_25` with random weights and times them in each runtime
 and precision, the largest against the rival of `benchmarks/rival` as PyTorch exports
-it (`make bench-env`, then `.venv-bench/bin/pip install onnx onnxscript`). With
---checkpoint a second table says what int8 costs a trained network. Takes minutes.
+it (`make bench-env`). With --checkpoint a second table says what int8 costs a trained
+network. Takes minutes.
 """
 
 import argparse
