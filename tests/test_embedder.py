@@ -2,6 +2,9 @@
 
 import functools
 import json
+import os
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -151,3 +154,36 @@ class TestFile:
         path.write_text("no tensors")
         with pytest.raises(ValueError, match="is not a safetensors file"):
             vireid_jax.load(path)
+
+
+KEEP = """
+import jax
+from vireid_jax.runtime import keep_compiled
+if {mine}:
+    jax.config.update("jax_compilation_cache_dir", "/mine")
+keep_compiled()
+print(jax.config.jax_compilation_cache_dir)
+"""
+
+
+@pytest.mark.parametrize(
+    ("mine", "variables", "expected"),
+    [
+        (False, {}, "{home}/vireid_jax"),
+        (True, {}, "/mine"),
+        (False, {"JAX_COMPILATION_CACHE_DIR": "/theirs"}, "/theirs"),
+    ],
+)
+def test_a_compile_cache_is_chosen_where_there_is_none(
+    mine, variables, expected, tmp_path
+):
+    environment = {k: v for k, v in os.environ.items() if "COMPILATION" not in k}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path), **variables}
+    done = subprocess.run(
+        [sys.executable, "-c", KEEP.format(mine=mine)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == expected.format(home=tmp_path)

@@ -141,7 +141,7 @@ class Checkpoints:
         """
         handler = ocp.StandardCheckpointHandler()
         stored = handler.metadata(epath.Path(self.folder / str(step) / "model"))
-        one, two = _kinds(stored.tree), _kinds(target)
+        one, two = kinds(stored.tree), kinds(target)
         other = [name for name in one | two if one.get(name) != two.get(name)]
         if other:
             raise ValueError(
@@ -262,15 +262,23 @@ class Checkpoints:
             self._manager.close()
 
 
-def _kinds(tree: Mapping[str, Any]) -> dict[str, tuple]:
-    """Lists the shape and the type of every array, by its place in the tree."""
+def by_place(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists the leaves of a tree by their places: `params/head/neck/scale`."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    name = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
-    return {name(place): (tuple(x.shape), str(x.dtype)) for place, x in leaves}
+    place = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
+    return {place(where): leaf for where, leaf in leaves}
 
 
-def _kind(kinds: dict[str, tuple], name: str) -> str:
-    shape, dtype = kinds.get(name, ("absent", ""))
+def kinds(tree: Mapping[str, Any]) -> dict[str, tuple]:
+    """Lists the shape and the type of every array, by its place in the tree."""
+    return {
+        place: (tuple(leaf.shape), str(leaf.dtype))
+        for place, leaf in by_place(tree).items()
+    }
+
+
+def _kind(found: dict[str, tuple], name: str) -> str:
+    shape, dtype = found.get(name, ("absent", ""))
     return f"{dtype} {shape}".strip()
 
 

@@ -21,7 +21,7 @@ from jaxtyping import Float32, Int32
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from vireid_jax import models, processes
-from vireid_jax.checkpoint import FOLDER, Checkpoints, abstract
+from vireid_jax.checkpoint import FOLDER, Checkpoints, abstract, by_place, kinds
 from vireid_jax.config import with_defaults
 from vireid_jax.data.any_image import Images
 from vireid_jax.data.pipeline import eval_batches, file_batches
@@ -336,16 +336,10 @@ def _load_file(path: Path, feature: str | None) -> Embedder:
         )
     about = json.loads(metadata["about"])
     model, shapes = _model_of(about)
-    place = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
-    kinds = {
-        place(where): (shape.shape, str(shape.dtype))
-        for where, shape in jax.tree_util.tree_leaves_with_path(shapes)
-    }
-    if {name: (x.shape, str(x.dtype)) for name, x in tensors.items()} != kinds:
+    if kinds(tensors) != kinds(shapes):
         raise ValueError(f"{path} holds other arrays than its network has; export anew")
-    variables = jax.tree_util.tree_map_with_path(
-        lambda where, _: jnp.asarray(tensors[place(where)]), shapes
-    )
+    leaves = [jnp.asarray(tensors[place]) for place in by_place(shapes)]
+    variables = jax.tree.unflatten(jax.tree.structure(shapes), leaves)
     return _embedder_of(model, variables, about, feature)
 
 

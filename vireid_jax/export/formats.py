@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from vireid_jax import __version__
+from vireid_jax.checkpoint import by_place
 from vireid_jax.data.any_image import CLIPPED, GREY
 from vireid_jax.embedder import Embedder
 from vireid_jax.environment import commit
@@ -145,7 +146,6 @@ def _write_safetensors(embedder: Embedder, path: Path) -> None:
     """Writes all variables, not folded, by their places; `vireid_jax.load` reads it."""
     from safetensors.numpy import save_file
 
-    place = lambda where: jax.tree_util.keystr(where, simple=True, separator="/")
-    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(embedder.variables))
-    tensors = {place(where): np.ascontiguousarray(leaf) for where, leaf in leaves}
+    leaves = by_place(jax.device_get(embedder.variables))
+    tensors = {place: np.ascontiguousarray(leaf) for place, leaf in leaves.items()}
     save_file(tensors, path, metadata={"about": json.dumps(embedder.about)})
