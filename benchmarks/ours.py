@@ -200,7 +200,8 @@ def first_step(job: Job):
     config = default_config()
     config.model.name = job["network"]
     config.data.size = (job["height"], job["width"])
-    config.model.distillation, config.model.granularities = True, (2, 3, 6)
+    config.model.students = ("conv2", "conv3", "conv4")
+    config.model.granularities = (2, 3, 6)
     model = create_model(config, job["classes"])
     variables = jax.jit(lambda: init_variables(model, jax.random.key(0)))()
     return stepper(config, model, variables, batch_of(job, job["images"] // 2))

@@ -41,7 +41,7 @@ def config_of(pairs: int) -> ConfigDict:
     """Return the recipe of configs/sysu_mm01.py in bfloat16, of `pairs` a step."""
     c = default_config()
     c.data.name = "sysu_mm01"
-    c.model.distillation = True
+    c.model.students = ("conv2", "conv3", "conv4")
     c.model.granularities = (2, 3, 6)
     c.model.dtype = "bfloat16"
     c.batch.images = IMAGES

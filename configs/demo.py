@@ -9,7 +9,7 @@ in minutes; on real data one starts from ImageNet weights for the same reason.
     make demo
     python -m vireid_jax.main --config configs/demo.py --workdir runs/demo
 
-Each part has one switch: `--noconfig.model.distillation` leaves self-distillation (SDM)
+Each part has one switch: `--config.model.students="()"` leaves self-distillation (SDM)
 out, `--config.model.granularities="()"` the part relations (MGIM).
 """
 
@@ -40,7 +40,7 @@ def get_config():
 
     c.model.name = "osnet_x0_25"
     c.model.neck_norm = "per_modality"
-    c.model.distillation = True
+    c.model.students = ("conv2", "conv3", "conv4")
     c.model.granularities = (2, 4)  # the last map has four rows
     c.model.pretrained = "osnet_x0_25_walkers"
 

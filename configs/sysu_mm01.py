@@ -23,7 +23,7 @@ def get_config(argument=""):
     c.data.dir = "data"
 
     c.model.name = "osnet_x1_0"
-    c.model.distillation = True
+    c.model.students = ("conv2", "conv3", "conv4")
     c.model.granularities = (2, 3, 6)
     c.model.pretrained = "weights/osnet_x1_0.safetensors"
 

@@ -32,7 +32,7 @@ def get_config():
     c.data.options.first_identity = 0
     c.data.validation_identities = 100
 
-    c.model.distillation = False
+    c.model.students = ()
     c.model.granularities = ()
 
     c.schedule.epochs = 3.0

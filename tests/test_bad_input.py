@@ -198,6 +198,11 @@ WRONG_VALUES = {
         9,
         ("is 9", "0 to 4", "config.data.size"),
     ),
+    "a student of a stage that has none": (
+        "model.students",
+        ("conv1",),
+        ("'conv1'", "('conv2', 'conv3', 'conv4')"),
+    ),
     "P larger than there are identities": (
         "batch.identities",
         99,

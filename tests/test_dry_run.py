@@ -273,7 +273,7 @@ def test_the_compilers_last_words_are_told(monkeypatch):
 @pytest.mark.slow  # XLA compiles the training step of a whole OSNet, once or twice
 def test_a_whole_dry_run():
     config = config_of("device")
-    config.model.distillation = True
+    config.model.students = ("conv2", "conv3", "conv4")
     config.model.granularities = (2, 4)
     names = ["v5e-4"] if ahead.importlib.util.find_spec("libtpu") else []
     console = Console(file=io.StringIO(), width=100)

@@ -15,6 +15,7 @@ from vireid_jax.export.arrays import Arrays
 from vireid_jax.export.folding import fold
 from vireid_jax.export.graph import Graph
 from vireid_jax.export.network import Network
+from vireid_jax.models.self_distillation import STUDENTS
 from vireid_jax.step import make_embed_step
 
 SIZE = (64, 32)
@@ -45,7 +46,7 @@ KINDS = {
     ),
     "parts": (
         "osnet_x0_25",
-        {"granularities": (2, 4), "contrastive": True, "distillation": True},
+        {"granularities": (2, 4), "contrastive": True, "students": STUDENTS},
     ),
 }
 SLOW = {

@@ -62,7 +62,7 @@ def test_parameters_of_the_test_graph(expected):
 
 def test_the_card_of_the_lightweight_network():
     model = models.create(
-        "osnet_x1_0", num_classes=395, granularities=(2, 3, 6), distillation=True
+        "osnet_x1_0", num_classes=395, granularities=(2, 3, 6), students=STUDENTS
     )
     found = card(model, "osnet_x1_0", (288, 144), runs=0)
     assert found["test_params"] == 2_411_108
@@ -107,9 +107,19 @@ def test_the_command_lists_models_and_names_a_wrong_one():
     assert "Traceback" not in done.stderr
 
 
+def test_students_are_those_that_were_asked_for():
+    model = TwoStreamOSNet(CHANNELS["osnet_x0_25"], 5, students=("conv4",))
+    images, views = jnp.zeros((2, 2, 64, 32, 3)), ("visible", "infrared")
+    _, out = jax.eval_shape(
+        lambda: model.init_with_output(jax.random.key(0), images, views, train=True)
+    )[0]
+    logits = {name for name in out if name.endswith("logits")}
+    assert logits == {"logits", "conv4/logits"}
+
+
 def test_names_and_shapes_of_all_that_comes_out():
     model = TwoStreamOSNet(
-        CHANNELS["osnet_x0_25"], 5, granularities=(2, 3, 6), distillation=True
+        CHANNELS["osnet_x0_25"], 5, granularities=(2, 3, 6), students=STUDENTS
     )
     images = jnp.zeros((2, 3, 288, 144, 3))
     views = ("visible", "visible", "infrared")
@@ -129,7 +139,7 @@ def test_names_and_shapes_of_all_that_comes_out():
 def test_the_test_graph_has_no_students_and_no_classifiers():
     """It runs without their parameters, and gives what a network without them gives."""
     model = TwoStreamOSNet(
-        CHANNELS["osnet_x0_25"], 5, granularities=(2,), distillation=True
+        CHANNELS["osnet_x0_25"], 5, granularities=(2,), students=STUDENTS
     )
     images = jnp.zeros((1, 2, 32, 32, 3))
     variables = jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))

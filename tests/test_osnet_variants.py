@@ -20,6 +20,7 @@ from vireid_jax.modality import MODALITIES
 from vireid_jax.models.complexity import complexity
 from vireid_jax.models.norm import InstanceNorm, norm
 from vireid_jax.models.osnet import CHANNELS, STAGES, OSBlock
+from vireid_jax.models.self_distillation import STUDENTS
 from vireid_jax.models.two_stream import TwoStreamOSNet
 from vireid_jax.state import TrainState
 from vireid_jax.step import make_embed_step, make_knobs, total_loss
@@ -311,7 +312,7 @@ def test_macs_of_another_size():
 def test_a_copy_per_modality_costs_parameters_and_no_macs():
     """Counts a network with parts and students, k = 1, whose cost at test is known."""
     model = TwoStreamOSNet(
-        CHANNELS["osnet_x1_0"], 7, granularities=(2, 3, 6), distillation=True
+        CHANNELS["osnet_x1_0"], 7, granularities=(2, 3, 6), students=STUDENTS
     )
     rows = {row.stage: row for row in complexity(model, (288, 144))}
     assert list(rows) == [*STAGES, "head", "parts"]

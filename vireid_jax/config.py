@@ -15,6 +15,7 @@ from vireid_jax import models
 from vireid_jax.losses import METRIC_LOSSES
 from vireid_jax.models.heads import NECK_NORMS
 from vireid_jax.models.part_relations import PART_WIDTHS, RELATIONS
+from vireid_jax.models.self_distillation import STUDENTS
 from vireid_jax.optimizer import OPTIMIZERS
 
 Tree = Mapping | ConfigDict | FrozenConfigDict
@@ -57,7 +58,7 @@ def default_config() -> ConfigDict:
     c.model.separate_norm = False
     c.model.neck_norm = "shared"
     c.model.num_stripes = 0  # of the last map, pooled apart and appended
-    c.model.distillation = False  # SDM: students after conv2, conv3, conv4
+    c.model.students = ()  # SDM: after which of the stages conv2, conv3, conv4
     c.model.granularities = ()  # MGIM: parts of the last map, for instance (2, 3, 6)
     c.model.part_width = "lite"  # 128 features a part; "full": 256, no weights shared
     c.model.relation = "one_vs_rest"
@@ -251,6 +252,11 @@ def validate(config: ConfigDict) -> FrozenConfigDict:
             f"config.model.num_stripes is {config.model.num_stripes}; the last map of"
             f" images {size[0]} high has {size[0] // 16} rows to cut, so give 0 to"
             f" {size[0] // 16}, or a larger config.data.size"
+        )
+    if wrong := [name for name in config.model.students if name not in STUDENTS]:
+        raise ValueError(
+            f"config.model.students holds {wrong[0]!r}; legal are any of {STUDENTS}, or"
+            " () for no self-distillation"
         )
     for count in config.model.granularities:
         if type(count) is not int or not 2 <= count <= size[0] // 16:

@@ -264,7 +264,7 @@ def create_model(config: ConfigDict | FrozenConfigDict, num_classes: int) -> nn.
         separate_norm=c.separate_norm,
         neck_norm=c.neck_norm,
         num_stripes=c.num_stripes,
-        distillation=c.distillation,
+        students=tuple(c.students),
         granularities=tuple(c.granularities),
         part_width=c.part_width,
         relation=c.relation,

@@ -17,11 +17,12 @@ from vireid_jax.config import with_row
 
 BENCH = runpy.run_path(str(Path(__file__).parents[1] / "walkers_bench.py"))
 ELSEWHERE = {"shifted": BENCH["SHIFTED"]}
+STUDENTS = ("conv2", "conv3", "conv4")  # Zhang & Zeng: three
 ROWS = {
-    "baseline": {"model.distillation": False, "model.granularities": ()},
-    "both": {"model.distillation": True, "model.granularities": (2, 4)},
-    "sdm": {"model.distillation": True, "model.granularities": ()},
-    "mgim": {"model.distillation": False, "model.granularities": (2, 4)},
+    "baseline": {"model.students": (), "model.granularities": ()},
+    "both": {"model.students": STUDENTS, "model.granularities": (2, 4)},
+    "sdm": {"model.students": STUDENTS, "model.granularities": ()},
+    "mgim": {"model.students": (), "model.granularities": (2, 4)},
 }
 
 

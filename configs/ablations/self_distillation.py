@@ -2,8 +2,9 @@
 
 Source: the study that Zhang & Zeng 2024 name; which rows is our choice. `labels` has
 students without a teacher (deep supervision), `soft` adds the teacher's soft targets,
-`features` its features, `all` is the method; `half` and `double` weigh it otherwise.
-Everything else is as in configs/walkers_bench.py.
+`features` its features, `all` is the method; `one` has the deepest student alone,
+`half` and `double` weigh the loss otherwise. Everything else is as in
+configs/walkers_bench.py.
 
     python -m vireid_jax.main --config configs/ablations/self_distillation.py:all \
         --workdir runs/students
@@ -18,18 +19,20 @@ from vireid_jax.config import with_row
 
 BENCH = runpy.run_path(str(Path(__file__).parents[1] / "walkers_bench.py"))
 ELSEWHERE = {"shifted": BENCH["SHIFTED"]}
+STUDENTS = ("conv2", "conv3", "conv4")  # Zhang & Zeng: three
 ROWS = {
-    "none": {"model.distillation": False},
+    "none": {"model.students": ()},
     "labels": {
-        "model.distillation": True,
+        "model.students": STUDENTS,
         "loss.soft_target": 0.0,
         "loss.imitation": 0.0,
     },
-    "soft": {"model.distillation": True, "loss.imitation": 0.0},
-    "features": {"model.distillation": True, "loss.soft_target": 0.0},
-    "all": {"model.distillation": True},
-    "half": {"model.distillation": True, "loss.distillation": 0.25},
-    "double": {"model.distillation": True, "loss.distillation": 1.0},
+    "soft": {"model.students": STUDENTS, "loss.imitation": 0.0},
+    "features": {"model.students": STUDENTS, "loss.soft_target": 0.0},
+    "all": {"model.students": STUDENTS},
+    "one": {"model.students": ("conv4",)},
+    "half": {"model.students": STUDENTS, "loss.distillation": 0.25},
+    "double": {"model.students": STUDENTS, "loss.distillation": 1.0},
 }
 
 

@@ -27,7 +27,7 @@ ROWS = {
     "parts_x3": {**PARTS, "loss.parts": 3.0},
     "parts_x6": {**PARTS, "loss.parts": 6.0},
     "long": LONG,
-    "long_both": {**LONG, **PARTS, "model.distillation": True},
+    "long_both": {**LONG, **PARTS, "model.students": ("conv2", "conv3", "conv4")},
 }
 
 

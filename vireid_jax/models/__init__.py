@@ -5,6 +5,7 @@ import difflib
 from vireid_jax.models.heads import NECK_NORMS
 from vireid_jax.models.osnet import CHANNELS, STAGES, variant_of
 from vireid_jax.models.part_relations import PART_WIDTHS, RELATIONS
+from vireid_jax.models.self_distillation import STUDENTS
 from vireid_jax.models.single_stream import OSNet
 from vireid_jax.models.two_stream import TwoStreamOSNet
 
@@ -24,7 +25,7 @@ def create(
     separate_norm: bool = False,
     neck_norm: str = "shared",
     num_stripes: int = 0,
-    distillation: bool = False,
+    students: tuple[str, ...] = (),
     granularities: tuple[int, ...] = (),
     part_width: str = "lite",
     relation: str = "one_vs_rest",
@@ -42,6 +43,8 @@ def create(
     _check("neck_norm", neck_norm, NECK_NORMS)
     _check("part_width", part_width, PART_WIDTHS)
     _check("relation", relation, RELATIONS)
+    for name in students:
+        _check("students", name, STUDENTS)
     for count in granularities:
         if count < 2:
             raise ValueError(
@@ -57,7 +60,7 @@ def create(
         separate_norm=separate_norm,
         neck_norm=neck_norm,
         num_stripes=num_stripes,
-        distillation=distillation,
+        students=students,
         granularities=granularities,
         part_width=part_width,
         relation=relation,

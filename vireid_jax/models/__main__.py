@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--size", default="288x144", help="height x width")
     parser.add_argument("--specific", type=int, default=1, help="specific stages, 0..5")
     parser.add_argument("--parts", default="", help="granularities, as 2,3,6")
-    parser.add_argument("--distillation", action="store_true", help="with students")
+    parser.add_argument("--students", default="", help="as conv2,conv3,conv4")
     parser.add_argument(
         "--classes", type=int, default=395, help="of the training graph"
     )
@@ -115,7 +115,7 @@ def main() -> None:
             num_classes=arguments.classes,
             num_specific_stages=arguments.specific,
             granularities=numbers(arguments.parts, ","),
-            distillation=arguments.distillation,
+            students=tuple(filter(None, arguments.students.split(","))),
         )
         size = numbers(arguments.size, "x")
         if len(size) != 2:

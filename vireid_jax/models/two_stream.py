@@ -10,7 +10,7 @@ from vireid_jax.modality import Views, check_images, columns_by_modality
 from vireid_jax.models.heads import IdentityHead, l2_normalise
 from vireid_jax.models.osnet import STAGES, Trunk
 from vireid_jax.models.part_relations import PartRelations
-from vireid_jax.models.self_distillation import STUDENTS, Student
+from vireid_jax.models.self_distillation import Student
 
 
 class TwoStreamOSNet(nn.Module):
@@ -28,7 +28,7 @@ class TwoStreamOSNet(nn.Module):
     separate_norm: bool = False
     neck_norm: str = "shared"
     num_stripes: int = 0
-    distillation: bool = False
+    students: tuple[str, ...] = ()
     granularities: tuple[int, ...] = ()
     part_width: str = "lite"
     relation: str = "one_vs_rest"
@@ -52,7 +52,7 @@ class TwoStreamOSNet(nn.Module):
         modality's stream. Names in the second result: the stages' maps
         `[batch, views, h, w, c]`, `pooled`, `neck`, and in training `logits`; with
         granularities the same of all parts, as `parts/pooled` `[batch, views, parts,
-        d]`; in training with distillation the same of each student, as `conv2/pooled`.
+        d]`; in training the same of each of the `students`, as `conv2/pooled`.
         The embedding is `neck`, with `parts/neck` appended.
         """
         check_images(images, views)
@@ -84,8 +84,8 @@ class TwoStreamOSNet(nn.Module):
             self.num_classes, self.neck_norm, self.num_stripes, name="head"
         )
         out = head(last, views, train)
-        if self.distillation and (train or self.is_initializing()):
-            for name in STUDENTS:
+        if train or self.is_initializing():
+            for name in self.students:
                 student = self._student(name, height=last.shape[1])
                 found = student(merge(maps[name]), views, train)
                 out |= {f"{name}/{key}": x for key, x in found.items()}
