@@ -360,6 +360,7 @@ def test_bfloat16_computes_narrow_and_embeds_in_float32():
         ("resnet50", {}, "'resnet50'.*osnet_x1_0"),
         ("osnet_x1_0", {"num_specific_stages": 6}, r"num_specific_stages is 6.*0, .*5"),
         ("osnet_x1_0", {"neck_norm": "both"}, "neck_norm is 'both'.*per_modality"),
+        ("osnet_x1_0", {"students": ("conv1",)}, "students is 'conv1'.*conv2.*conv4"),
         ("osnet_x1_0", {"dtype": "float16"}, "dtype is 'float16'.*bfloat16"),
     ],
 )

@@ -43,8 +43,8 @@ def create(
     _check("neck_norm", neck_norm, NECK_NORMS)
     _check("part_width", part_width, PART_WIDTHS)
     _check("relation", relation, RELATIONS)
-    for name in students:
-        _check("students", name, STUDENTS)
+    for student in students:
+        _check("students", student, STUDENTS)
     for count in granularities:
         if count < 2:
             raise ValueError(
