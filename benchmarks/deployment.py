@@ -6,13 +6,14 @@
 exports `osnet_x1_0` to `osnet_x0_25` with random weights and times them in each runtime
 and precision, the largest against the rival of `benchmarks/rival` as PyTorch exports
 it (`make bench-env`). With --checkpoint a second table says what int8 costs a trained
-network. Takes minutes.
+network, and how long a process takes to its first embedding. Takes minutes.
 """
 
 import argparse
 import json
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -32,6 +33,18 @@ COUNTS = (1, 8)
 RIVAL = ROOT / ".venv-bench" / "bin" / "python"
 DOCS = ROOT / "docs" / "deployment.md"
 _CALIBRATION = 16  # images of noise: of random weights only the time counts
+
+# What a process does that wants one embedding; it prints the seconds since `load`.
+_FIRST = """
+import sys, time
+import numpy as np
+import vireid_jax
+
+start = time.perf_counter()
+embedder = vireid_jax.load(sys.argv[1])
+embedder.embed(np.zeros((1, 128, 64, 3), np.uint8), "infrared")
+print(time.perf_counter() - start)
+"""
 
 Run = Callable[[list[np.ndarray]], Any]
 
@@ -71,6 +84,7 @@ def main() -> None:
     blocks = [table(timed), against_the_rival(timed)]
     if arguments.checkpoint:
         blocks.append(trained_table(arguments.checkpoint, arguments.data_dir))
+        blocks.append(start_up(arguments.checkpoint))
     blocks.append(conditions(arguments.rounds))
     block = "\n\n".join(filter(None, blocks))
     print(block)
@@ -134,6 +148,19 @@ def measure(network: str, rival: Path, rounds: int) -> list[Timed]:
     return [
         Timed(network, title, size, seconds[title]) for title, (_, size) in runs.items()
     ]
+
+
+def first_embedding(checkpoint: Path, cache: Path) -> tuple[float, float]:
+    """Starts a process; returns seconds from `load` to an embedding, and of it all."""
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", _FIRST, str(checkpoint)],
+        env={**os.environ, "XDG_CACHE_HOME": str(cache)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return float(done.stdout), time.perf_counter() - start
 
 
 def export_rival(python: Path, job: dict[str, Any]) -> None:
@@ -237,6 +264,21 @@ def trained_table(checkpoint: Path, data_dir: Path | None) -> str:
         " were lost against the checkpoint in JAX (a minus is a gain):"
     )
     return "\n".join([told, "", *lines])
+
+
+def start_up(checkpoint: Path, rounds: int = 5) -> str:
+    """Measures the first embedding of a process, its compile cache empty or filled."""
+    took = []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as cache:
+            took.append([first_embedding(checkpoint, Path(cache)) for _ in range(2)])
+    (cold, cold_all), (cached, cached_all) = np.median(took, axis=0)
+    return (
+        f"From `load` of that checkpoint to the first embedding in Python: {cold:.1f} s"
+        f" with an empty compile cache, {cached:.1f} s with a filled one; with Python's"
+        f" start and the imports {cold_all:.1f} s and {cached_all:.1f} s (medians of"
+        f" {rounds})."
+    )
 
 
 def conditions(rounds: int) -> str:

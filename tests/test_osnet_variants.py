@@ -267,7 +267,7 @@ def test_a_checkpoint_keeps_the_names_of_numbered_branches(tmp_path):
     checkpoints.save(TrainState(jnp.int32(1), **variables, opt_state={}), {}, {})
     checkpoints.close()
     checkpoints = Checkpoints(tmp_path, read_only=True, validated=False)
-    found = checkpoints.restore_model(1, variables)
+    found = checkpoints.restore_model(1)
     checkpoints.close()
     assert jax.tree.structure(found) == jax.tree.structure(variables)
     assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), found, variables))

@@ -13,15 +13,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import unflatten_dict
 from jaxtyping import Float32, Int32
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from vireid_jax import models, processes
-from vireid_jax.checkpoint import FOLDER, Checkpoints, abstract, by_place, kinds
+from vireid_jax.checkpoint import FOLDER, Checkpoints
 from vireid_jax.config import with_defaults
 from vireid_jax.data.any_image import Images
 from vireid_jax.data.pipeline import eval_batches, file_batches
@@ -144,17 +146,28 @@ class Embedder:
         for batch in file_batches(
             images, size=self.size, batch_size=self.batch_size, threads=threads
         ):
-            embeddings = self._steps[modality](self.variables, batch["image"])
+            embeddings = self._run(modality, batch["image"])
             places = batch["places"]
             rows = np.asarray(embeddings, np.float32)[: len(places)]
             yield Embedded(places, rows, batch["unreadable"])
+
+    def _run(self, modality: str, images: Any) -> jax.Array:
+        """Embeds a whole batch on the device."""
+        try:
+            return self._steps[modality](self.variables, images)
+        except flax.errors.FlaxError as error:  # while it is traced: an array lacks
+            what = str(error).partition(" (https:")[0]
+            raise ValueError(
+                f"the variables are not those of this network: {what} Load a checkpoint"
+                " of this version, or train anew"
+            ) from error
 
     @functools.cached_property
     def dim(self) -> int:
         """Counts the numbers of an embedding."""
         images = jax.ShapeDtypeStruct((self.batch_size, *self.size, 3), np.uint8)
-        step = self._steps[MODALITIES[0]]
-        return jax.eval_shape(step, self.variables, images).shape[1]
+        run = functools.partial(self._run, MODALITIES[0])
+        return jax.eval_shape(run, images).shape[1]
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -204,7 +217,7 @@ class Embedder:
                 process_count=jax.process_count(),
             ):
                 image = place_batch({"image": batch["image"]}, self._mesh)["image"]
-                embeddings = self._steps[modality](self.variables, image)
+                embeddings = self._run(modality, image)
                 rows.append(batch["row"])
                 found.append(own_rows(embeddings))
         rows = np.concatenate(processes.gather(np.concatenate(rows)))
@@ -318,11 +331,9 @@ def load(
     )
     step = checkpoints.find(which)
     about = checkpoints.about(step)
-    model, shapes = _model_of(about)
-    target = abstract(shapes, replicated(make_mesh()))
-    variables = checkpoints.restore_model(step, target)
+    variables = checkpoints.restore_model(step)
     checkpoints.close()
-    return _embedder_of(model, variables, about, feature)
+    return _embedder_of(variables, about, feature)
 
 
 def _load_file(path: Path, feature: str | None) -> Embedder:
@@ -334,29 +345,18 @@ def _load_file(path: Path, feature: str | None) -> Embedder:
             f"{path} does not say what network it is of; give one that python -m"
             " vireid_jax.export --format safetensors wrote"
         )
-    about = json.loads(metadata["about"])
-    model, shapes = _model_of(about)
-    if kinds(tensors) != kinds(shapes):
-        raise ValueError(f"{path} holds other arrays than its network has; export anew")
-    leaves = [jnp.asarray(tensors[place]) for place in by_place(shapes)]
-    variables = jax.tree.unflatten(jax.tree.structure(shapes), leaves)
-    return _embedder_of(model, variables, about, feature)
-
-
-def _model_of(about: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
-    """Creates a checkpoint's network, and the shapes of its variables."""
-    model = create_model(with_defaults(about["config"]), about["num_classes"])
-    return model, jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
+    variables = unflatten_dict(tensors, sep="/")
+    return _embedder_of(variables, json.loads(metadata["about"]), feature)
 
 
 def _embedder_of(
-    model: nn.Module, variables: Any, about: dict[str, Any], feature: str | None
+    variables: dict[str, Any], about: dict[str, Any], feature: str | None
 ) -> Embedder:
     config = ConfigDict(with_defaults(about["config"]))
     config.eval.feature = feature or config.eval.feature
     return Embedder(
-        model,
-        variables,
+        create_model(config, about["num_classes"]),
+        jax.device_put(variables, replicated(make_mesh())),
         size=tuple(config.data.size),
         flip=config.eval.flip,
         batch_size=config.eval.batch_size,
