@@ -1,10 +1,8 @@
-"""The report's numbers, its page, and what it says to runs that it cannot show."""
+"""The report's numbers and its page."""
 
 import dataclasses
 import json
 import re
-import shutil
-import sys
 import time
 
 import numpy as np
@@ -12,18 +10,14 @@ import pytest
 from ml_collections import ConfigDict
 from splits import embed, real_size, regdb, sysu_of
 
-from vireid_jax.compare_runs import queries_path, write_queries
 from vireid_jax.config import default_config
-from vireid_jax.evaluate import write_report
 from vireid_jax.protocols import get_protocols
 from vireid_jax.protocols.ranking import cosine_distances
-from vireid_jax.report import __main__ as command
-from vireid_jax.report import collect
 from vireid_jax.report.activations import activation_maps
-from vireid_jax.report.build import page, write
-from vireid_jax.report.collect import Run, check_comparable, rank_split
+from vireid_jax.report.build import page
+from vireid_jax.report.collect import Run, rank_split
 from vireid_jax.report.distances import BINS, camera_matrix, histograms
-from vireid_jax.report.figures import cmc_band
+from vireid_jax.report.figures import Table, cmc_band, distance_histograms
 from vireid_jax.report.maps import MOST, chosen_rows, maps
 from vireid_jax.report.rank_lists import NEAREST, chosen_queries, rank_lists
 from vireid_jax.report.svg import Axes, number, ticks
@@ -103,18 +97,6 @@ def run_of(name="runs/one", test=None, **changed):
         "activations": [person],
     }
     return Run(name=name, test=test, **{**fields, **changed})
-
-
-def workdir_of(folder, **changed):
-    """Writes what an evaluated run leaves beside its checkpoints."""
-    folder.mkdir()
-    test = split_of(**changed)
-    path = folder / "eval.json"
-    write_queries(queries_path(path), test.results, ROWS.filename, "same")
-    write_report(test.results, about_of(), path)
-    (folder / "config.json").write_text(json.dumps(about_of()["config"]))
-    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, metrics_of())))
-    return folder
 
 
 class TestNumbers:
@@ -264,7 +246,7 @@ class TestPage:
     def test_labels_tell_what_a_number_is_of(self, one):
         words = "feature all, image and mirror summed, no re-ranking, epoch 2, last."
         assert one.count(words) >= 6
-        assert "regdb/visible-to-infrared/trial_1, visible-to-infrared, 1 trial" in one
+        assert "regdb/trial_1, visible-to-infrared, 1 trial" in one
 
     def test_numbers_are_those_of_the_evaluation(self, one):
         for result in split_of().results:
@@ -279,6 +261,8 @@ class TestPage:
         assert f"<small>± {100 * deviation:.1f}</small>" in text
         assert text.count('<th scope="row">trial 9</th>') == len(split.results)
         assert "from the lowest to the highest of the trials" in text
+        rest = ", ".join(f"sysu_mm01/{x}" for x in ("all/multi", "indoor/single"))
+        assert text.count(f"is shown; not shown: {rest}, sysu_mm01/indoor/multi.") == 2
 
     def test_what_needs_images_is_left_out_and_said(self):
         text = page([run_of(test=split_of(image=None), activations=[])])
@@ -314,115 +298,39 @@ class TestPage:
         text = page(runs)
         for name in ("training", "cmc", "distances-a", "distances-b", "maps-b"):
             assert text.count(f'<figure id="{name}"') == 1
-        assert text.count("B: this network") == len(runs[0].results)
+        assert text.count('<th scope="row">Run B</th>') == len(runs[0].results)
         assert "stroke-dasharray" in text
         assert len(set(re.findall(r' id="([^"]+)"', text))) == len(
             re.findall(r' id="([^"]+)"', text)
         )
 
+    def test_what_differs_between_two_runs_is_said(self):
+        about = about_of(epoch=1.0)
+        about["config"]["model"]["name"] = "osnet_x0_25"
+        results = [r | {"epoch": 1.0} for r in run_of().results]
+        other = run_of("runs/two", about=about, results=results)
+        difference = Table("", ["", "A"], [["by a protocol", ""], ["mAP", "1.0"]])
+        text = page([run_of(), other], difference)
+        assert "<h1>regdb/trial_1: osnet_x1_0 and osnet_x0_25</h1>" in text
+        words = ("Test split of regdb/trial_1; feature all, image and mirror summed,"
+                 " no re-ranking, epoch")  # fmt: skip
+        assert f"A: {words} 2, last. B: {words} 1, last." in text
+        row = ('<th scope="row">model.name</th><td>&#39;osnet_x1_0&#39;</td>'
+               "<td>&#39;osnet_x0_25&#39;</td>")  # fmt: skip
+        assert row in text
+        assert '<th scope="rowgroup" colspan="2">by a protocol</th>' in text
+        assert "Both runs have the same config." not in text
+        same = page([run_of(), run_of("runs/two")], difference)
+        assert "Both runs have the same config." in same
 
-class TestCommand:
-    @pytest.fixture
-    def refused(self, monkeypatch, tmp_path):
-        monkeypatch.setattr(command, "set_up", lambda: None)
-
-        def refuse(*arguments):
-            monkeypatch.setattr(sys, "argv", ["report", *map(str, arguments)])
-            with pytest.raises(SystemExit) as caught:
-                command.main()
-            message = str(caught.value.code)
-            assert message.startswith("error: ")
-            assert "\n" not in message
-            return message.removeprefix("error: ").replace(str(tmp_path), "DIR")
-
-        return refuse
-
-    def test_what_is_no_evaluated_run_is_told_what_to_type(
-        self, refused, tmp_path, monkeypatch
-    ):
-        run = workdir_of(tmp_path / "run")
-        assert "there is no folder DIR/none" in refused("--workdir", tmp_path / "none")
-        (tmp_path / "empty").mkdir()
-        assert "DIR/empty is no workdir" in refused("--workdir", tmp_path / "empty")
-        (run / "eval.json").rename(tmp_path / "eval.json")
-        words = "was interrupted before its first checkpoint; to go on, type its"
-        assert words in refused("--workdir", run)
-        monkeypatch.setattr(collect, "last_checkpoint", lambda _: about_of(epoch=1.0))
-        words = "was interrupted at epoch 1 of 2; to go on, type its training command"
-        assert words in refused("--workdir", run)
-        monkeypatch.setattr(collect, "last_checkpoint", lambda _: about_of())
-        words = (
-            "has no evaluation; type python -m vireid_jax.evaluate --workdir DIR/run"
-        )
-        assert words in refused("--workdir", run)
-        for text, words in {
-            "{": "holds no results of an evaluation",
-            '{"run": {"features": "f.npz"}, "results": []}': "of a training run",
-        }.items():
-            (run / "eval.json").write_text(text)
-            assert words in refused("--workdir", run)
-
-    def test_flags_that_make_no_sense_are_refused(self, refused, tmp_path):
-        run = workdir_of(tmp_path / "run")
-        assert "given twice" in refused("--workdir", run, "--workdir", run)
-        three = [x for n in "abc" for x in ("--workdir", tmp_path / n)]
-        assert "3 times; give one run, or two" in refused(*three)
-        out = tmp_path / "no/such.html"
-        assert "there is no such folder" in refused("--workdir", run, "--out", out)
-
-    def test_another_checkpoint_than_the_evaluation_s_is_refused(
-        self, refused, tmp_path, monkeypatch
-    ):
-        run = workdir_of(tmp_path / "run")
-        monkeypatch.setattr(collect, "costs", lambda *_: {})
-        monkeypatch.setattr(collect, "last_checkpoint", lambda _: about_of(step=30))
-        assert "is of step 20, and the last checkpoint is of step 30; to evaluate" in (
-            refused("--workdir", run)
-        )
-
-    def test_a_missing_extra_is_named(self, refused, tmp_path, monkeypatch):
-        run = workdir_of(tmp_path / "run")
-        monkeypatch.setitem(sys.modules, "sklearn", None)
-        assert "type pip install 'vireid-jax[report]'" in refused("--workdir", run)
-
-    def test_two_workdirs_without_checkpoints_are_still_compared(
-        self, tmp_path, monkeypatch
-    ):
-        monkeypatch.setattr(collect, "costs", lambda *_: {"Steps": "20"})
-        runs = [workdir_of(tmp_path / "a"), workdir_of(tmp_path / "b", noise=1.0)]
-        size = write(runs, tmp_path / "report.html")
-        text = (tmp_path / "report.html").read_text()
-        assert size == len(text.encode())
-        assert text.count("there is no checkpoint in") == 2
-        assert '<section id="difference"' in text
-        shutil.rmtree(tmp_path / "b")
-        workdir_of(tmp_path / "b")
-        write_queries(
-            queries_path(tmp_path / "b/eval.json"),
-            split_of().results,
-            ROWS.filename,
-            "other",
-        )
-        with pytest.raises(ValueError, match="tested on different images"):
-            write(runs, tmp_path / "report.html")
-
-
-def test_runs_of_other_code_or_another_test_are_not_mixed():
-    one = run_of()
-    other_code = about_of()
-    other_code["environment"]["packages"]["vireid-jax"] = "0.2.0"
-    other_commit = about_of()
-    other_commit["environment"]["commit"] = "def"
-    reranked = [r | {"reranking": "k-reciprocal"} for r in one.results]
-    check_comparable(one, run_of("runs/two"))
-    for changed, words in (
-        ({"about": other_code}, "version of vireid-jax is '0.1.0' in runs/one and"),
-        ({"about": other_commit}, "commit is 'abc' in runs/one and 'def' in runs/two"),
-        ({"results": one.results[:1]}, "protocols is"),
-        ({"results": reranked}, "reranking by regdb/.* is 'none'"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            check_comparable(one, run_of("runs/two", **changed))
+    def test_distances_of_two_runs_are_drawn_to_one_scale(self):
+        splits = split_of(noise=0.1), split_of(noise=2.0)
+        counts = [histograms(s.features, s.identity, s.modality) for s in splits]
+        every = [one for found in counts for one in found]
+        drawn = [distance_histograms(found, every, "") for found in counts]
+        axes = {tuple(re.findall("<text.*?</text>", panel.svg))
+                for figure in drawn for panel in figure.panels}  # fmt: skip
+        assert len(axes) == 1
 
 
 @pytest.mark.slow  # half a minute: the features of a whole SYSU-MM01 test

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_report import FIGURES, run_of
+from test_report import FIGURES, run_of, split_of
 
 from vireid_jax.report.build import page
 
@@ -177,6 +177,19 @@ def test_the_page_is_whole_and_asks_for_nothing(tab, report, size, scheme):
     width = "document.documentElement.scrollWidth <= "
     assert tab.value(width + "document.documentElement.clientWidth")
     assert tab.value("innerWidth") == size[0]  # a phone zooms out to an overflow
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_two_runs_fit_with_all_their_tables_open(tab, tmp_path, size):
+    runs = [run_of("runs/one"), run_of("runs/two", split_of(noise=0.8, seed=1))]
+    (tmp_path / "both.html").write_text(page(runs))
+    tab.open(tmp_path / "both.html", size, "light")
+    tab.value("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert tab.value("document.documentElement.scrollWidth") <= size[0]
+    links = "[...document.querySelectorAll('nav a')].map(a => a.hash.slice(1))"
+    titles = tab.value(f"{links}.map(i => document.getElementById(i)?.tagName)")
+    assert len(titles) == 15
+    assert set(titles) <= {"MAIN", "SECTION"}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -11,7 +11,6 @@ from vireid_jax.report import collect, tables
 from vireid_jax.report.collect import Run
 from vireid_jax.report.distances import camera_matrix, histograms
 from vireid_jax.report.figures import (
-    Figure,
     cmc_curves,
     distance_histograms,
     embedding_maps,
@@ -37,6 +36,8 @@ def write(workdirs: Sequence[Path], path: Path) -> int:
         raise ValueError(f"{workdirs[0]} is given twice; a run has no difference to it")
     if not path.absolute().parent.is_dir() and path.parent != workdirs[0]:
         raise ValueError(f"--out {path}: there is no such folder; make it")
+    if path.is_dir():
+        raise ValueError(f"--out {path} is a folder; name a file: {path}/report.html")
     check_installed("jinja2", "sklearn")
     runs = [collect.read_run(workdir) for workdir in workdirs]
     difference = None
@@ -77,12 +78,20 @@ def templates() -> Any:
 
 def page(runs: Sequence[Run], difference: Any = None) -> str:
     """Makes the page's text; `difference` is the table of `tables.differences`."""
-    first = runs[0].own_results[0]
+    first, where = runs[0].own_results[0], tables.origin_words(runs)
+    models = dict.fromkeys(run.about["config"]["model"]["name"] for run in runs)
+    notes = {r["protocol"]: tables.test_words(r) for r in runs[0].own_results}
+    counts = [
+        run.test and histograms(run.test.features, run.test.identity, run.test.modality)
+        for run in runs
+    ]
+    each = [one_run(runs, number, counts) for number in range(len(runs))]
+    overall = (training_curves(runs), cmc_curves(runs, where, notes))
     return (
         templates()
         .get_template("page.html.j2")
         .render(
-            title=f"{first['dataset']}: {runs[0].about['config']['model']['name']}",
+            title=f"{first['dataset']}: {' and '.join(models)}",
             first=first,
             runs=runs,
             letters="AB",
@@ -92,12 +101,11 @@ def page(runs: Sequence[Run], difference: Any = None) -> str:
             results=tables.results(runs),
             trials=tables.trials(runs),
             difference=difference,
+            configs=tables.config_differences(runs) if difference else None,
             costs=tables.costs(runs),
             origin=tables.origin(runs),
-            overall=[
-                f for f in (training_curves(runs), cmc_curves(runs, tables.words)) if f
-            ],
-            each=[one_run(run, number, len(runs)) for number, run in enumerate(runs)],
+            overall=[one for one in overall if one],
+            each=each,
         )
     )
 
@@ -113,30 +121,31 @@ def stopped_early(run: Run) -> str:
     )
 
 
-def one_run(run: Run, number: int, count: int) -> dict[str, Any]:
-    """Gathers the figures that are of one run alone."""
-    suffix = "" if count == 1 else f"-{'ab'[number]}"
-    title = "" if count == 1 else f", run {'AB'[number]}"
+def one_run(runs: Sequence[Run], number: int, counts: Sequence) -> dict[str, Any]:
+    """Gathers the figures that are of one run alone; `counts` are all histograms."""
+    run, alone = runs[number], len(runs) == 1
+    suffix = "" if alone else f"-{'ab'[number]}"
+    title = "" if alone else f", run {'AB'[number]}"
     found: dict[str, Any] = {"suffix": suffix, "title": title, "left_out": run.left_out}
-    found |= {"figures": [], "lists": [], "matrices": []}
-    found |= {"activations": run.activations, "where": ""}
+    found |= {"figures": {}, "lists": [], "matrices": []}
+    found |= {"activations": run.activations, "where": "", "not_shown": []}
     test = run.test
     if test is None:
         return found
-    found["where"] = where = tables.origin_words(test.results[0])
-    figures: list[Figure] = [
-        distance_histograms(
-            histograms(test.features, test.identity, test.modality), where, suffix
-        )
-    ]
+    found["where"] = where = tables.origin_words([run])
+    every = [one for found in counts for one in found or ()]
+    figures = {"distances": distance_histograms(counts[number], every, where, suffix)}
     laid_out = maps(test.features, test.identity, test.modality)
     if laid_out is None:
         reason = "the test split has fewer than 8 images, or embeddings of one number"
         run.left_out.append(("Maps", reason))
     else:
-        figures.append(embedding_maps(laid_out, test, where, suffix))
+        figures["maps"] = embedding_maps(laid_out, test, where, suffix)
     found["figures"] = figures
-    for protocol, result in test.first_of_each_direction():
+    shown = test.first_of_each_direction()
+    names = {protocol.name for protocol, _ in shown}
+    found["not_shown"] = [p.name for p in test.protocols if p.name not in names]
+    for protocol, result in shown:
         matrix = camera_matrix(test, protocol)
         found["matrices"].append((tables.words(result), protocol, matrix))
         if test.image is None:

@@ -291,6 +291,7 @@ def check_comparable(first: Run, second: Run) -> None:
     for what, one, other in pairs:
         if one != other:
             raise ValueError(
-                f"the {what} is {one!r} in {first.name} and {other!r} in"
-                f" {second.name}: one table is of one. Make a report of each"
+                f"{first.name} and {second.name} differ in their {what}: {one!r} and"
+                f" {other!r}; a page compares runs of one code and one test. Make one"
+                f" of each: python -m vireid_jax.report --workdir {first.name}"
             )

@@ -26,6 +26,11 @@ class Histogram:
     within: Float64[np.ndarray, "bins"]
     between: Float64[np.ndarray, "bins"]
 
+    def percent(self, kind: str) -> Float64[np.ndarray, "bins"]:
+        """Returns the share of the pairs of a kind in each bin, in percent."""
+        counts = getattr(self, kind)
+        return 100 * counts / max(counts.sum(), 1)
+
     def quantile(self, kind: str, share: float) -> float:
         """Returns the distance below which a share of the pairs lies, to half a bin."""
         counts = getattr(self, kind)

@@ -1,6 +1,6 @@
 """The figures of a report: each a few panels, a caption, and its numbers as a table."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from vireid_jax.report.svg import DASHES, Axes
 
 RANKS = np.arange(1, 21)
 _SHOWN_RANKS = (1, 5, 10, 20)
+_TICKS = (1, 5, 10, 15, 20)
 MARKERS = dict(zip(MODALITIES, ("circle", "triangle"), strict=True))
 
 
@@ -28,10 +29,11 @@ class Key:
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes under a title."""
+    """One pair of axes under a title; `note` says what it is of."""
 
     title: str
     svg: str
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ def training_curves(runs: Sequence[Any]) -> Figure | None:
         " (metrics.jsonl). Held-out identities are of the training split; the test"
         " split is not looked at in training."
     )
+    if len(runs) > 1:
+        caption += " Losses made of other terms cannot be compared."
     head = ["", "first", "last", "lowest", "highest"]
     return Figure(
         "training",
@@ -133,15 +137,17 @@ def _run_keys(runs: Sequence[Any]) -> list[Key]:
 # --- CMC ------------------------------------------------------------------------------
 
 
-def cmc_curves(runs: Sequence[Any], words: Callable[[Any], str]) -> Figure | None:
-    """Draws the CMC by each protocol, with a band; `words` tells a result's labels."""
+def cmc_curves(
+    runs: Sequence[Any], where: str, notes: Mapping[str, str]
+) -> Figure | None:
+    """Draws the CMC by each protocol, with a band; a note tells of each its test."""
     tested = [run for run in runs if run.test]
     if not tested:
         return None
-    panels, rows, told = [], [], []
+    panels, rows = [], []
     for number, result in enumerate(tested[0].test.results):
         name = result.labels.protocol
-        axes = Axes((1, 20), (0, 100), "rank", "match found, %")
+        axes = Axes((1, 20), (0, 100), "rank", "match found, %", _TICKS)
         for place, run in enumerate(runs):
             if not run.test:
                 continue
@@ -155,8 +161,8 @@ def cmc_curves(runs: Sequence[Any], words: Callable[[Any], str]) -> Figure | Non
                 for k in _SHOWN_RANKS
             ]
             rows.append([f"{name}{_of(run, runs)}", *band])
-        told.append(words(result))
-        panels.append(Panel(name, axes.svg(f"CMC by {name}, ranks 1 to 20")))
+        drawn = axes.svg(f"CMC by {name}, ranks 1 to 20")
+        panels.append(Panel(name, drawn, notes[name]))
     many = any(len(r.by_trial) > 1 for r in tested[0].test.results)
     what = (
         "from the lowest to the highest of the trials"
@@ -166,7 +172,7 @@ def cmc_curves(runs: Sequence[Any], words: Callable[[Any], str]) -> Figure | Non
     caption = (
         "Share of queries with a match among the first k of the gallery; of SYSU-MM01"
         " and LLCM k counts identities. The line is the mean over trials, the band"
-        f" {what}. {' '.join(dict.fromkeys(told))}"
+        f" {what}. {where}"
     )
     keys = _run_keys(runs) or [Key("c0", "line", "mean")]
     keys.append(Key("c0", "band", "band"))
@@ -199,23 +205,26 @@ def _hundred(values) -> list[float]:
 
 
 def distance_histograms(
-    found: Sequence[Histogram], where: str, suffix: str = ""
+    found: Sequence[Histogram],
+    every: Sequence[Histogram],
+    where: str,
+    suffix: str = "",
 ) -> Figure:
-    """Draws within- and between-identity distances by pair of modalities."""
+    """Draws within- and between-identity distances by pair of modalities.
+
+    All axes have one scale, that of `every`: those of the page, `found` among them.
+    """
     edges = np.arange(BINS) * 2 / BINS + 1 / BINS
-    filled = np.flatnonzero(sum(h.within + h.between for h in found))
+    filled = np.flatnonzero(sum(h.within + h.between for h in every))
     low, high = 2 * filled[0] / BINS, 2 * (filled[-1] + 1) / BINS
+    kinds = ("between", "within")
+    top = 1.08 * max(h.percent(kind).max() for h in every for kind in kinds)
     panels, rows = [], []
     for one in found:
-        shares = {
-            kind: 100 * counts / max(counts.sum(), 1)
-            for kind, counts in (("between", one.between), ("within", one.within))
-        }
-        top = 1.08 * max(s.max() for s in shares.values())
         axes = Axes((low, high), (0, top), "cosine distance", "pairs, %")
-        for (kind, share), style in zip(shares.items(), ("c1", "c0"), strict=True):
+        for kind, style in zip(kinds, ("c1", "c0"), strict=True):
             kept = slice(filled[0], filled[-1] + 1)
-            xs, ys = edges[kept].tolist(), share[kept].tolist()
+            xs, ys = edges[kept].tolist(), one.percent(kind)[kept].tolist()
             axes.band(xs, [0.0] * len(xs), ys, style)
             axes.line(xs, ys, style, DASHES[kind == "between"])
             quantiles = [f"{one.quantile(kind, q):.2f}" for q in (0.05, 0.5, 0.95)]

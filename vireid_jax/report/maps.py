@@ -73,4 +73,4 @@ def chosen_rows(
         if total + counts[i] <= MOST:
             taken.append(int(people[i]))
             total += counts[i]
-    return np.flatnonzero(np.isin(identity, taken)), taken[:COLOURED]
+    return np.flatnonzero(np.isin(identity, taken)), sorted(taken[:COLOURED])

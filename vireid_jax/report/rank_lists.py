@@ -30,7 +30,8 @@ class Shown:
         told = f"identity {self.identity}, camera {self.camera}, {self.modality}"
         if self.match is None:
             return f"query: {told}"
-        return f"{'match' if self.match else 'no match'}: {told}"
+        verdict = "match" if self.match else "no match"
+        return f"{verdict}: {told}, distance {self.distance:.2f}"
 
 
 @dataclass(frozen=True)

@@ -41,10 +41,15 @@ class Axes:
         y: tuple[float, float],
         x_label: str | None = None,
         y_label: str | None = None,
+        x_ticks: Sequence[float] | None = None,
     ):
-        """Take the ends of both axes; an axis without a label is not drawn."""
+        """Take the ends of both axes; an axis without a label is not drawn.
+
+        `x_ticks` are where numbers stand below the first, in place of round ones.
+        """
         self._x, self._y = _apart(x), _apart(y)
         self._labels = x_label, y_label
+        self._x_ticks = ticks(*self._x) if x_ticks is None else x_ticks
         self._drawn: list[str] = []
 
     def _place(self, x: float, y: float) -> tuple[float, float]:
@@ -112,7 +117,7 @@ class Axes:
             parts.append(_text(11, middle, y_label, "middle", turned))
         if x_label is not None:
             parts.append(f'<path class="axis" d="M{LEFT} {bottom}H{right}"/>')
-            for value in ticks(*self._x):
+            for value in self._x_ticks:
                 x, _ = self._place(value, self._y[0])
                 parts.append(f'<path class="axis" d="M{x:g} {bottom}v4"/>')
                 parts.append(_text(x, bottom + 16, number(value), "middle"))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vireid_jax.compare_runs import compare
-from vireid_jax.config import changed_keys, with_defaults
+from vireid_jax.config import default_config, flat, with_defaults
 from vireid_jax.report.collect import Run
 from vireid_jax.report.figures import Table, percent
 
@@ -14,18 +14,22 @@ Cell = dict[str, str]
 
 def words(result: Any) -> str:
     """Says in a sentence what a `Result` measures: all of its labels."""
-    one = {**vars(result.labels)}
-    return label_words(one)
+    return label_words(vars(result.labels))
 
 
 def label_words(one: dict[str, Any]) -> str:
-    """Says in a sentence what an entry of eval.json measures."""
+    """Says in a sentence what an entry of eval.json, under its protocol, measures."""
+    return f"{one['dataset']}, {test_words(one)}; {_feature_words(one)}."
+
+
+def test_words(one: dict[str, Any]) -> str:
+    """Says who is looked for among whom, and how often."""
     trials = len(one["trials"])
-    parts = [one["dataset"], one["protocol"], one["direction"]]
+    parts = [one["direction"]]
     if one["mode"]:
         parts.append(f"{one['mode']} mode")
     if one["shots"]:
-        parts.append(f"{one['shots']} shot")
+        parts.append(f"{one['shots']}-shot")
     parts.append(f"{trials} trial" + "s" * (trials != 1))
     if one["draws"] != "none":
         parts.append(f"draws {one['draws']}")
@@ -33,7 +37,7 @@ def label_words(one: dict[str, Any]) -> str:
         f"{one['queries']:,} queries ({one['valid_queries']:,} valid) against"
         f" {one['gallery']:,} images"
     )
-    return f"{', '.join(parts)}; {_feature_words(one)}."
+    return ", ".join(parts)
 
 
 def _feature_words(one: dict[str, Any]) -> str:
@@ -47,22 +51,32 @@ def _feature_words(one: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def origin_words(result: Any) -> str:
+def origin_words(runs: Sequence[Run]) -> str:
     """Says of which data set, feature and epoch a figure without a protocol is."""
-    one = {**vars(result.labels)}
-    return f"Test split of {one['dataset']}; {_feature_words(one)}."
+    ours = [run.own_results[0] for run in runs]
+    return _of_each(
+        [f"Test split of {one['dataset']}; {_feature_words(one)}." for one in ours]
+    )
+
+
+def _of_each(sentences: Sequence[str]) -> str:
+    """Joins what is to be said of each run; says it once where it is the same."""
+    if len(set(sentences)) == 1:
+        return sentences[0]
+    return " ".join(f"{'AB'[i]}: {words}" for i, words in enumerate(sentences))
 
 
 def results(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Lists protocols with rows of cells: each a value, and how far it is trusted."""
     groups = []
     for one in runs[0].own_results:
-        rows = []
+        rows, told = [], []
         for number, run in enumerate(runs):
-            for entry in run.results:
-                if entry["protocol"] == one["protocol"] and not entry["baseline"]:
-                    letter = f"{'AB'[number]}: " if len(runs) > 1 else ""
-                    rows.append(_row(f"{letter}this network", entry, baseline=False))
+            for entry in run.own_results:
+                if entry["protocol"] == one["protocol"]:
+                    title = f"Run {'AB'[number]}" if len(runs) > 1 else "this network"
+                    rows.append(_row(title, entry, baseline=False))
+                    told.append(label_words(entry))
         rows += [
             _row(entry["feature"], entry, baseline=True)
             for entry in runs[0].results
@@ -72,7 +86,7 @@ def results(runs: Sequence[Run]) -> list[dict[str, Any]]:
             {
                 "protocol": one["protocol"],
                 "metrics": list(one["metrics"]),
-                "words": label_words(one),
+                "words": _of_each(told),
                 "rows": rows,
             }
         )
@@ -131,13 +145,33 @@ def origin(runs: Sequence[Run]) -> Table:
                 "Python, jax": f"{here['python']}, {packages['jax']}",
                 "Training data": about["data"]["title"],
                 "Its fingerprint": about["data"]["fingerprint"][:16],
-                "Config, where it is not the default": changed_keys(
-                    with_defaults(about["config"])
-                ),
+                "Config, where it is not the default": _changed_keys(run),
             }
         )
     rows = [[name, *(str(c[name]) for c in columns)] for name in columns[0]]
     return Table("Where it comes from", ["", *_titles(runs)], rows)
+
+
+def _changed_keys(run: Run) -> str:
+    """Lists what differs from the default config, one key a line."""
+    default, given = flat(default_config()), _config(run)
+    changed = (key for key in given if given[key] != default.get(key))
+    return "\n".join(f"{key}={given[key]!r}" for key in changed)
+
+
+def _config(run: Run) -> dict[str, Any]:
+    return flat(with_defaults(run.about["config"]))
+
+
+def config_differences(runs: Sequence[Run]) -> Table:
+    """Lists the keys of the config in which two runs differ."""
+    one, other = map(_config, runs)
+    rows = [
+        [key, *(repr(config.get(key, "-")) for config in (one, other))]
+        for key in dict.fromkeys([*one, *other])
+        if one.get(key) != other.get(key)
+    ]
+    return Table("Keys of the config that differ", ["", *_titles(runs)], rows)
 
 
 def _titles(runs: Sequence[Run]) -> list[str]:
