@@ -25,7 +25,7 @@ help:
 	@echo "make demo    train on synthetic people and evaluate, into runs/demo; shows it in report.html"
 	@echo "make test    run the tests; make test-slow those that take minutes"
 	@echo "make lint    check format and style"
-	@echo "make docs    write the table of docs/reliability.md from the tests"
+	@echo "make docs    write the tables of docs/reliability.md from the tests"
 	@echo "make lock    write constraints/$(TAG).txt anew, from the newest releases"
 	@echo "make bench-env  make .venv-bench with PyTorch, the rival of python -m benchmarks"
 	@echo "make clean   remove the environments and what builds and tests leave, not runs/"
@@ -42,7 +42,7 @@ test-slow: .venv/$(TAG)-dev
 	$(BIN)/python -m pytest -m slow
 
 docs: .venv/$(TAG)-dev
-	WRITE_DOCS=1 $(BIN)/python -m pytest --numprocesses=0 tests/test_bad_input.py
+	WRITE_DOCS=1 $(BIN)/python -m pytest --numprocesses=0 -m mistakes
 
 lint: .venv/$(TAG)-dev
 	$(BIN)/ruff format --check .

@@ -1,5 +1,6 @@
 """What every test runs under: the CPU, quiet libraries, checked signatures."""
 
+import functools
 import os
 import subprocess
 
@@ -16,6 +17,29 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 # An int may stand for a float, as in every static type checker.
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
 jaxtyping.install_import_hook("vireid_jax", f"{__name__}.checked")
+
+
+def pytest_configure(config):
+    """Names the mark of the tests that `make docs` runs."""
+    line = "mistakes(table): what `refuses` gets stands in docs/reliability.md"
+    config.addinivalue_line("markers", line)
+
+
+def pytest_sessionfinish(exitstatus):
+    """Writes the tables of refusals, if asked to and nothing failed."""
+    if os.environ.get("WRITE_DOCS") and exitstatus == pytest.ExitCode.OK:
+        import refusals
+
+        refusals.write()
+
+
+@pytest.fixture
+def refuses(request, tmp_path):
+    """Call an action that must end with one line, as a table in the docs says."""
+    import refusals
+
+    (table,) = request.node.get_closest_marker("mistakes").args
+    return functools.partial(refusals.check, table, tmp_path.parent)
 
 
 @pytest.fixture

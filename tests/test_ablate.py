@@ -1,13 +1,12 @@
 """A study: rows trained with several seeds, each once, and told apart in a table."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from refusals import command
 
 from vireid_jax.ablate import Study, read_study, run_study
 from vireid_jax.protocols.uncertainty import crossed_interval, identity_interval
@@ -68,32 +67,27 @@ class TestStudy:
         with pytest.raises(ValueError, match="no row 'fats'"):
             read_study(study_file, baseline="fats")
 
-    def test_a_file_without_rows_is_refused(self, tmp_path):
+    @pytest.mark.mistakes("evaluation")
+    def test_a_file_without_rows_is_refused(self, refuses, tmp_path):
         path = tmp_path / "demo.py"
         path.write_text("def get_config(): ...")
-        with pytest.raises(ValueError, match="has no table ROWS"):
-            read_study(path)
+        refuses("a config as a study", lambda: read_study(path), "has no table ROWS")
 
 
+@pytest.mark.mistakes("evaluation")
 @pytest.mark.parametrize(
-    ("given", "reason"),
+    ("title", "given", "reason"),
     [
-        (("--rows=nine",), "there is no row 'nine' in "),
-        (("--config.data.sise=3",), "config.data.sise"),
-        (("--seeds=0",), "seeds"),
-        (("--base=none.py",), "--base none.py: there is no file none.py"),
+        ("a row that a study has not", "--rows=nine", "there is no row 'nine' in "),
+        ("a key that is not one, for a study", "--config.data.sise=3", "data.sise"),
+        ("a study without seeds", "--seeds=0", "seeds"),
+        ("a study upon no config", "--base=none.py", "there is no file none.py"),
     ],
 )
-def test_a_mistaken_command_ends_with_a_line(given, reason, tmp_path):
-    study = f"--config={CONFIGS / 'ablations/sharing.py'}"
-    command = [sys.executable, "-m", "vireid_jax.ablate", study, *given]
-    found = subprocess.run(
-        [*command, f"--workdir={tmp_path}"], capture_output=True, text=True
-    )
-    assert found.returncode == 1
-    assert found.stderr.startswith("error: ")
-    assert reason in found.stderr
-    assert found.stderr.count("\n") == 1
+def test_a_mistaken_command_ends_with_a_line(title, given, reason, refuses, tmp_path):
+    flags = (f"--config={CONFIGS / 'ablations/sharing.py'}", f"--workdir={tmp_path}")
+    action = lambda: command(*flags, given, module="vireid_jax.ablate")
+    refuses(title, action, reason)
 
 
 @pytest.fixture(scope="module")

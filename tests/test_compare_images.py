@@ -52,17 +52,30 @@ def test_the_verdict_turns_at_the_threshold(pair):
     assert "10% of pairs of two people reach and 90% of pairs" in sentence(loose)
 
 
-def test_a_rate_without_a_threshold_is_refused(pair):
+@pytest.mark.mistakes("images")
+def test_a_rate_without_a_threshold_is_refused(pair, refuses):
     embedder = with_thresholds(0.5)
-    with pytest.raises(ValueError, match=r"is 0\.2, .*legal are \[0\.01, 0\.1\]"):
-        compare_images(embedder, pair, MODALITIES, 0.2)
-    with pytest.raises(ValueError, match="it has none"):
-        compare_images(embedder, pair, ("visible", "visible"), 0.01)
+    refuses(
+        "a false-match rate without a threshold",
+        lambda: compare_images(embedder, pair, MODALITIES, 0.2),
+        "is 0.2, ",
+        "legal are [0.01, 0.1]",
+    )
+    refuses(
+        "a pair of modalities without thresholds",
+        lambda: compare_images(embedder, pair, ("visible", "visible"), 0.01),
+        "visible-visible pairs: it has none",
+    )
     assert compare_images(embedder, pair, ("visible", "visible")).same is None
     with pytest.raises(ValueError, match="it has none"):
         compare_images(embedder_of(), pair, MODALITIES, 0.01)
 
 
-def test_an_image_that_cannot_be_read_is_named(pair, tmp_path):
-    with pytest.raises(ValueError, match=r"none\.png: No such file"):
-        compare_images(embedder_of(), (pair[0], tmp_path / "none.png"), MODALITIES)
+@pytest.mark.mistakes("images")
+def test_an_image_that_cannot_be_read_is_named(pair, refuses, tmp_path):
+    images = (pair[0], tmp_path / "none.png")
+    refuses(
+        "an image that is not there",
+        lambda: compare_images(embedder_of(), images, MODALITIES),
+        "none.png: No such file",
+    )

@@ -1,5 +1,6 @@
 """Runs beside each other: paired tests of two, means of many, and refusals."""
 
+import functools
 import json
 
 import numpy as np
@@ -19,7 +20,7 @@ def make_run(
     dataset="regdb/trial_1",
     noise=0.5,
     seed=0,
-    data="same",
+    data="0" * 64,
     rerank=None,
     selection="last",
 ):
@@ -66,25 +67,27 @@ def test_a_run_does_not_differ_from_itself(tmp_path):
             assert line.split()[3:] == ["0.00", "0.00", "to", "0.00", "1.0000"]
 
 
-def test_what_cannot_be_paired_is_refused(tmp_path):
+@pytest.mark.mistakes("evaluation")
+def test_what_cannot_be_paired_is_refused(refuses, tmp_path):
     make_run(tmp_path / "a")
-    make_run(tmp_path / "b", data="other")
+    make_run(tmp_path / "b", data="1" * 64)
     make_run(tmp_path / "c", dataset="walkers")
     for run in "def":
         (tmp_path / run).mkdir()
     whole = queries_path(tmp_path / "a/eval.json").read_bytes()
     queries_path(tmp_path / "e/eval.json").write_bytes(whole[:300])
     np.savez(queries_path(tmp_path / "f/eval.json"), mine=np.zeros(3))
-    for run, words in {
-        "b": "tested on different images",
-        "c": "no protocol in common",
-        "d": r"eval.queries.npz is missing; .* --workdir .*d$",
-        "e": r"eval.queries.npz is damaged; .* --workdir .*e$",
-        "f": r"eval.queries.npz lacks data; .* --workdir .*f$",
-        "g": r"there is no .*g; give the workdir of a run",
-    }.items():
-        with pytest.raises(ValueError, match=words):
-            compare(tmp_path / "a", tmp_path / run)
+    queries = "eval.queries.npz"
+    for run, title, *words in (
+        ("b", "runs tested on different images, to compare", "on different images"),
+        ("c", "runs without a common protocol, to compare", "no protocol in common"),
+        ("d", "a run without evaluation, to compare", f"{queries} is missing", "DIR/d"),
+        ("e", "a damaged evaluation, to compare", f"{queries} is damaged", "DIR/e"),
+        ("f", "some other file, to compare", f"{queries} lacks data", "DIR/f"),
+        ("g", "a run that is not there, to compare", "there is no DIR/g; give the"),
+    ):
+        action = functools.partial(compare, tmp_path / "a", tmp_path / run)
+        refuses(title, action, *words)
 
 
 def test_a_comparison_names_what_is_not_the_same_in_both(tmp_path):
@@ -120,47 +123,67 @@ def test_trials_are_averaged_and_the_missing_ones_named(tmp_path):
     assert "missing: [2, 4, 5, 6, 7, 8, 9, 10]" in text
 
 
-def test_runs_that_have_no_mean_are_refused(tmp_path):
+@pytest.mark.mistakes("evaluation")
+def test_runs_that_have_no_mean_are_refused(refuses, tmp_path):
     make_run(tmp_path / "a")
     make_run(tmp_path / "again", seed=3)
     make_run(tmp_path / "walkers", dataset="walkers")
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/eval.json").write_text(json.dumps({"run": 1}))
-    for run, words in {
-        "again": "both of regdb/visible-to-infrared/trial_1",
-        "walkers": "has no result by",
-        "empty": "is missing",
-        "broken": "holds no results",
-    }.items():
-        with pytest.raises(ValueError, match=words):
-            summarise([tmp_path / "a", tmp_path / run])
+    for run, title, words in (
+        (
+            "again",
+            "one trial twice in a mean",
+            "both of regdb/visible-to-infrared/tria",
+        ),
+        ("walkers", "runs by different protocols in a mean", "has no result by"),
+        ("empty", "a run without evaluation in a mean", "is missing"),
+        ("broken", "some other file in a mean", "holds no results"),
+    ):
+        action = functools.partial(summarise, [tmp_path / "a", tmp_path / run])
+        refuses(title, action, words)
 
 
-def test_runs_that_were_tested_differently_have_no_mean(tmp_path):
+@pytest.mark.mistakes("evaluation")
+def test_runs_that_were_tested_differently_have_no_mean(refuses, tmp_path):
     make_run(tmp_path / "thermal", dataset="walkers/thermal")
     make_run(tmp_path / "nir", dataset="walkers/nir")
     make_run(tmp_path / "rerank", dataset="walkers/thermal", rerank=KReciprocal(k1=4))
     make_run(tmp_path / "best", dataset="walkers/thermal", selection="best")
-    for run, words in {
-        "nir": "dataset is 'walkers/thermal' in .* and 'walkers/nir' in",
-        "best": "selection is 'last' in .* and 'best' in",
-        "rerank": "reranking is 'none' in .* and 'k-reciprocal",
-        "thermal": "given twice",
-        "thermal/eval.json": "given twice",
-    }.items():
-        with pytest.raises(ValueError, match=words):
-            summarise([tmp_path / "thermal", tmp_path / run])
+    one = tmp_path / "thermal"
+    for run, title, *words in (
+        (
+            "nir",
+            "two data sets in a mean",
+            "is 'walkers/thermal' in",
+            "'walkers/nir' in",
+        ),
+        ("best", "a last and a best checkpoint in a mean", "is 'last' in", "'best' in"),
+        ("rerank", "re-ranking in a part of a mean", "is 'none' in", "'k-reciprocal"),
+        ("thermal", "a run twice in a mean", "given twice"),
+    ):
+        refuses(title, functools.partial(summarise, [one, tmp_path / run]), *words)
+    with pytest.raises(ValueError, match="given twice"):
+        summarise([one, one / "eval.json"])
 
 
-def test_a_checkpoint_is_bound_to_its_trial_and_its_data_set():
+@pytest.mark.mistakes("evaluation")
+def test_a_checkpoint_is_bound_to_its_trial_and_its_data_set(refuses):
     name = "regdb/infrared-to-visible/trial_3"
     (found,) = choose_protocols([name], None, "regdb/trial_3")
     assert found.name == name
-    with pytest.raises(ValueError, match=r"people are to be found\. Give one of .*_4'"):
-        choose_protocols([name], None, "regdb/trial_4")
-    with pytest.raises(ValueError, match="another data set's"):
-        choose_protocols([name], None, "llcm")
+    refuses(
+        "the protocol of another RegDB trial",
+        lambda: choose_protocols([name], None, "regdb/trial_4"),
+        "people are to be found. Give one of ",
+        "_4'",
+    )
+    refuses(
+        "the protocol of another data set",
+        lambda: choose_protocols([name], None, "llcm"),
+        "another data set's",
+    )
     name = "regdb/infrared-to-visible/trial_1"  # of a run that names no trial
     assert choose_protocols([name], None, "regdb")[0].name == name
     names = ["walkers/visible-to-infrared"]

@@ -102,11 +102,15 @@ class TestRank:
         assert nearest(query, gallery, 10).places.shape == (3, 4)
         assert nearest(query[:0], gallery, 2).places.shape == (0, 2)
 
-    def test_mistakes_are_refused(self, embedder):
+    @pytest.mark.mistakes("images")
+    def test_mistakes_are_refused(self, embedder, refuses):
         ours = np.ones((2, embedder.dim), np.float32)
         other = np.ones((2, 5), np.float32)
-        with pytest.raises(ValueError, match="gallery has embeddings of 5 numbers"):
-            embedder.rank(ours, other)
+        refuses(
+            "embeddings of another dimension than the network's",
+            lambda: embedder.rank(ours, other),
+            "gallery has embeddings of 5 numbers",
+        )
         with pytest.raises(ValueError, match="top is 0"):
             embedder.rank(ours, ours, top=0)
         with pytest.raises(ValueError, match="of 0 gallery rows"):
@@ -140,17 +144,23 @@ class TestFile:
         expected = tensors["params/conv1/conv/kernel"]
         np.testing.assert_array_equal(kernel, expected)
 
-    def test_another_kind_of_file_is_refused(self, about, tensors, tmp_path):
+    @pytest.mark.mistakes("checkpoints")
+    def test_another_kind_of_file_is_refused(self, about, tensors, refuses, tmp_path):
         path = tmp_path / "network.safetensors"
-        with pytest.raises(ValueError, match="there is no file"):
-            vireid_jax.load(path)
+        load = lambda: vireid_jax.load(path)
+        refuses("a .safetensors file that is not there", load, "there is no file")
         save_file(tensors, path)
-        with pytest.raises(ValueError, match="does not say what network it is of"):
-            vireid_jax.load(path)
+        reason = "does not say what network it is of"
+        refuses("a .safetensors file of weights alone", load, reason)
         some = {place: x for place, x in tensors.items() if "kernel" not in place}
         save_file(some, path, metadata={"about": json.dumps(about)})
-        with pytest.raises(ValueError, match=r"are not those of this network.*kernel"):
-            vireid_jax.load(path).embed(np.zeros((1, 32, 16, 3), np.uint8), "visible")
+        images = np.zeros((1, 32, 16, 3), np.uint8)
+        refuses(
+            "a .safetensors file of another network",
+            lambda: load().embed(images, "visible"),
+            "are not those of this network",
+            "kernel",
+        )
         path.write_text("no tensors")
         with pytest.raises(ValueError, match="is not a safetensors file"):
             vireid_jax.load(path)

@@ -1,5 +1,6 @@
 """The export command: files that give what the checkpoint gives, and the proof."""
 
+import functools
 import json
 import re
 import subprocess
@@ -25,6 +26,7 @@ from vireid_jax.export.proof import compare_lists, open_trial
 from vireid_jax.state import TrainState
 
 DOCS = Path(__file__).parents[1] / "docs" / "deployment.md"
+RELEASED = Path(__file__).parent / "golden" / "run_0_1_0"
 CLASSES = 6
 SIZE = (64, 32)
 RANDOM = np.random.default_rng(0)
@@ -263,45 +265,60 @@ class TestRefusals:
             export(workdir, "onnx", tmp_path / "model")
         assert list(tmp_path.iterdir()) == []
 
-    def test_what_is_there_is_not_overwritten(self, tmp_path):
+    @pytest.mark.mistakes("export")
+    def test_what_is_there_is_not_overwritten(self, refuses, tmp_path):
         (tmp_path / "mine.txt").write_text("a thesis")
-        with pytest.raises(ValueError, match="is there already"):
-            export(tmp_path, "onnx", tmp_path)
-        with pytest.raises(ValueError, match="is there already"):
-            export(tmp_path, "onnx", tmp_path / "mine.txt")
-        with pytest.raises(ValueError, match="there is no folder"):
-            export(tmp_path, "onnx", tmp_path / "a" / "b")
+        for title, out, words in (
+            ("a folder in which something lies", tmp_path, "is there already"),
+            ("a file as the folder", tmp_path / "mine.txt", "is there already"),
+            ("a folder in no folder", tmp_path / "a" / "b", "there is no folder"),
+        ):
+            action = functools.partial(export, tmp_path, "onnx", out)
+            refuses(title, action, words)
         assert (tmp_path / "mine.txt").read_text() == "a thesis"
 
     def test_an_empty_folder_serves(self, tmp_path):
         command.check_new(tmp_path)
 
+    @pytest.mark.mistakes("export")
     @pytest.mark.parametrize(
-        ("options", "message"),
+        ("title", "format", "options", "message"),
         [
-            ({"format": "tflite"}, r"'tflite'; legal are \['onnx', 'jax'"),
-            ({"format": "jax", "int8": True}, "--int8 is for --format onnx"),
+            ("an unknown format, from Python", "tflite", {}, "'tflite'; legal are ['"),
+            ("int8 of another format", "jax", {"int8": True}, "is for --format onnx"),
             (
-                {"format": "safetensors", "streams": "both"},
+                "both streams in a safetensors file",
+                "safetensors",
+                {"streams": "both"},
                 "has both streams in any case",
             ),
-            ({"format": "onnx", "which": "7"}, "no checkpoint of step 7"),
+            (
+                "a step that was not saved",
+                "onnx",
+                {"which": "7"},
+                "no checkpoint of step 7",
+            ),
         ],
     )
-    def test_options(self, workdir, tmp_path, options, message):
-        format = options.pop("format")
-        with pytest.raises(ValueError, match=message):
-            export(workdir, format, tmp_path / "model", **options)
+    def test_options(self, title, format, options, message, refuses, tmp_path):
+        action = lambda: export(RELEASED, format, tmp_path / "model", **options)
+        refuses(title, action, message)
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.mistakes("export")
     @pytest.mark.parametrize(
-        ("format", "message"),
-        [("onnx", "needs onnx and onnxruntime"), ("jax", "needs flatbuffers")],
+        ("title", "format", "message"),
+        [
+            ("without the packages for ONNX", "onnx", "needs onnx and onnxruntime"),
+            ("without the package for JAX", "jax", "needs flatbuffers"),
+        ],
     )
-    def test_packages_that_are_missing(self, tmp_path, monkeypatch, format, message):
+    def test_packages_that_are_missing(
+        self, title, format, message, refuses, tmp_path, monkeypatch
+    ):
         monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None)
-        with pytest.raises(ValueError, match=f"{message}.*pip install 'vireid-jax"):
-            export(tmp_path, format, tmp_path / "model")
+        action = lambda: export(tmp_path, format, tmp_path / "model")
+        refuses(title, action, message, "pip install 'vireid-jax")
 
     def test_the_command_says_it_in_a_line(self, tmp_path):
         given = ["--checkpoint", str(tmp_path), "--format", "onnx"]

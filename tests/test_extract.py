@@ -78,7 +78,10 @@ def test_the_file_has_each_image_in_order(embedder, images, tmp_path, suffix):
     np.testing.assert_array_equal(features, expected)
 
 
-def test_what_cannot_be_read_is_listed_and_left_out(embedder, images, tmp_path):
+@pytest.mark.mistakes("images")
+def test_what_cannot_be_read_is_listed_and_left_out(
+    embedder, images, refuses, tmp_path
+):
     (images / "a/0.png").write_text("no image")
     (images / "b.jpg").write_bytes((images / "b.jpg").read_bytes()[:-60])
     frames = [Image.new("L", (8, 8), grey) for grey in (0, 200)]
@@ -95,9 +98,14 @@ def test_what_cannot_be_read_is_listed_and_left_out(embedder, images, tmp_path):
     lines = (tmp_path / "found.npz.unreadable.txt").read_text().splitlines()
     assert [line.split("\t")[0] for line in lines] == list(why)
 
-    with pytest.raises(ValueError, match=r"0\.png is nothing .*nothing was written"):
-        extract(embedder, images, "visible", tmp_path / "n.npz", unreadable="refuse")
-    assert not (tmp_path / "n.npz").exists()
+    none = tmp_path / "n.npz"
+    refuses(
+        "an image that cannot be read, with `--unreadable refuse`",
+        lambda: extract(embedder, images, "visible", none, unreadable="refuse"),
+        "0.png is nothing",
+        "nothing was written",
+    )
+    assert not none.exists()
     for name in why:
         (images / name).unlink()
     assert extract(embedder, images, "visible", out) == {}
@@ -243,19 +251,29 @@ def test_parts_of_other_files_or_of_another_network_are_made_anew(
     assert embeds(embedder_of(flip=False)) == 5
 
 
+@pytest.mark.mistakes("images")
 class TestMistakes:
-    def test_a_folder_must_hold_images(self, tmp_path):
-        with pytest.raises(ValueError, match="there is no folder"):
-            list_images(tmp_path / "none")
+    def test_a_folder_must_hold_images(self, refuses, tmp_path):
+        refuses(
+            "a folder that is not there",
+            lambda: list_images(tmp_path / "none"),
+            "there is no folder",
+        )
         (tmp_path / "a.txt").write_text("text")
-        with pytest.raises(ValueError, match=r"has no image; looked for \.png"):
-            list_images(tmp_path)
+        refuses(
+            "a folder without images",
+            lambda: list_images(tmp_path),
+            "has no image; looked for .png",
+        )
 
-    def test_a_link_out_of_the_folder_is_refused(self, images, tmp_path):
+    def test_a_link_out_of_the_folder_is_refused(self, images, refuses, tmp_path):
         Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
         (images / "link.png").symlink_to(tmp_path / "secret.png")
-        with pytest.raises(ValueError, match=r"link\.png is a link to .*secret\.png"):
-            list_images(images)
+        refuses(
+            "a link to a file outside the folder",
+            lambda: list_images(images),
+            "link.png is a link to DIR/secret.png",
+        )
         (images / "link.png").unlink()
         (images / "inner.png").symlink_to(images / "b.jpg")
         (images / "loop").symlink_to(images)
@@ -276,35 +294,56 @@ class TestMistakes:
         with pytest.raises(ValueError, match="is no UTF-8; rename the file"):
             list_images(images)
 
-    def test_two_at_once_do_not_write_one_file(self, embedder, images, tmp_path):
+    def test_two_at_once_do_not_write_one_file(
+        self, embedder, images, refuses, tmp_path
+    ):
         kept = tmp_path / "a.npz.parts"
         kept.mkdir()
         with (kept / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            with pytest.raises(
-                ValueError, match=r"another process is writing .*a\.npz"
-            ):
-                extract(embedder, images, "visible", tmp_path / "a.npz")
+            refuses(
+                "two processes on one file",
+                lambda: extract(embedder, images, "visible", tmp_path / "a.npz"),
+                "another process is writing DIR/a.npz",
+            )
         assert extract(embedder, images, "visible", tmp_path / "a.npz") == {}
 
-    def test_a_folder_of_nothing_readable_is_refused(self, embedder, tmp_path):
+    def test_a_folder_of_nothing_readable_is_refused(self, embedder, refuses, tmp_path):
         (tmp_path / "in").mkdir()
         (tmp_path / "in/a.png").write_text("no image")
-        with pytest.raises(ValueError, match=r"none of the 1 images .*a\.png is noth"):
-            extract(embedder, tmp_path / "in", "visible", tmp_path / "a.npz")
+        refuses(
+            "a folder of images that cannot be read",
+            lambda: extract(embedder, tmp_path / "in", "visible", tmp_path / "a.npz"),
+            "none of the 1 images",
+            "a.png is nothing",
+        )
 
-    def test_a_place_that_cannot_be_is_refused(self, embedder, images, tmp_path):
-        with pytest.raises(ValueError, match=r"suffix is one of \['\.npz'"):
-            extract(embedder, images, "visible", tmp_path / "a.csv")
-        with pytest.raises(ValueError, match="no such folder"):
-            extract(embedder, images, "visible", tmp_path / "no" / "a.npz")
+    @pytest.mark.parametrize(
+        ("title", "out", "reason"),
+        [
+            (
+                "features in a file of no known kind",
+                "a.csv",
+                "suffix is one of ['.npz'",
+            ),
+            ("features in a folder that is not there", "no/a.npz", "no such folder"),
+            ("features in place of a folder", "b.npz", "is a folder; give a file's"),
+        ],
+    )
+    def test_a_place_that_cannot_be_is_refused(
+        self, title, out, reason, embedder, images, refuses, tmp_path
+    ):
         (tmp_path / "b.npz").mkdir()
-        with pytest.raises(ValueError, match="is a folder; give a file's name"):
-            extract(embedder, images, "visible", tmp_path / "b.npz")
+        action = lambda: extract(embedder, images, "visible", tmp_path / out)
+        refuses(title, action, reason)
 
-    def test_a_file_of_anything_else_is_no_feature_file(self, tmp_path):
-        with pytest.raises(ValueError, match=r"no file .*vireid_jax\.extract"):
-            read_features(tmp_path / "a.npz")
+    def test_a_file_of_anything_else_is_no_feature_file(self, refuses, tmp_path):
+        refuses(
+            "a file of features that is not there",
+            lambda: read_features(tmp_path / "a.npz"),
+            "no file",
+            "vireid_jax.extract",
+        )
         (tmp_path / "a.npz").write_bytes(b"PK\x03\x04 and more")
         (tmp_path / "a.parquet").write_bytes(b"PAR1")
         np.savez(tmp_path / "b.npz", features=np.zeros((1, 2), np.float32))

@@ -127,25 +127,30 @@ def spoilt(name, row, value):
 
 
 WRONG = {
-    "no camera": (
+    "features without cameras": (
         lambda: {k: v for k, v in arrays_of(NAMES[0]).items() if k != "camera"},
-        r"lacks camera; it holds features, filename, identity, modality",
+        "lacks camera; it holds features, filename, identity, modality",
     ),
-    "a row too few": (
+    "features, and an identity too few": (
         lambda: arrays_of(NAMES[0], identity=fake_tree("sysu_mm01").identity[1:]),
-        r"identity is \(\d+,\); there are \d+ rows",
+        "identity is (",
+        "rows, so it is",
     ),
-    "NaN": (lambda: spoilt("features", 5, np.nan), r"1 of \d+ rows, .* row 5"),
-    "all zero": (lambda: spoilt("features", 7, 0), r"1 of \d+ features .* row 7"),
-    "objects": (
+    "features that are not finite": (
+        lambda: spoilt("features", 5, np.nan),
+        "1 of ",
+        "row 5",
+    ),
+    "a feature that is all zero": (lambda: spoilt("features", 7, 0), "1 of ", "row 7"),
+    "Python objects in a file of features": (
         lambda: arrays_of(NAMES[0], identity=np.array([{}], object)),
         "cannot be read",
     ),
-    "a modality": (
+    "features of an unknown modality": (
         lambda: arrays_of(NAMES[0], modality=["thermal"] * len(split_of(NAMES[0])[1])),
-        r"modality 'thermal'; legal are \['visible', 'infrared'\]",
+        "modality 'thermal'; legal are ['visible', 'infrared']",
     ),
-    "one modality": (
+    "features of one modality alone": (
         lambda: {
             key: np.asarray(x)[fake_tree("sysu_mm01").modality == 0]
             for key, x in arrays_of(NAMES[0]).items()
@@ -154,37 +159,42 @@ WRONG = {
     ),
     "a camera of the other modality": (
         lambda: spoilt("camera", 0, 3),
-        r"row 0 \(cam.*is visible, of camera 3; .* are \[1, 2, 4, 5\]",
+        "is visible, of camera 3; ",
+        "are [1, 2, 4, 5]",
     ),
-    "half an identity": (
+    "identities that are no whole numbers": (
         lambda: arrays_of(NAMES[0], identity=fake_tree("sysu_mm01").identity + 0.5),
         "identity is float64; it is whole numbers",
     ),
-    "no identity": (
+    "an identity that is no number": (
         lambda: arrays_of(
             NAMES[0], identity=np.full(len(split_of(NAMES[0])[1]), np.nan)
         ),
         "row 0 holds nan",
     ),
-    "a huge identity": (
+    "an identity that is too large": (
         lambda: arrays_of(
             NAMES[0], identity=np.full(len(split_of(NAMES[0])[1]), 2**33)
         ),
-        r"below 2\*\*31, and row 0 holds 85899",
+        "below 2**31, and row 0 holds 85899",
     ),
-    "one file name for all": (
+    "one file name for several images": (
         lambda: arrays_of(NAMES[0], filename=["a"] * len(split_of(NAMES[0])[1])),
-        r"file name 'a' stands \d+ times",
+        "file name 'a' stands ",
     ),
-    "a vector": (lambda: arrays_of(NAMES[0], features=np.ones(3)), "a real matrix"),
+    "features that are no matrix": (
+        lambda: arrays_of(NAMES[0], features=np.ones(3)),
+        "a real matrix",
+    ),
 }
 
 
+@pytest.mark.mistakes("evaluation")
 @pytest.mark.parametrize("title", WRONG)
-def test_a_file_that_does_not_fit_is_refused(title, tmp_path):
-    make, words = WRONG[title]
-    with pytest.raises(ValueError, match=words):
-        evaluate_foreign(write(tmp_path, make()), find_protocol(NAMES[0]))
+def test_a_file_that_does_not_fit_is_refused(title, refuses, tmp_path):
+    make, *words = WRONG[title]
+    path, protocol = write(tmp_path, make()), find_protocol(NAMES[0])
+    refuses(title, lambda: evaluate_foreign(path, protocol), *words)
 
 
 def test_a_file_is_read_once_for_all_protocols(tmp_path, monkeypatch):

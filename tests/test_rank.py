@@ -211,16 +211,26 @@ class TestInABrowser:
             assert (light + 0.05) / (dark + 0.05) >= 4.5, name
 
 
-def test_features_of_another_network_are_refused(embedder, images, tmp_path):
+@pytest.mark.mistakes("images")
+def test_features_of_another_network_are_refused(embedder, images, refuses, tmp_path):
     out = tmp_path / "day.npz"
     extract(embedder_of(1), images, "visible", out)
-    with pytest.raises(ValueError, match=r"has embeddings of 8 numbers, by the netw"):
-        open_gallery(embedder, out, None, None, QUIET)
+    refuses(
+        "a gallery embedded by another network",
+        lambda: open_gallery(embedder, out, None, None, QUIET),
+        "has embeddings of 8 numbers, by the network HASH; this checkpoint's, of 8, is",
+    )
     extract(embedder, images, "visible", out)
-    with pytest.raises(ValueError, match=r"holds visible\s+images"):
-        open_gallery(embedder, out, "infrared", None, QUIET)
-    with pytest.raises(ValueError, match="--gallery_modality is missing"):
-        open_gallery(embedder, images, None, None, QUIET)
+    refuses(
+        "another modality than that of the gallery's file",
+        lambda: open_gallery(embedder, out, "infrared", None, QUIET),
+        "holds visible images",
+    )
+    refuses(
+        "a folder as a gallery, without its modality",
+        lambda: open_gallery(embedder, images, None, None, QUIET),
+        "--gallery_modality is missing",
+    )
 
 
 @pytest.mark.slow  # three processes, two compile a whole network
@@ -261,16 +271,16 @@ def test_the_commands_do_it_on_a_released_checkpoint(images, tmp_path):
     assert json.loads(said)["same"] is None  # it is older than thresholds are
 
 
+@pytest.mark.mistakes("images")
 @pytest.mark.parametrize(
-    ("given", "reason"),
+    ("title", "given", "reason"),
     [
-        (["--top", "0"], "--top is 0"),
-        (["--out", "a.png"], "the page is a FILE.html"),
-        (["--out", "none/a.html"], "no such folder"),
+        ("a list of no image", ["--top", "0"], "--top is 0"),
+        ("a page of another kind", ["--out", "a.png"], "the page is a FILE.html"),
+        ("a page in no folder", ["--out", "none/a.html"], "no such folder"),
     ],
 )
-def test_mistakes_are_told_before_the_work(given, reason, monkeypatch):
+def test_mistakes_are_told_before_the_work(title, given, reason, refuses, monkeypatch):
     needed = ["--checkpoint", "c", "--query", "q", "--query_modality", "visible"]
     monkeypatch.setattr("sys.argv", ["rank", *needed, "--gallery", "g", *given])
-    with pytest.raises(ValueError, match=reason):
-        ranking.check(ranking.parse())
+    refuses(title, lambda: ranking.check(ranking.parse()), reason)
