@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from refusals import command
 
-from vireid_jax.ablate import Study, read_study, run_study
+from vireid_jax.ablate import Study, parse, read_study, run_study
 from vireid_jax.protocols.uncertainty import crossed_interval, identity_interval
 from vireid_jax.stopping import Stop
 from vireid_jax.study_figure import svg
@@ -88,6 +88,13 @@ def test_a_mistaken_command_ends_with_a_line(title, given, reason, refuses, tmp_
     flags = (f"--config={CONFIGS / 'ablations/sharing.py'}", f"--workdir={tmp_path}")
     action = lambda: command(*flags, given, module="vireid_jax.ablate")
     refuses(title, action, reason)
+
+
+def test_help_is_of_its_own_flags(capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse(["ablate", "--help"])
+    assert caught.value.code == 0
+    assert "--reuse: Other studies' --workdir." in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")

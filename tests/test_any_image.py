@@ -104,6 +104,14 @@ def test_a_truncated_file_is_refused(tmp_path, suffix):
         read_image(path, SIZE)
 
 
+def test_a_truncated_tiff_is_told_in_our_words_alone(tmp_path, capfd):
+    path = saved(tmp_path, Image.fromarray(RGB), "a.tiff")
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ValueError, match=r"a\.tiff is nothing that OpenCV can decode"):
+        read_image(path, SIZE)
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.mistakes("images")
 @pytest.mark.parametrize("side", [10_000, 100_000])
 def test_a_bomb_is_not_decoded(refuses, tmp_path, side):

@@ -111,6 +111,8 @@ class TestRank:
             lambda: embedder.rank(ours, other),
             "gallery has embeddings of 5 numbers",
         )
+        with pytest.raises(ValueError, match=r"query has the shape .*; give \[rows, "):
+            embedder.rank(ours[0], ours)
         with pytest.raises(ValueError, match="top is 0"):
             embedder.rank(ours, ours, top=0)
         with pytest.raises(ValueError, match="of 0 gallery rows"):

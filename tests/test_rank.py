@@ -1,6 +1,7 @@
 """Rank lists of one's own images, and the page that shows them."""
 
 import html.parser
+import io
 import json
 import os
 import shutil
@@ -16,7 +17,14 @@ from test_report_browser import CHROMIUM, SIZES, Tab, luminance
 
 from vireid_jax import rank as ranking
 from vireid_jax.extract import extract
-from vireid_jax.rank import open_gallery, page, rank_images
+from vireid_jax.rank import (
+    RankList,
+    Shown,
+    open_gallery,
+    page,
+    rank_images,
+    table,
+)
 
 QUIET = Console(quiet=True)
 NAMES = [f"{n}.png" for n in range(9)] + ["<script>alert(1)</script>&.png"]
@@ -68,6 +76,15 @@ def test_an_image_is_nearest_to_itself_and_cosines_fall(embedder, images, galler
         best = [gallery.filename[i] for i in np.argsort(-products)[:4]]
         assert [image.name for image in one.nearest] == best
         assert len(one.nearest) == 4
+
+
+def test_names_are_printed_as_they_are():
+    console = Console(file=io.StringIO(), width=80)
+    shown = [Shown(name, None, 0.5) for name in ("[red]1.png", "[b]2.png")]
+    console.print(table(RankList(shown[0], shown)), markup=False)
+    printed = console.file.getvalue()
+    assert "nearest to [red]1.png" in printed
+    assert "[b]2.png" in printed
 
 
 def test_a_feature_file_ranks_as_its_folder_does(embedder, images, gallery, tmp_path):

@@ -275,13 +275,17 @@ def _add_line(workdir: Path, line: dict[str, Any]) -> None:
 
 def parse(argv: Sequence[str]) -> list[str]:
     """Parses the flags; ends with one line on a mistake."""
+    if {"-h", "-help", "--help"} & {*argv}:  # absl's own knows other flags
+        sys.stdout.write(f"{__doc__}\n{FLAGS.get_help()}\n")
+        sys.exit(0)
     try:
         check_config_path(argv)
         rest = FLAGS(argv)
         if len(rest) > 1 or not (FLAGS.config and FLAGS.workdir):
             raise flags.Error("give --config FILE.py and --workdir DIR")
     except Exception as error:  # a config file may raise anything
-        raise SystemExit(f"error: {explain_flags_error(error, argv)}") from error
+        what = explain_flags_error(error, argv, "vireid_jax.ablate")
+        raise SystemExit(f"error: {what}") from error
     flags.FLAGS(argv[:1])  # absl's own, which app.run wants parsed too
     return rest
 

@@ -181,16 +181,21 @@ class Embedder:
 
     def rank(
         self,
-        query: Float32[np.ndarray, "queries _"],
-        gallery: Float32[np.ndarray, "gallery _"],
+        query: Float32[np.ndarray, "..."],
+        gallery: Float32[np.ndarray, "..."],
         top: int = 10,
     ) -> Ranked:
         """Finds the `top` gallery rows with the highest cosine to each query.
 
-        Of equal ones the earlier row is first; a gallery of fewer gives all. Raises
-        ValueError for embeddings of another network's dimension.
+        `query` is `[queries, dim]`, `gallery` `[rows, dim]`. Of equal ones the earlier
+        row is first; a gallery of fewer gives all. Raises ValueError for embeddings of
+        another shape, such as another network's dimension.
         """
         for name, features in {"query": query, "gallery": gallery}.items():
+            if features.ndim != 2:
+                raise ValueError(
+                    f"{name} has the shape {features.shape}; give [rows, {self.dim}]"
+                )
             if features.shape[1] != self.dim:
                 raise ValueError(
                     f"{name} has embeddings of {features.shape[1]} numbers, this"

@@ -63,8 +63,8 @@ def check_config_path(argv: Sequence[str]) -> None:
         )
 
 
-def explain_flags_error(error: Exception, argv: Sequence[str]) -> str:
-    """Says what is wrong with the command line or with the config file it names."""
+def explain_flags_error(error: Exception, argv: Sequence[str], command: str) -> str:
+    """Says what is wrong with the line of `command`, or with the config it names."""
     path, text = _config_path(argv), _one_line(error)
     for cause in _causes(error):
         frames = traceback.extract_tb(cause.__traceback__)
@@ -78,7 +78,7 @@ def explain_flags_error(error: Exception, argv: Sequence[str]) -> str:
             from vireid_jax.config import explain_unknown_key
 
             return explain_unknown_key(name) or f"{name}: {text}"
-    return f"{text}; for all flags: python -m vireid_jax.main --help"
+    return f"{text}; for all flags: python -m {command} --help"
 
 
 def _config_path(argv: Sequence[str]) -> Path | None:

@@ -38,7 +38,8 @@ def parse(argv: Sequence[str]) -> list[str]:
         if (FLAGS.topology or FLAGS.json) and not FLAGS.dry_run:
             raise flags.Error("--topology and --json belong to --dry_run")
     except Exception as error:  # a config file may raise anything
-        raise SystemExit(f"error: {explain_flags_error(error, argv)}") from error
+        what = explain_flags_error(error, argv, "vireid_jax.main")
+        raise SystemExit(f"error: {what}") from error
     return rest
 
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from vireid_jax.data.any_image import read_image
 from vireid_jax.errors import explain_os_error, one_line_errors
@@ -143,7 +144,8 @@ def _picture(
 
 def table(one: RankList) -> Table:
     """Lists a query's nearest images with their cosines."""
-    found = Table(title=f"nearest to {one.query.name}")
+    title = Text(f"nearest to {one.query.name}")  # as it is: a name may hold [red]
+    found = Table(title=title)
     found.add_column("rank", justify="right")
     found.add_column("image", overflow="fold")
     found.add_column("cosine", justify="right")

@@ -22,6 +22,9 @@ from PIL import Image, UnidentifiedImageError
 
 from vireid_jax.data.encoded import flaw
 
+# What cannot be read is told in one line, with its name; OpenCV tells it in four more.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
 Images = Sequence[str | Path | np.ndarray] | np.ndarray  # as `read_image` takes each
 
 MOST_PIXELS = 50_000_000  # in memory 150 MB; a file of some kilobytes may promise more
