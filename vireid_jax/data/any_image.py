@@ -30,7 +30,8 @@ Images = Sequence[str | Path | np.ndarray] | np.ndarray  # as `read_image` takes
 MOST_PIXELS = 50_000_000  # in memory 150 MB; a file of some kilobytes may promise more
 GREY = 128  # what shines through
 CLIPPED = 1.0  # percent at each end
-_CHECKED = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM")  # that `flaw` knows
+_JPEG = b"\xff\xd8\xff"
+_CHECKED = (_JPEG, b"\x89PNG\r\n\x1a\n", b"BM")  # that `flaw` knows
 
 
 def read_image(
@@ -49,16 +50,11 @@ def read_image(
     _check_header(encoded, path)
     if encoded.startswith(_CHECKED) and (wrong := flaw(encoded)):
         raise ValueError(f"{path} {wrong}; mend or leave out the file")
-    pixels = _decode(encoded, cv2.IMREAD_UNCHANGED)
+    pixels = _pixels_of(encoded)
     if pixels is None:
         raise ValueError(
             f"{path} is nothing that OpenCV can decode; convert it to PNG or JPEG"
         )
-    if pixels.dtype == np.uint8 and pixels.shape[2:] in ((), (3,)):
-        # Once more, as in training: turned as the camera was held, if the file says so.
-        pixels = _decode(encoded, cv2.IMREAD_COLOR)
-    if pixels.ndim == 3 and pixels.shape[2] > 2:
-        pixels[..., :3] = pixels[..., 2::-1].copy()  # OpenCV's order is BGR
     return fit(_three_channels(pixels, str(path)), size)
 
 
@@ -92,6 +88,20 @@ def _check_header(encoded: bytes, path: Path) -> None:
         )
     if frames > 1:
         raise ValueError(f"{path} holds {frames} images; give one image a file")
+
+
+def _pixels_of(encoded: bytes) -> np.ndarray | None:
+    """Decodes into RGB, RGBA or grey of any depth; None where OpenCV cannot."""
+    if not encoded.startswith(_JPEG):  # which has 8 bits and no alpha
+        pixels = _decode(encoded, cv2.IMREAD_UNCHANGED)
+        if pixels is None:
+            return None
+        if pixels.dtype != np.uint8 or pixels.shape[2:] not in ((), (3,)):
+            if pixels.ndim == 3 and pixels.shape[2] > 2:
+                pixels[..., :3] = pixels[..., 2::-1].copy()  # OpenCV's order is BGR
+            return pixels
+    # As in training: turned as the camera was held, if the file says so.
+    return _decode(encoded, cv2.IMREAD_COLOR_RGB)
 
 
 def _decode(encoded: bytes, flags: int) -> np.ndarray | None:
