@@ -68,6 +68,18 @@ def small_disk(tmp_path):
 
 
 @pytest.fixture(scope="module")
+def tab(tmp_path_factory):
+    """Open a page of a browser for the module's tests."""
+    import browser
+
+    if browser.CHROMIUM is None:
+        pytest.skip("no chromium here; apt-get install chromium")
+    found = browser.Tab(tmp_path_factory.mktemp("profile"))
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
 def compiled_once(tmp_path_factory):
     """Share what XLA compiles among a module's runs; gives its processes' environment.
 

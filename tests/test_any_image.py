@@ -45,6 +45,8 @@ def test_a_photo_is_turned_as_the_camera_was_held(tmp_path):
     plain = saved(tmp_path, Image.fromarray(RGB), "b.jpg", quality=100)
     turned = np.rot90(read_image(plain, SIZE), -1)
     np.testing.assert_array_equal(read_image(path, SIZE[::-1]), turned)
+    found = read_image(Image.open(path), SIZE[::-1])
+    assert np.abs(found.astype(int) - turned).mean() < 2  # two decoders of JPEG
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "RGBA", "CMYK"])
@@ -55,6 +57,20 @@ def test_every_mode_gives_three_channels(tmp_path, mode):
     assert (found.shape, found.dtype) == ((*SIZE, 3), np.uint8)
     expected = Image.fromarray(RGB).convert(mode).convert("RGB")
     assert np.abs(found.astype(int) - np.asarray(expected)).mean() < 12
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "RGBA", "RGB", "I;16", "F"])
+def test_an_image_of_pillow_is_taken_as_its_file_is(tmp_path, mode):
+    made = Image.fromarray(RGB).convert("L" if mode in ("I;16", "F") else mode)
+    if mode in ("I;16", "F"):
+        dtype = {"I;16": np.uint16, "F": np.float32}[mode]
+        made = Image.fromarray(RGB[..., 0].astype(dtype) * 3)
+    assert made.mode == mode
+    path = saved(tmp_path, made, "a.tiff" if mode == "F" else "a.png")
+    for size in (SIZE, (30, 10)):
+        for given in (made, Image.open(path)):
+            expected = read_image(path, size)
+            np.testing.assert_array_equal(read_image(given, size), expected)
 
 
 def test_what_is_transparent_is_mid_grey(tmp_path):

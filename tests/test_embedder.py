@@ -45,6 +45,8 @@ class TestEmbed:
         Image.fromarray(IMAGES[0]).save(tmp_path / "a.png")
         one = embedder.embed(tmp_path / "a.png", "visible")
         np.testing.assert_array_equal(one, embedder.embed(IMAGES[:1], "visible"))
+        image = Image.open(tmp_path / "a.png")
+        np.testing.assert_array_equal(one, embedder.embed(image, "visible"))
         assert embedder.embed([], "visible").shape == (0, embedder.dim)
 
     def test_any_number_and_size_of_images_compiles_once(self, embedder):

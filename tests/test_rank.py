@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import SIZES, luminance
 from rich.console import Console
 from test_extract import embedder_of, fill
-from test_report_browser import CHROMIUM, SIZES, Tab, luminance
 
 from vireid_jax import rank as ranking
 from vireid_jax.extract import extract
@@ -152,13 +152,6 @@ def test_an_image_that_a_link_leads_out_to_is_not_shown(embedder, images, tmp_pa
 
 
 @pytest.fixture(scope="module")
-def tab(tmp_path_factory):
-    found = Tab(tmp_path_factory.mktemp("profile"))
-    yield found
-    found.close()
-
-
-@pytest.fixture(scope="module")
 def shown(embedder, images, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     moved = shutil.copytree(images, folder / "<b>moved</b>")
@@ -171,9 +164,6 @@ def shown(embedder, images, tmp_path_factory):
     return folder / "ranks.html"
 
 
-@pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium here; apt-get install chromium"
-)
 class TestInABrowser:
     @pytest.mark.parametrize("scheme", ["light", "dark"])
     @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)

@@ -21,11 +21,12 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 from jaxtyping import Float32, Int32
 from ml_collections import ConfigDict, FrozenConfigDict
+from PIL import Image
 
 from vireid_jax import models, processes
 from vireid_jax.checkpoint import FOLDER, Checkpoints
 from vireid_jax.config import with_defaults
-from vireid_jax.data.any_image import Images
+from vireid_jax.data.any_image import Images, OneImage
 from vireid_jax.data.pipeline import eval_batches, file_batches
 from vireid_jax.data.source import Records
 from vireid_jax.modality import MODALITIES
@@ -103,16 +104,16 @@ class Embedder:
         }
 
     def embed(
-        self, images: Images | str | Path, modality: str
+        self, images: Images | OneImage, modality: str
     ) -> Float32[np.ndarray, "images dim"]:
         """Embeds images; rows are L2-normalised, in the order of `images`.
 
-        `images` are paths and arrays in any mixture, one path, or an array
-        `[images, H, W, 1, 3 or 4]`; `vireid_jax.data.any_image` says how each becomes
-        what the network takes. Raises ValueError for one that cannot be, naming it, and
-        for an unknown `modality`.
+        `images` are paths, arrays and Pillow's images in any mixture, one path or one
+        of Pillow's, or an array `[images, H, W, 1, 3 or 4]`;
+        `vireid_jax.data.any_image` says how each becomes what the network takes. Raises
+        ValueError for one that cannot be, naming it, and for an unknown `modality`.
         """
-        if isinstance(images, str | Path):
+        if isinstance(images, str | Path | Image.Image):
             images = [images]
         if isinstance(images, np.ndarray) and images.ndim != 4:
             raise ValueError(

@@ -18,14 +18,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vireid_jax.data.encoded import flaw
 
 # What cannot be read is told in one line, with its name; OpenCV tells it in four more.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-Images = Sequence[str | Path | np.ndarray] | np.ndarray  # as `read_image` takes each
+OneImage = str | Path | np.ndarray | Image.Image
+Images = Sequence[OneImage] | np.ndarray
 
 MOST_PIXELS = 50_000_000  # in memory 150 MB; a file of some kilobytes may promise more
 GREY = 128  # what shines through
@@ -35,16 +36,18 @@ _CHECKED = (_JPEG, b"\x89PNG\r\n\x1a\n", b"BM")  # that `flaw` knows
 
 
 def read_image(
-    source: str | Path | np.ndarray, size: tuple[int, int]
+    source: OneImage, size: tuple[int, int]
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Reads a file, or takes an array `[H, W]` or `[H, W, 1|3|4]`.
+    """Reads a file, or takes an array `[H, W]` or `[H, W, 1|3|4]`, or Pillow's image.
 
     `size` is (height, width). An array's colours are in the order RGB, as the result's
-    are. Raises ValueError, naming the file and what is wrong with it, and OSError where
-    it cannot be opened.
+    are. Of Pillow's image the same becomes as of its file. Raises ValueError, naming
+    the file and what is wrong with it, and OSError where it cannot be opened.
     """
     if isinstance(source, np.ndarray):
         return fit(_three_channels(source, "the array"), size)
+    if isinstance(source, Image.Image):
+        return fit(_three_channels(_array_of(source), "the image"), size)
     path = Path(source)
     encoded = path.read_bytes()
     _check_header(encoded, path)
@@ -109,6 +112,14 @@ def _decode(encoded: bytes, flags: int) -> np.ndarray | None:
         return cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
     except cv2.error:  # a header that promises what OpenCV does not take
         return None
+
+
+def _array_of(image: Image.Image) -> np.ndarray:
+    """Takes Pillow's image as its file is read: turned, without a palette."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode not in ("L", "RGB", "RGBA") and image.mode[0] not in "IF":
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    return np.asarray(image)
 
 
 def _three_channels(pixels: np.ndarray, name: str) -> UInt8[np.ndarray, "H W 3"]:
