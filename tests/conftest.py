@@ -2,7 +2,9 @@
 
 import functools
 import os
+import shutil
 import subprocess
+from pathlib import Path
 
 import jaxtyping
 import pytest
@@ -12,6 +14,8 @@ from beartype import BeartypeConf, beartype
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # no test leans on the last run
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+
+BUILDERS = Path(__file__).parents[1] / "datasets"
 
 # Every signature of the package is checked, its array shapes and dtypes included.
 # An int may stand for a float, as in every static type checker.
@@ -40,6 +44,21 @@ def refuses(request, tmp_path):
 
     (table,) = request.node.get_closest_marker("mistakes").args
     return functools.partial(refusals.check, table, tmp_path.parent)
+
+
+@pytest.fixture
+def release(tmp_path):
+    """Copy the small tree of a release, to be damaged."""
+
+    def copy(name):
+        root = tmp_path / "release" / name
+        shutil.copytree(BUILDERS / name / "dummy_data", root)
+        (root / "test_nir/cam3").mkdir(parents=True, exist_ok=name == "llcm")
+        if name != "llcm":
+            shutil.rmtree(root / "test_nir")
+        return root
+
+    return copy
 
 
 @pytest.fixture

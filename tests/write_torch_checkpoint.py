@@ -5,7 +5,7 @@ run them, install both into an environment of their own (PyTorch's CPU build suf
 
     python -m venv torch-venv
     torch-venv/bin/pip install torch -e '.[dev]'
-    torch-venv/bin/python -m pytest -n 0 tests/test_convert.py
+    torch-venv/bin/python -m pytest -n 0 tests/test_convert_torch.py
 
 By itself this writes a file to try the converter on:
 
