@@ -32,6 +32,7 @@ def get_config():
     c.data.options.first_identity = 0
     c.data.validation_identities = 100
 
+    c.model.num_specific_stages = 1
     c.model.students = ()
     c.model.granularities = ()
 

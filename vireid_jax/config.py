@@ -58,10 +58,10 @@ def default_config() -> ConfigDict:
 
     c.model = ConfigDict()
     c.model.name = "osnet_x1_0"
-    c.model.num_specific_stages = 1  # AGW's two stems; 1 to 4 are alike in the studies
+    c.model.num_specific_stages = 1  # AGW's two stems; on walkers 2 wins some mAP
     c.model.separate_norm = False  # AGW; no certain gain on both ways in the studies
-    c.model.neck_norm = "shared"  # AGW; "per_modality" won on walkers, so their configs
-    c.model.num_stripes = 0  # of the last map, pooled apart and appended; MGIM instead
+    c.model.neck_norm = "shared"  # AGW; or "per_modality": alike in the studies
+    c.model.num_stripes = 0  # of the last map, appended; 4 won on shifted walkers
     c.model.students = ()  # SDM: after which of the stages conv2, conv3, conv4
     c.model.granularities = ()  # MGIM: parts of the last map, for instance (2, 3, 6)
     c.model.part_width = "lite"  # 128 features a part; "full": 256, no weights shared
