@@ -175,7 +175,7 @@ MEASURES = {
 
 def machine(threads: int) -> dict[str, Any]:
     """Describes the machine and the commit."""
-    from vireid_jax.environment import commit, processor
+    from vireid_jax.run.environment import commit, processor
 
     pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     return {

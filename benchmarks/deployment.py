@@ -73,7 +73,7 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         mine = sorted(os.sched_getaffinity(0))[: arguments.threads]
         os.sched_setaffinity(0, mine)  # before any runtime counts them
-    from vireid_jax.runtime import set_up
+    from vireid_jax.run.runtime import set_up
 
     set_up()
     timed = [
@@ -173,7 +173,7 @@ def export_rival(python: Path, job: dict[str, Any]) -> None:
 
 def rival_title() -> str:
     """Names the rival in the runtime that it shares with ours."""
-    from vireid_jax.environment import version
+    from vireid_jax.run.environment import version
 
     return f"the rival: PyTorch's export, onnxruntime {version('onnxruntime')}, float32"
 
@@ -283,8 +283,8 @@ def start_up(checkpoint: Path, rounds: int = 5) -> str:
 
 def conditions(rounds: int) -> str:
     """Says on what and how this was measured."""
-    from vireid_jax.environment import commit, processor
     from vireid_jax.export.runtimes import threads
+    from vireid_jax.run.environment import commit, processor
 
     return (
         f"Images of {SIZE[0]}x{SIZE[1]}, one stream without the mirror, random weights;"

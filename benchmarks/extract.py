@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    from vireid_jax.runtime import set_up
+    from vireid_jax.run.runtime import set_up
 
     set_up()
     from benchmarks.ours import config_of, variables_of

@@ -25,7 +25,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from benchmarks.demo import write_block
-from vireid_jax.environment import environment
+from vireid_jax.run.environment import environment
 
 ROOT = Path(__file__).parents[1]
 FLAGS = {

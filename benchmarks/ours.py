@@ -14,7 +14,7 @@ from benchmarks.pipe import Facts, Job, serve
 def prepare(job: Job):
     """Compiles the task of a job, runs it once and saves what it gave."""
     start = time.perf_counter()
-    from vireid_jax.runtime import set_up
+    from vireid_jax.run.runtime import set_up
 
     set_up()
     import jax

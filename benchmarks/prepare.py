@@ -18,7 +18,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from vireid_jax.datasets.sysu_mm01 import sysu_mm01_dataset_builder as sysu_mm01
 
-from vireid_jax.runtime import only_errors
+from vireid_jax.run.runtime import only_errors
 from vireid_jax.synthetic import PRESETS, generate, plan
 from vireid_jax.synthetic.layouts import plan_tree
 from vireid_jax.synthetic.layouts.tree import _write_files

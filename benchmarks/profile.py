@@ -21,7 +21,7 @@ import jax
 
 from benchmarks import cases
 from benchmarks.ours import batch_of, config_of, jitted_step, variables_of
-from vireid_jax.runtime import set_up
+from vireid_jax.run.runtime import set_up
 
 STEPS = 3
 # A kind of work, and how its operations are known: by the name of the scope they were

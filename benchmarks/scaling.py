@@ -19,12 +19,12 @@ from ml_collections import ConfigDict
 
 from benchmarks.demo import write_block
 from vireid_jax.config import default_config, validate
-from vireid_jax.environment import commit
 from vireid_jax.planning import ahead
 from vireid_jax.planning.compiled import Collective, Facts
 from vireid_jax.planning.hardware import IMAGES_PER_CORE, SLICES, find_slice
 from vireid_jax.planning.needs import PUBLISHED
 from vireid_jax.planning.roofline import Estimate, Load, estimate
+from vireid_jax.run.environment import commit
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT, NUMBERS = ROOT / "docs/scaling.md", ROOT / "docs/scaling.json"

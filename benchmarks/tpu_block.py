@@ -30,10 +30,10 @@ from jax.stages import Lowered
 
 from benchmarks.demo import write_block
 from benchmarks.scaling import DOCUMENT
-from vireid_jax.environment import commit
 from vireid_jax.models import norm, ops, osnet
 from vireid_jax.planning import ahead, compiled
 from vireid_jax.planning.hardware import find_slice
+from vireid_jax.run.environment import commit
 
 ROWS = 24  # 8 pairs and the third view
 VIEWS = ("visible", "visible", "infrared")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.demo import write_block
-from vireid_jax.errors import one_line_errors
+from vireid_jax.run.errors import one_line_errors
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs" / "reliability.md"

@@ -142,9 +142,10 @@ def die():
 
 def die_at(place, count):
     """Arranges for death at the place; "save" dies while orbax writes."""
-    from vireid_jax import train, workdir
+    from vireid_jax import train
     from vireid_jax.checkpoint import Checkpoints
     from vireid_jax.data import pipeline
+    from vireid_jax.run import workdir
 
     owner, name = {
         "stream": (pipeline, "_load_train_batch"),
@@ -172,8 +173,8 @@ def die_at(place, count):
 
 def pretend(what):
     """Makes the process believe in other packages or another training set."""
-    from vireid_jax import environment
     from vireid_jax.data.source import Records
+    from vireid_jax.run import environment
 
     if what == "packages":
         environment.version = lambda package: "0"

@@ -10,7 +10,7 @@ from refusals import command
 
 from vireid_jax.ablate import Study, parse, read_study, run_study
 from vireid_jax.protocols.uncertainty import crossed_interval, identity_interval
-from vireid_jax.stopping import Stop
+from vireid_jax.run.stopping import Stop
 from vireid_jax.study_figure import svg
 from vireid_jax.study_table import METRICS, RESULTS, Difference, Row, Setting, markdown
 

@@ -9,7 +9,7 @@ from test_data_faults import RECORDS, image, rewrite, set_image, set_number
 
 from vireid_jax import train as training
 from vireid_jax.protocols import get_protocols
-from vireid_jax.stopping import Stop
+from vireid_jax.run.stopping import Stop
 from vireid_jax.train import train
 
 # Slow: many processes, each with the start of jax.

@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 from refusals import ROOT, TABLES, rows
 
-from vireid_jax import environment
 from vireid_jax.ablate import read_study, run_study
 from vireid_jax.feature_files import write_features
 from vireid_jax.report import collect
-from vireid_jax.stopping import Stop
+from vireid_jax.run import environment
+from vireid_jax.run.stopping import Stop
 
 TESTS = Path(__file__).parent
 RELEASED = TESTS / "golden" / "run_0_1_0"

@@ -19,8 +19,8 @@ import vireid_jax
 from vireid_jax import models
 from vireid_jax import train as training
 from vireid_jax.checkpoint import Checkpoints
+from vireid_jax.run.workdir import claimed
 from vireid_jax.train import train
-from vireid_jax.workdir import claimed
 
 # Slow: several runs, each of which XLA compiles.
 pytestmark = [
@@ -114,7 +114,8 @@ def test_two_processes_on_one_workdir(refuses, run, config):
 
 def test_a_lock_ends_with_its_process(run, config):
     holder = subprocess.Popen(
-        [sys.executable, "-c", "import sys; from vireid_jax.workdir import claimed\n"
+        [sys.executable, "-c",
+         "import sys; from vireid_jax.run.workdir import claimed\n"
          "with claimed(sys.argv[1]): print('mine', flush=True); sys.stdin.read()",
          str(run)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,

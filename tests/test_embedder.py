@@ -172,7 +172,7 @@ class TestFile:
 
 KEEP = """
 import jax
-from vireid_jax.runtime import keep_compiled
+from vireid_jax.run.runtime import keep_compiled
 if {mine}:
     jax.config.update("jax_compilation_cache_dir", "/mine")
 keep_compiled()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from small_run import arrays_of, finish, start
 
-from vireid_jax import processes
+from vireid_jax.run import processes
 
 TWO_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
 ONE_STEP = ("--config.schedule.epochs=0.1",)

@@ -9,8 +9,8 @@ import warnings
 import pytest
 from rich.console import Console
 
-from vireid_jax.journal import Journal
-from vireid_jax.writers import JsonLines, TensorBoard
+from vireid_jax.run.journal import Journal
+from vireid_jax.run.writers import JsonLines, TensorBoard
 
 
 def rows_of(path):

@@ -25,7 +25,8 @@ from typing import Any, NamedTuple
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from vireid_jax.errors import check_config_path, explain_flags_error, one_line_errors
+from vireid_jax.flags import check_config_path, explain_flags_error
+from vireid_jax.run.errors import one_line_errors
 
 TABLE, FIGURE = "table.md", "figure.svg"
 
@@ -131,7 +132,7 @@ def run_study(
     its results are copied. Raises ValueError where results are there of a run with
     another config or code.
     """
-    from vireid_jax.environment import environment
+    from vireid_jax.run.environment import environment
     from vireid_jax.study_table import CODE, read_results
     from vireid_jax.train import train
 
@@ -223,8 +224,7 @@ def _test_elsewhere(folder: Path, name: str, changes: dict[str, Any]) -> None:
 
 def _settings(config: ConfigDict) -> dict[str, Any]:
     """Returns what decides a run's numbers, as JSON would give it back."""
-    from vireid_jax.config import flat, validate
-    from vireid_jax.workdir import decisive
+    from vireid_jax.config import decisive, flat, validate
 
     return json.loads(json.dumps(flat(decisive(validate(config))), default=str))
 
@@ -265,8 +265,8 @@ def _line_of(study: Study, run: Run, folder: Path, seconds: float) -> dict[str, 
 
 def _add_line(workdir: Path, line: dict[str, Any]) -> None:
     """Adds a line; the file is replaced as a whole, so that it is never half one."""
+    from vireid_jax.run.workdir import replace_text
     from vireid_jax.study_table import RESULTS
-    from vireid_jax.workdir import replace_text
 
     path = workdir / RESULTS
     before = path.read_text() if path.exists() else ""
@@ -292,13 +292,13 @@ def parse(argv: Sequence[str]) -> list[str]:
 
 def main(_: Sequence[str]) -> None:
     """Runs the command."""
-    from vireid_jax.runtime import set_up
+    from vireid_jax.run.runtime import set_up
 
     set_up()
-    from vireid_jax.stopping import Stop, Stopped
+    from vireid_jax.run.stopping import Stop, Stopped
+    from vireid_jax.run.workdir import replace_text
     from vireid_jax.study_figure import svg
     from vireid_jax.study_table import find, markdown
-    from vireid_jax.workdir import replace_text
 
     holder, workdir = FLAGS["config"], Path(FLAGS.workdir).expanduser().resolve()
     try:

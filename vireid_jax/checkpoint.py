@@ -24,7 +24,7 @@ from orbax.checkpoint.checkpoint_managers import (
     LatestN,
 )
 
-from vireid_jax.runtime import only_errors
+from vireid_jax.run.runtime import only_errors
 from vireid_jax.state import TrainState
 
 FOLDER = "checkpoints"

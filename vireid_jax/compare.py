@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from vireid_jax.errors import one_line_errors
 from vireid_jax.modality import MODALITIES
-from vireid_jax.runtime import set_up
+from vireid_jax.run.errors import one_line_errors
+from vireid_jax.run.runtime import set_up
 from vireid_jax.thresholds import KINDS
 
 

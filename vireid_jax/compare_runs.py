@@ -25,7 +25,7 @@ from vireid_jax.protocols.uncertainty import (
     sign_flip_test,
     weighted_mean,
 )
-from vireid_jax.workdir import replace_bytes
+from vireid_jax.run.workdir import replace_bytes
 
 METRICS = ("Rank-1", "mAP", "mINP")
 

@@ -5,10 +5,13 @@ A config file starts from `default_config()` and changes what it needs to.
 
 import dataclasses
 import difflib
+import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from vireid_jax import models
@@ -17,8 +20,10 @@ from vireid_jax.models.heads import NECK_NORMS
 from vireid_jax.models.part_relations import PART_WIDTHS, RELATIONS
 from vireid_jax.models.self_distillation import STUDENTS
 from vireid_jax.optimizer import OPTIMIZERS
+from vireid_jax.run.workdir import CONFIG, METRICS
 
-Tree = Mapping | ConfigDict | FrozenConfigDict
+# What may differ when a run goes on: none of it changes a number.
+_FREE = ("data.dir", "data.threads", "data.workers", "data.cache", "log.tensorboard")
 
 
 def default_config() -> ConfigDict:
@@ -303,15 +308,9 @@ def explain_unknown_key(name: str) -> str:
     return f"there is no {name}; {meant}All keys stand in vireid_jax/config.py"
 
 
-def flat(tree: Tree, prefix: str = "") -> dict[str, Any]:
-    """Lists a nested mapping's values by dotted key."""
-    found = {}
-    for key, value in tree.items():
-        if isinstance(value, Tree):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value
-    return found
+def flat(config: ConfigDict | FrozenConfigDict) -> dict[str, Any]:
+    """Lists a config's values by dotted key."""
+    return flatten_dict(config.to_dict(), sep=".")
 
 
 def changed_keys(config: ConfigDict | FrozenConfigDict) -> str:
@@ -356,3 +355,40 @@ def make_plan(config: FrozenConfigDict, steps_per_epoch: int) -> Plan:
         num_steps=steps(config.schedule.epochs),
         eval_steps=steps(config.eval.every_epochs),
     )
+
+
+def decisive(config: ConfigDict | FrozenConfigDict) -> dict[str, Any]:
+    """Lists by dotted key what of a config changes a number."""
+    return {key: value for key, value in flat(config).items() if key not in _FREE}
+
+
+def check_same_config(workdir: Path, config: ConfigDict | FrozenConfigDict) -> None:
+    """Raises ValueError where a run of another config has work in the folder.
+
+    It names each key that differs. What changes no number may: where data lie, and how
+    many threads read them.
+    """
+    path = workdir / CONFIG
+    has_work = any((workdir / "checkpoints").glob("[0-9]*"))
+    metrics = workdir / METRICS
+    has_work = has_work or (metrics.exists() and metrics.stat().st_size > 0)
+    if not has_work or not path.exists():
+        return
+    try:
+        old = with_defaults(json.loads(path.read_text()))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is no config ({error}), so what began this run is not known; give"
+            " another --workdir"
+        ) from error
+    old, new = decisive(old), decisive(config)
+    other = [
+        f"config.{key} is {new.get(key, 'absent')!r}, was {old.get(key, 'absent')!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key, "absent") != new.get(key, "absent")
+    ]
+    if other:
+        raise ValueError(
+            f"{workdir} holds a run of another config: {'; '.join(other)}. Give its"
+            " config to go on, or another --workdir to begin anew"
+        )

@@ -23,7 +23,7 @@ from jaxtyping import Float32, Int32
 from ml_collections import ConfigDict, FrozenConfigDict
 from PIL import Image
 
-from vireid_jax import models, processes
+from vireid_jax import models
 from vireid_jax.checkpoint import FOLDER, Checkpoints
 from vireid_jax.config import with_defaults
 from vireid_jax.data.any_image import Images, OneImage
@@ -32,7 +32,8 @@ from vireid_jax.data.source import Records
 from vireid_jax.modality import MODALITIES
 from vireid_jax.precision import EXACT
 from vireid_jax.pretrained import read_file
-from vireid_jax.runtime import keep_compiled
+from vireid_jax.run import processes
+from vireid_jax.run.runtime import keep_compiled
 from vireid_jax.sharding import (
     check_divides,
     make_mesh,

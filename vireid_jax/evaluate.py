@@ -34,7 +34,6 @@ from vireid_jax.compare_runs import (
 )
 from vireid_jax.config import with_defaults
 from vireid_jax.data.source import Records, load_records
-from vireid_jax.errors import one_line_errors
 from vireid_jax.foreign_features import evaluate_file
 from vireid_jax.protocols import (
     KReciprocal,
@@ -48,8 +47,9 @@ from vireid_jax.protocols import (
     trials_table,
     uncertainty_table,
 )
-from vireid_jax.runtime import set_up
-from vireid_jax.workdir import replace_text
+from vireid_jax.run.errors import one_line_errors
+from vireid_jax.run.runtime import set_up
+from vireid_jax.run.workdir import replace_text
 
 Config = ConfigDict | FrozenConfigDict
 

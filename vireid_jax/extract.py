@@ -24,11 +24,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vireid_jax import __version__
-from vireid_jax.errors import one_line_errors
 from vireid_jax.feature_files import DAMAGED, check_suffix, write_features
 from vireid_jax.modality import MODALITIES
-from vireid_jax.runtime import set_up
-from vireid_jax.workdir import replace_bytes, replace_text
+from vireid_jax.run.errors import one_line_errors
+from vireid_jax.run.runtime import set_up
+from vireid_jax.run.workdir import replace_bytes, replace_text
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 BATCHES_A_PART = 16  # what a killed process has to do again

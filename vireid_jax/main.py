@@ -13,7 +13,8 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
-from vireid_jax.errors import check_config_path, explain_flags_error, one_line_errors
+from vireid_jax.flags import check_config_path, explain_flags_error
+from vireid_jax.run.errors import one_line_errors
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "Path of the config, FILE.py[:ARG].")
@@ -45,14 +46,14 @@ def parse(argv: Sequence[str]) -> list[str]:
 
 def main(_: Sequence[str]) -> None:
     """Runs the command."""
-    from vireid_jax.runtime import set_up
+    from vireid_jax.run.runtime import set_up
 
     set_up()
     if FLAGS.dry_run:
         dry_run()
         return
-    from vireid_jax.processes import connect, fall_together
-    from vireid_jax.stopping import Stop, Stopped
+    from vireid_jax.run.processes import connect, fall_together
+    from vireid_jax.run.stopping import Stop, Stopped
     from vireid_jax.train import train
 
     try:

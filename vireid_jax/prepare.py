@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from vireid_jax.errors import one_line_errors
+from vireid_jax.run.errors import one_line_errors
 
 
 class _Parser(argparse.ArgumentParser):
@@ -177,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.partial and not options.check:
         parser.error("--partial belongs to --check")
-    from vireid_jax.runtime import only_errors
+    from vireid_jax.run.runtime import only_errors
 
     with one_line_errors(), _own_flags(), only_errors():
         command = check if options.check else prepare_all

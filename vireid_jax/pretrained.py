@@ -18,8 +18,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from vireid_jax.errors import one_line_errors
 from vireid_jax.modality import MODALITIES
+from vireid_jax.run.errors import one_line_errors
 
 Tensors = dict[str, np.ndarray]
 Variables = dict[str, Any]
@@ -178,7 +178,7 @@ def main() -> None:
     parser.add_argument("--workdir", required=True, type=Path, help="of a training run")
     parser.add_argument("--out", required=True, type=Path, help="FILE.safetensors")
     arguments = parser.parse_args()
-    from vireid_jax.runtime import set_up
+    from vireid_jax.run.runtime import set_up
 
     set_up()
     from vireid_jax.embedder import load

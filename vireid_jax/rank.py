@@ -21,12 +21,12 @@ from rich.table import Table
 from rich.text import Text
 
 from vireid_jax.data.any_image import read_image
-from vireid_jax.errors import explain_os_error, one_line_errors
 from vireid_jax.extract import embed_folder, leads_inside, list_images
 from vireid_jax.feature_files import SUFFIXES, read_features
 from vireid_jax.modality import MODALITIES
-from vireid_jax.runtime import set_up
-from vireid_jax.workdir import replace_text
+from vireid_jax.run.errors import explain_os_error, one_line_errors
+from vireid_jax.run.runtime import set_up
+from vireid_jax.run.workdir import replace_text
 
 
 class Gallery(NamedTuple):

@@ -13,23 +13,27 @@ import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
-from vireid_jax import processes, sharding, writers
+from vireid_jax import sharding
 from vireid_jax.checkpoint import BEST_METRIC, Checkpoints, abstract
-from vireid_jax.config import Plan, changed_keys, make_plan, validate
+from vireid_jax.config import (
+    Plan,
+    changed_keys,
+    check_same_config,
+    decisive,
+    make_plan,
+    validate,
+)
 from vireid_jax.data.pipeline import batches
 from vireid_jax.data.pk import PKStream
 from vireid_jax.data.source import Records, split_identities
 from vireid_jax.embedder import Embedder, feature_of
-from vireid_jax.environment import differing, environment, one_line
 from vireid_jax.evaluate import (
     dataset_title,
     evaluate_test_split,
     open_split,
     rank_split,
 )
-from vireid_jax.journal import Journal
 from vireid_jax.optimizer import learning_rate
-from vireid_jax.profiling import Profile
 from vireid_jax.program import (
     batch_size_of,
     compile_step,
@@ -38,19 +42,15 @@ from vireid_jax.program import (
     step_arguments,
 )
 from vireid_jax.protocols import Result, validation_protocols
+from vireid_jax.run import processes, writers
+from vireid_jax.run.environment import differing, environment, one_line
+from vireid_jax.run.journal import Journal
+from vireid_jax.run.profiling import Profile
+from vireid_jax.run.stopping import Stop
+from vireid_jax.run.workdir import CONFIG, ENVIRONMENT, METRICS, claimed, replace_text
 from vireid_jax.step import make_knobs
-from vireid_jax.stopping import Stop
 from vireid_jax.thresholds import find_thresholds
 from vireid_jax.warm_start import insert_pretrained, insert_run
-from vireid_jax.workdir import (
-    CONFIG,
-    ENVIRONMENT,
-    METRICS,
-    check_same_config,
-    claimed,
-    decisive,
-    replace_text,
-)
 
 
 def train(

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from vireid_jax import synthetic
-from vireid_jax.runtime import only_errors
+from vireid_jax.run.runtime import only_errors
 from vireid_jax.synthetic.plan import MODALITIES
 
 

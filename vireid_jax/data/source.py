@@ -23,7 +23,7 @@ from vireid_jax.data.manifest import Row, check_manifest
 from vireid_jax.data.prepare import find_builder, next_step, prepare
 from vireid_jax.data.record_files import RecordFiles, check_info_files
 from vireid_jax.modality import MODALITIES
-from vireid_jax.runtime import only_errors
+from vireid_jax.run.runtime import only_errors
 
 _NUMBERS = ("identity", "camera", "modality")
 

@@ -21,9 +21,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from vireid_jax.errors import one_line_errors
 from vireid_jax.export.formats import FORMATS, STREAMS, check_installed, describe, write
-from vireid_jax.runtime import set_up
+from vireid_jax.run.errors import one_line_errors
+from vireid_jax.run.runtime import set_up
 
 
 def check_new(out: Path) -> None:

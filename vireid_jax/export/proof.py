@@ -10,11 +10,11 @@ from ml_collections import ConfigDict
 
 from vireid_jax.data.source import Records, load_records
 from vireid_jax.embedder import Embedder
-from vireid_jax.environment import environment, version
 from vireid_jax.evaluate import dataset_title, open_split
 from vireid_jax.export.runtimes import Target, threads
 from vireid_jax.modality import MODALITIES
 from vireid_jax.protocols import Protocol, cosine_distances, evaluate, get_protocols
+from vireid_jax.run.environment import environment, version
 
 LIMIT = 1e-4  # on features in float32
 COMPARED = 64  # images a modality

@@ -21,10 +21,10 @@ from rich.table import Table
 
 from vireid_jax import models
 from vireid_jax.embedder import Embedder, init_variables
-from vireid_jax.environment import processor
-from vireid_jax.errors import one_line_errors
 from vireid_jax.models.complexity import complexity
-from vireid_jax.runtime import set_up
+from vireid_jax.run.environment import processor
+from vireid_jax.run.errors import one_line_errors
+from vireid_jax.run.runtime import set_up
 
 
 def card(model: Any, name: str, size: tuple[int, int], runs: int) -> dict[str, Any]:

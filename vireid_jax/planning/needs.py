@@ -53,7 +53,7 @@ def training_set(config: Config) -> TrainingSet:
     """
     from vireid_jax.data.prepare import find_builder
     from vireid_jax.data.source import load_records, split_identities
-    from vireid_jax.runtime import only_errors
+    from vireid_jax.run.runtime import only_errors
 
     c = config.data
     variant = c.options.to_dict() if c.options else c.variant or None

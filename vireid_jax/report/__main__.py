@@ -13,8 +13,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from vireid_jax.errors import one_line_errors
-from vireid_jax.runtime import set_up
+from vireid_jax.run.errors import one_line_errors
+from vireid_jax.run.runtime import set_up
 
 
 def parse() -> argparse.Namespace:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vireid_jax.errors import explain_os_error
 from vireid_jax.report import collect, tables
 from vireid_jax.report.collect import Run
 from vireid_jax.report.distances import camera_matrix, histograms
@@ -18,7 +17,8 @@ from vireid_jax.report.figures import (
 )
 from vireid_jax.report.maps import maps
 from vireid_jax.report.rank_lists import KINDS, rank_lists
-from vireid_jax.workdir import replace_text
+from vireid_jax.run.errors import explain_os_error
+from vireid_jax.run.workdir import replace_text
 
 
 def write(workdirs: Sequence[Path], path: Path) -> int:

@@ -12,7 +12,7 @@ from jaxtyping import Float32, Int32
 
 from vireid_jax.compare_runs import read_queries
 from vireid_jax.protocols import Protocol, Result, Rows, evaluate, get_protocols
-from vireid_jax.workdir import METRICS
+from vireid_jax.run.workdir import METRICS
 
 # What may not differ between two runs of one table.
 _LABELS = ("dataset", "selection", "reranking", "flip", "feature")

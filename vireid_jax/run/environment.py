@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-
-from vireid_jax.config import flat
+from flax.traverse_util import flatten_dict
 
 
 def environment() -> dict[str, Any]:
@@ -39,7 +38,7 @@ def one_line(found: dict[str, Any]) -> str:
 
 def differing(then: dict[str, Any], now: dict[str, Any]) -> str:
     """Says what of the environment differs; "" if nothing does."""
-    then, now = flat(then), flat(now)
+    then, now = flatten_dict(then, sep="."), flatten_dict(now, sep=".")
     return ", ".join(
         f"{key.removeprefix('packages.')} went from {then.get(key)} to {now[key]}"
         for key in now

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from vireid_jax.stopping import Stopped
+from vireid_jax.run.stopping import Stopped
 
 # After so many seconds without a sign of life a process counts as dead, and the
 # runtime ends the others. jax's default is 100.

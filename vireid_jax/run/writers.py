@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vireid_jax.workdir import replace_text
+from vireid_jax.run.workdir import replace_text
 
 
 class JsonLines:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from absl import logging
 
-from vireid_jax import heap
-from vireid_jax.journal import Once
+from vireid_jax.run import heap
+from vireid_jax.run.journal import Once
 
 
 def set_up() -> None:

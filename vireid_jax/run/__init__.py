@@ -1,0 +1,1 @@
+"""The process and what a run leaves on disk: errors, signals, memory, log, workdir."""
