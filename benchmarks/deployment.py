@@ -100,10 +100,11 @@ def measure(network: str, rival: Path, rounds: int) -> list[Timed]:
     The rival takes part at the first width alone.
     """
     from benchmarks.ours import batch_of, config_of, variables_of, write_given
-    from vireid_jax.embedder import Embedder, create_model
+    from vireid_jax.embedder import Embedder
     from vireid_jax.export.formats import write
     from vireid_jax.export.quantise import quantise
     from vireid_jax.export.runtimes import in_onnxruntime, open_files
+    from vireid_jax.models.build import create_model
 
     job = Case(network, *SIZE, max(COUNTS)).job("eval")
     model = create_model(config_of(job), job["classes"])

@@ -80,7 +80,7 @@ def variables_of(model) -> dict[str, Any]:
     import jax
     import numpy as np
 
-    from vireid_jax.embedder import init_variables
+    from vireid_jax.models.build import init_variables
 
     rng = np.random.default_rng(0)
     ranges = {"scale": (0.5, 1.5), "var": (0.5, 1.5), "mean": (-0.1, 0.1)}
@@ -116,7 +116,7 @@ def write_given(path: str, variables: dict[str, Any], batch: dict[str, Any]) -> 
 
 def train(job: Job):
     """Makes the function that takes one training step."""
-    from vireid_jax.embedder import create_model
+    from vireid_jax.models.build import create_model
 
     config = config_of(job)
     model = create_model(config, job["classes"])
@@ -174,7 +174,8 @@ def stepper(config, model, variables, batch):
 
 def embed(job: Job):
     """Makes the function that embeds a batch of visible images."""
-    from vireid_jax.embedder import Embedder, create_model
+    from vireid_jax.embedder import Embedder
+    from vireid_jax.models.build import create_model
 
     model = create_model(config_of(job), job["classes"])
     variables = variables_of(model)
@@ -195,7 +196,7 @@ def first_step(job: Job):
     import jax
 
     from vireid_jax.config import default_config
-    from vireid_jax.embedder import create_model, init_variables
+    from vireid_jax.models.build import create_model, init_variables
 
     config = default_config()
     config.model.name = job["network"]

@@ -124,7 +124,7 @@ def spans_of(folder: Path) -> list[tuple[float, float, str]]:
 
 def profile(case: cases.Case) -> dict[str, dict[str, float]]:
     """Traces some steps; returns milliseconds of a step by kind and direction."""
-    from vireid_jax.embedder import create_model
+    from vireid_jax.models.build import create_model
 
     job = case.job("train")
     config = config_of(job)

@@ -19,7 +19,7 @@ from test_osnet_variants import FOLDER, KEYS, golden_images, recipe
 
 from vireid_jax import __version__, models, pretrained
 from vireid_jax.convert import convert, recognise, show
-from vireid_jax.embedder import init_variables
+from vireid_jax.models.build import init_variables
 
 NAME = "osnet_x0_25"
 

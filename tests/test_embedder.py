@@ -16,7 +16,8 @@ from small_run import Small
 import vireid_jax
 from vireid_jax.config import default_config
 from vireid_jax.data.any_image import read_image
-from vireid_jax.embedder import Embedder, init_variables, nearest
+from vireid_jax.embedder import Embedder, nearest
+from vireid_jax.models.build import init_variables
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (11, 32, 16, 3), np.uint8)

@@ -14,13 +14,14 @@ from rich.console import Console
 import vireid_jax.evaluate
 from vireid_jax import embedder
 from vireid_jax.compare_runs import compare, fingerprint, queries_path
-from vireid_jax.embedder import Embedder, init_variables
+from vireid_jax.embedder import Embedder
 from vireid_jax.evaluate import (
     choose_protocols,
     evaluate_features,
     evaluate_test_split,
     open_split,
 )
+from vireid_jax.models.build import init_variables
 from vireid_jax.protocols import KReciprocal
 
 

@@ -9,12 +9,13 @@ import pytest
 from jax import export
 
 from vireid_jax import models
-from vireid_jax.embedder import Embedder, init_variables
+from vireid_jax.embedder import Embedder
 from vireid_jax.export import runtimes
 from vireid_jax.export.arrays import Arrays
 from vireid_jax.export.folding import fold
 from vireid_jax.export.graph import Graph
 from vireid_jax.export.network import Network
+from vireid_jax.models.build import init_variables
 from vireid_jax.models.self_distillation import STUDENTS
 from vireid_jax.step import make_embed_step
 

@@ -12,8 +12,8 @@ import pytest
 
 from vireid_jax import losses, models
 from vireid_jax.config import default_config
-from vireid_jax.embedder import init_variables
 from vireid_jax.models.__main__ import card
+from vireid_jax.models.build import init_variables
 from vireid_jax.models.heads import IdentityHead
 from vireid_jax.models.osnet import CHANNELS
 from vireid_jax.models.part_relations import PartRelations

@@ -13,10 +13,11 @@ import pytest
 from jax.tree_util import DictKey, tree_map_with_path
 
 from vireid_jax import models
-from vireid_jax.embedder import init_variables
-from vireid_jax.modality import MODALITIES, check_images, columns_by_modality
+from vireid_jax.modality import MODALITIES
+from vireid_jax.models.build import init_variables
 from vireid_jax.models.heads import stripes
 from vireid_jax.models.osnet import STAGES
+from vireid_jax.models.views import check_images, columns_by_modality
 
 FOLDER = Path(__file__).parent / "golden"
 COMPLEXITY = json.loads((FOLDER / "osnet.json").read_text())["complexity"]

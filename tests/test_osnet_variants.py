@@ -14,9 +14,9 @@ import pytest
 from vireid_jax import models, pretrained
 from vireid_jax.checkpoint import Checkpoints
 from vireid_jax.config import default_config
-from vireid_jax.embedder import init_variables
 from vireid_jax.losses import cross_entropy
 from vireid_jax.modality import MODALITIES
+from vireid_jax.models.build import init_variables
 from vireid_jax.models.norm import InstanceNorm, norm
 from vireid_jax.models.osnet import STAGES, OSBlock
 from vireid_jax.state import TrainState

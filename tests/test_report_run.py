@@ -11,8 +11,9 @@ from rich.console import Console
 import vireid_jax.embedder
 import vireid_jax.evaluate
 from vireid_jax.compare_runs import queries_path, write_queries
-from vireid_jax.embedder import Embedder, init_variables
+from vireid_jax.embedder import Embedder
 from vireid_jax.evaluate import evaluate_test_split
+from vireid_jax.models.build import init_variables
 from vireid_jax.report import collect
 from vireid_jax.report.build import write
 

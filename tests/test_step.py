@@ -19,8 +19,8 @@ from vireid_jax.losses import (
     cross_modal_infonce,
     hetero_center_triplet,
 )
-from vireid_jax.modality import columns_by_modality
 from vireid_jax.models.heads import IdentityHead, l2_normalise
+from vireid_jax.models.views import columns_by_modality
 from vireid_jax.optimizer import make_optimizer, rate_factors
 from vireid_jax.state import TrainState
 from vireid_jax.step import (

@@ -6,7 +6,7 @@ import pytest
 import small_run
 
 import vireid_jax
-from vireid_jax.embedder import init_variables
+from vireid_jax.models.build import init_variables
 from vireid_jax.train import train
 from vireid_jax.warm_start import insert_run
 

@@ -28,7 +28,7 @@ from rich.table import Table
 
 from vireid_jax import __version__, models, pretrained
 from vireid_jax.checkpoint import save_variables
-from vireid_jax.embedder import init_variables
+from vireid_jax.models.build import init_variables
 from vireid_jax.models.osnet import CHANNELS, variant_of
 from vireid_jax.pretrained import Tensors, Variables
 from vireid_jax.run.errors import one_line_errors

@@ -20,17 +20,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
 from jaxtyping import Float32, Int32
-from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections import ConfigDict
 from PIL import Image
 
-from vireid_jax import models
 from vireid_jax.checkpoint import FOLDER, Checkpoints
 from vireid_jax.config import with_defaults
 from vireid_jax.data.any_image import Images, OneImage
 from vireid_jax.data.pipeline import eval_batches, file_batches
 from vireid_jax.data.source import Records
 from vireid_jax.modality import MODALITIES
-from vireid_jax.precision import EXACT
+from vireid_jax.models.precision import EXACT
 from vireid_jax.pretrained import read_file
 from vireid_jax.run import processes
 from vireid_jax.run.runtime import keep_compiled
@@ -272,42 +271,6 @@ def images_at_once(size: tuple[int, int], batch_size: int) -> int:
     most = PIXELS_AT_ONCE // (size[0] * size[1])
     fits = range(max(1, min(most, batch_size)), 0, -1)
     return next(count for count in fits if batch_size % count == 0)
-
-
-def create_model(config: ConfigDict | FrozenConfigDict, num_classes: int) -> nn.Module:
-    """Creates the network that `config.model` describes."""
-    c = config.model
-    return models.create(
-        c.name,
-        num_classes=num_classes,
-        num_specific_stages=c.num_specific_stages,
-        separate_norm=c.separate_norm,
-        neck_norm=c.neck_norm,
-        num_stripes=c.num_stripes,
-        students=tuple(c.students),
-        granularities=tuple(c.granularities),
-        part_width=c.part_width,
-        relation=c.relation,
-        contrastive=c.contrastive,
-        zero_init_residual=c.zero_init_residual,
-        dtype=c.dtype,
-        rematerialise=c.rematerialise,
-    )
-
-
-def feature_of(config: ConfigDict | FrozenConfigDict) -> str:
-    """Names what the config tests by: "all", or "global" where there are no parts."""
-    return config.eval.feature if config.model.granularities else "global"
-
-
-def init_variables(model: nn.Module, key: jax.Array) -> dict[str, Any]:
-    """Draws a network's variables; under `jax.eval_shape` only their shapes.
-
-    Variables do not depend on the images' size, so a small one serves, as tall as any
-    number of stripes in use asks for.
-    """
-    images = jnp.zeros((1, len(MODALITIES), 256, 32, 3))
-    return dict(model.init(key, images, MODALITIES, train=True))
 
 
 def load(

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from vireid_jax import sharding
-from vireid_jax.embedder import create_model, init_variables
+from vireid_jax.models.build import create_model, init_variables
 from vireid_jax.optimizer import make_optimizer, rate_factors
 from vireid_jax.run import heap
 from vireid_jax.state import TrainState, variables_of

@@ -26,13 +26,14 @@ from vireid_jax.config import (
 from vireid_jax.data.pipeline import batches
 from vireid_jax.data.pk import PKStream
 from vireid_jax.data.source import Records, split_identities
-from vireid_jax.embedder import Embedder, feature_of
+from vireid_jax.embedder import Embedder
 from vireid_jax.evaluate import (
     dataset_title,
     evaluate_test_split,
     open_split,
     rank_split,
 )
+from vireid_jax.models.build import feature_of
 from vireid_jax.optimizer import learning_rate
 from vireid_jax.program import (
     batch_size_of,

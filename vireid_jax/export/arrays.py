@@ -13,7 +13,7 @@ from jax import Array, lax
 from vireid_jax.data import augment
 from vireid_jax.export.folding import EPSILON
 from vireid_jax.models import heads, ops
-from vireid_jax.precision import EXACT
+from vireid_jax.models.precision import EXACT
 
 
 class Arrays:

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from vireid_jax.losses.identity import cross_entropy
 from vireid_jax.models.heads import l2_normalise
-from vireid_jax.precision import widen
+from vireid_jax.models.precision import widen
 
 
 def distillation(

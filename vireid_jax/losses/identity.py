@@ -6,7 +6,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from vireid_jax.precision import widen
+from vireid_jax.models.precision import widen
 
 
 def cross_entropy(

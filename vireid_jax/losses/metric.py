@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from vireid_jax.models.heads import l2_normalise
-from vireid_jax.precision import EXACT, widen
+from vireid_jax.models.precision import EXACT, widen
 
 
 def hetero_center_triplet(

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vireid_jax import models
-from vireid_jax.embedder import Embedder, init_variables
+from vireid_jax.models.build import init_variables
 from vireid_jax.models.complexity import complexity
 from vireid_jax.run.environment import processor
 from vireid_jax.run.errors import one_line_errors
@@ -44,13 +44,13 @@ def card(model: Any, name: str, size: tuple[int, int], runs: int) -> dict[str, A
 
 def latency(model: Any, variables: Any, size: tuple[int, int], runs: int) -> float:
     """Measures how long one image takes, in ms: the median of `runs`."""
-    embedder = Embedder(model, variables, size=size, flip=False, batch_size=1)
-    image = np.zeros((1, *size, 3), np.uint8)
-    embedder.embed(image, "infrared")  # compiles
+    images = np.zeros((1, 1, *size, 3), np.float32)
+    apply = jax.jit(lambda variables, x: model.apply(variables, x, ("infrared",))[0])
+    apply(variables, images).block_until_ready()  # compiles
     times = []
     for _ in range(runs):
         start = time.perf_counter()
-        embedder.embed(image, "infrared")
+        apply(variables, images).block_until_ready()
         times.append(time.perf_counter() - start)
     return round(1000 * statistics.median(times), 2)
 

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from vireid_jax.modality import Views
 from vireid_jax.models.norm import norm
-from vireid_jax.precision import EXACT, widen
+from vireid_jax.models.precision import EXACT, widen
+from vireid_jax.models.views import Views
 
 NECK_NORMS = ("shared", "per_modality")
 

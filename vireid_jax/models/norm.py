@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from vireid_jax.modality import Views, columns_by_modality
-from vireid_jax.precision import widen
+from vireid_jax.models.precision import widen
+from vireid_jax.models.views import Views, columns_by_modality
 
 
 class BatchNorm(nn.Module):

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from vireid_jax.precision import widen
+from vireid_jax.models.precision import widen
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 _ORDINARY = contextvars.ContextVar("ordinary", default=False)

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vireid_jax.modality import Views
 from vireid_jax.models import ops
 from vireid_jax.models.norm import BatchNorm, InstanceNorm, norm
+from vireid_jax.models.views import Views
 
 STAGES = ("conv1", "conv2", "conv3", "conv4", "conv5")
 _WIDTHS = {

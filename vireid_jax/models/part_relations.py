@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vireid_jax.modality import Views
 from vireid_jax.models.heads import classifier_init, generalised_mean, stripes
 from vireid_jax.models.norm import BatchNorm, norm
-from vireid_jax.precision import EXACT, widen
+from vireid_jax.models.precision import EXACT, widen
+from vireid_jax.models.views import Views
 
 RELATIONS = ("one_vs_rest", "attention")
 PART_WIDTHS = {"lite": 128, "full": 256}  # features a part; "full" shares no weights

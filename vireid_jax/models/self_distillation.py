@@ -9,10 +9,10 @@ convolution where the size fits already, are our choice.
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from vireid_jax.modality import Views
 from vireid_jax.models import ops
 from vireid_jax.models.heads import IdentityHead
 from vireid_jax.models.osnet import Conv, Conv1x1, kaiming_depthwise
+from vireid_jax.models.views import Views
 
 STUDENTS = ("conv2", "conv3", "conv4")
 

@@ -6,10 +6,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vireid_jax.modality import Views, check_images
 from vireid_jax.models.norm import BatchNorm
 from vireid_jax.models.osnet import Trunk
-from vireid_jax.precision import EXACT, widen
+from vireid_jax.models.precision import EXACT, widen
+from vireid_jax.models.views import Views, check_images
 
 FEATURES = 512  # of the head, at every width
 

@@ -6,11 +6,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vireid_jax.modality import Views, check_images, columns_by_modality
 from vireid_jax.models.heads import IdentityHead, l2_normalise
 from vireid_jax.models.osnet import STAGES, Trunk
 from vireid_jax.models.part_relations import PartRelations
 from vireid_jax.models.self_distillation import Student
+from vireid_jax.models.views import Views, check_images, columns_by_modality
 
 
 class TwoStreamOSNet(nn.Module):

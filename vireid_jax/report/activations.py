@@ -70,7 +70,7 @@ def answers_of(
     import jax.numpy as jnp
 
     from vireid_jax.data.augment import normalise
-    from vireid_jax.embedder import create_model
+    from vireid_jax.models.build import create_model
 
     model = create_model(config, embedder.about["num_classes"])
     views = normalise(jnp.asarray(image)[None])[:, None]

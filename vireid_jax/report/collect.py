@@ -250,7 +250,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def costs(run: Run, config: Any) -> dict[str, str]:
     """Says what the network costs at test and in training, and what the run took."""
-    from vireid_jax.embedder import create_model
+    from vireid_jax.models.build import create_model
     from vireid_jax.models.complexity import complexity
 
     model = create_model(config, run.about["num_classes"])
