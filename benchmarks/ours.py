@@ -131,9 +131,9 @@ def jitted_step(config, model, variables):
     import jax
     import jax.numpy as jnp
 
-    from vireid_jax.optimizer import make_optimizer, rate_factors
-    from vireid_jax.state import TrainState
-    from vireid_jax.step import Views, make_knobs, make_train_step
+    from vireid_jax.training.optimizer import make_optimizer, rate_factors
+    from vireid_jax.training.state import TrainState
+    from vireid_jax.training.step import Views, make_knobs, make_train_step
 
     optimizer = make_optimizer(config)
     params = variables["params"]
@@ -157,7 +157,7 @@ def stepper(config, model, variables, batch):
     """Makes the function that takes a training step from where the last one ended."""
     import jax
 
-    from vireid_jax.program import compile_step
+    from vireid_jax.training.program import compile_step
 
     step, state, key, knobs = jitted_step(config, model, variables)
     take_step = None

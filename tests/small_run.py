@@ -119,7 +119,7 @@ def arrays_of(workdir):
     import orbax.checkpoint as ocp
     from etils import epath
 
-    from vireid_jax.checkpoint import Checkpoints
+    from vireid_jax.training.checkpoint import Checkpoints
 
     step = Checkpoints(workdir, read_only=True).find("last")
     folder = epath.Path(workdir) / "checkpoints" / str(step)
@@ -143,9 +143,9 @@ def die():
 def die_at(place, count):
     """Arranges for death at the place; "save" dies while orbax writes."""
     from vireid_jax import train
-    from vireid_jax.checkpoint import Checkpoints
     from vireid_jax.data import pipeline
     from vireid_jax.run import workdir
+    from vireid_jax.training.checkpoint import Checkpoints
 
     owner, name = {
         "stream": (pipeline, "_load_train_batch"),

@@ -18,9 +18,9 @@ from refusals import unchanged
 import vireid_jax
 from vireid_jax import models
 from vireid_jax import train as training
-from vireid_jax.checkpoint import Checkpoints
 from vireid_jax.run.workdir import claimed
 from vireid_jax.train import train
+from vireid_jax.training.checkpoint import Checkpoints
 
 # Slow: several runs, each of which XLA compiles.
 pytestmark = [

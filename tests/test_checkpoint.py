@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from jax.sharding import SingleDeviceSharding
 
-from vireid_jax.checkpoint import BEST_METRIC, Checkpoints, abstract
 from vireid_jax.config import default_config
-from vireid_jax.optimizer import make_optimizer
-from vireid_jax.state import TrainState
+from vireid_jax.training.checkpoint import BEST_METRIC, Checkpoints, abstract
+from vireid_jax.training.optimizer import make_optimizer
+from vireid_jax.training.state import TrainState
 
 HERE = SingleDeviceSharding(jax.devices()[0])
 OPTIMIZER = make_optimizer(default_config())

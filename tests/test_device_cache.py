@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from small_run import arrays_of, config_of
 
-from vireid_jax import sharding, train
+from vireid_jax import train
 from vireid_jax.config import validate
 from vireid_jax.data.pipeline import batches
 from vireid_jax.data.pk import PKStream
+from vireid_jax.training import sharding
 
 # The module's runs share the small network and what XLA compiles of it.
 pytestmark = [

@@ -11,14 +11,14 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from rich.console import Console
 
-from vireid_jax import sharding
 from vireid_jax.config import default_config
 from vireid_jax.dry_run import dry_run
 from vireid_jax.planning import ahead, compiled, roofline
 from vireid_jax.planning.compiled import Collective, Facts, collectives
 from vireid_jax.planning.hardware import SLICES, Chip, Slice, find_slice
 from vireid_jax.planning.needs import TrainingSet, cached_rows, needs_of, training_set
-from vireid_jax.program import make_program, step_arguments
+from vireid_jax.training import sharding
+from vireid_jax.training.program import make_program, step_arguments
 
 HLO = """
 HloModule jit_step, is_scheduled=true

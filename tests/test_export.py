@@ -17,14 +17,14 @@ from small_run import config_of
 
 import vireid_jax
 from vireid_jax import models
-from vireid_jax.checkpoint import Checkpoints
 from vireid_jax.embedder import Embedder
 from vireid_jax.export import __main__ as command
 from vireid_jax.export import folding, formats, proof, runtimes
 from vireid_jax.export.__main__ import export, in_float32
 from vireid_jax.export.proof import compare_lists, open_trial
 from vireid_jax.models.build import create_model, init_variables
-from vireid_jax.state import TrainState
+from vireid_jax.training.checkpoint import Checkpoints
+from vireid_jax.training.state import TrainState
 
 DOCS = Path(__file__).parents[1] / "docs" / "deployment.md"
 RELEASED = Path(__file__).parent / "golden" / "run_0_1_0"

@@ -17,7 +17,7 @@ from vireid_jax.export.graph import Graph
 from vireid_jax.export.network import Network
 from vireid_jax.models.build import init_variables
 from vireid_jax.models.self_distillation import STUDENTS
-from vireid_jax.step import make_embed_step
+from vireid_jax.training.step import make_embed_step
 
 SIZE = (64, 32)
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, *SIZE, 3), np.uint8)

@@ -19,7 +19,7 @@ from vireid_jax.models.osnet import CHANNELS
 from vireid_jax.models.part_relations import PartRelations
 from vireid_jax.models.self_distillation import STUDENTS, Student
 from vireid_jax.models.two_stream import TwoStreamOSNet
-from vireid_jax.step import make_knobs, total_loss
+from vireid_jax.training.step import make_knobs, total_loss
 
 VIEWS = ("visible", "infrared")
 RNG = np.random.default_rng(0)

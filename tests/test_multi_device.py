@@ -19,16 +19,16 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
-from vireid_jax import sharding
 from vireid_jax.config import default_config
 from vireid_jax.embedder import Embedder
 from vireid_jax.models.build import init_variables
 from vireid_jax.models.heads import IdentityHead, l2_normalise
 from vireid_jax.models.osnet import OSBlock, Stem
-from vireid_jax.optimizer import make_optimizer, rate_factors
 from vireid_jax.run import processes
-from vireid_jax.state import TrainState
-from vireid_jax.step import Views, make_embed_step, make_knobs, make_train_step
+from vireid_jax.training import sharding
+from vireid_jax.training.optimizer import make_optimizer, rate_factors
+from vireid_jax.training.state import TrainState
+from vireid_jax.training.step import Views, make_embed_step, make_knobs, make_train_step
 
 # Slow: XLA compiles a training step of the network's parts in float64 for five meshes.
 pytestmark = pytest.mark.slow

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vireid_jax.config import default_config
-from vireid_jax.optimizer import learning_rate, make_optimizer, rate_factors
+from vireid_jax.training.optimizer import learning_rate, make_optimizer, rate_factors
 
 
 def config_of(**optimizer):

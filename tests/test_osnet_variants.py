@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from vireid_jax import models, pretrained
-from vireid_jax.checkpoint import Checkpoints
 from vireid_jax.config import default_config
 from vireid_jax.losses import cross_entropy
 from vireid_jax.modality import MODALITIES
 from vireid_jax.models.build import init_variables
 from vireid_jax.models.norm import InstanceNorm, norm
 from vireid_jax.models.osnet import STAGES, OSBlock
-from vireid_jax.state import TrainState
-from vireid_jax.step import make_embed_step, make_knobs, total_loss
+from vireid_jax.training.checkpoint import Checkpoints
+from vireid_jax.training.state import TrainState
+from vireid_jax.training.step import make_embed_step, make_knobs, total_loss
 
 FOLDER = Path(__file__).parent / "golden"
 read = lambda name: json.loads((FOLDER / name).read_text())

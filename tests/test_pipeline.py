@@ -7,10 +7,10 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
-from vireid_jax import sharding
 from vireid_jax.data.pipeline import batches, eval_batches
 from vireid_jax.data.pk import PKStream
 from vireid_jax.data.source import index_records
+from vireid_jax.training import sharding
 
 SIZE = (16, 8)
 

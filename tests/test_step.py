@@ -21,9 +21,9 @@ from vireid_jax.losses import (
 )
 from vireid_jax.models.heads import IdentityHead, l2_normalise
 from vireid_jax.models.views import columns_by_modality
-from vireid_jax.optimizer import make_optimizer, rate_factors
-from vireid_jax.state import TrainState
-from vireid_jax.step import (
+from vireid_jax.training.optimizer import make_optimizer, rate_factors
+from vireid_jax.training.state import TrainState
+from vireid_jax.training.step import (
     Views,
     make_embed_step,
     make_knobs,

@@ -20,10 +20,10 @@ from small_run import config_of
 
 import vireid_jax
 from vireid_jax import train as training
-from vireid_jax.checkpoint import BEST_METRIC, Checkpoints
 from vireid_jax.embedder import Embedder
 from vireid_jax.evaluate import open_split
 from vireid_jax.train import train
+from vireid_jax.training.checkpoint import BEST_METRIC, Checkpoints
 
 # Slow: XLA compiles a whole training step, again in each process that is started.
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ import small_run
 import vireid_jax
 from vireid_jax.models.build import init_variables
 from vireid_jax.train import train
-from vireid_jax.warm_start import insert_run
+from vireid_jax.training.warm_start import insert_run
 
 # Slow: three runs of a small network, each compiled.
 pytestmark = [

@@ -19,8 +19,9 @@ from vireid_jax.losses import METRIC_LOSSES
 from vireid_jax.models.heads import NECK_NORMS
 from vireid_jax.models.part_relations import PART_WIDTHS, RELATIONS
 from vireid_jax.models.self_distillation import STUDENTS
-from vireid_jax.optimizer import OPTIMIZERS
 from vireid_jax.run.workdir import CONFIG, METRICS
+
+OPTIMIZERS = ("adamw", "sgd")
 
 # What may differ when a run goes on: none of it changes a number.
 _FREE = ("data.dir", "data.threads", "data.workers", "data.cache", "log.tensorboard")

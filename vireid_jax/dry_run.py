@@ -13,7 +13,6 @@ from jax.sharding import AbstractMesh
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
-from vireid_jax import sharding
 from vireid_jax.config import validate
 from vireid_jax.planning import ahead, tables
 from vireid_jax.planning.compiled import Facts
@@ -26,7 +25,8 @@ from vireid_jax.planning.needs import (
     training_set,
 )
 from vireid_jax.planning.roofline import Estimate, Load, estimate
-from vireid_jax.program import batch_size_of, make_program, step_arguments
+from vireid_jax.training import sharding
+from vireid_jax.training.program import batch_size_of, make_program, step_arguments
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ from jaxtyping import Float32, Int32
 from ml_collections import ConfigDict
 from PIL import Image
 
-from vireid_jax.checkpoint import FOLDER, Checkpoints
 from vireid_jax.config import with_defaults
 from vireid_jax.data.any_image import Images, OneImage
 from vireid_jax.data.pipeline import eval_batches, file_batches
@@ -33,7 +32,8 @@ from vireid_jax.models.precision import EXACT
 from vireid_jax.pretrained import read_file
 from vireid_jax.run import processes
 from vireid_jax.run.runtime import keep_compiled
-from vireid_jax.sharding import (
+from vireid_jax.training.checkpoint import FOLDER, Checkpoints
+from vireid_jax.training.sharding import (
     check_divides,
     make_mesh,
     over_batch,
@@ -41,7 +41,7 @@ from vireid_jax.sharding import (
     place_batch,
     replicated,
 )
-from vireid_jax.step import make_embed_step
+from vireid_jax.training.step import make_embed_step
 
 PIXELS_AT_ONCE = 2**18  # on a CPU: 8 images of 256x128; more leave its cache (measured)
 _QUERIES = 256  # ranked at a time: their cosines to a million images are a gigabyte

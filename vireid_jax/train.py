@@ -13,8 +13,6 @@ import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
-from vireid_jax import sharding
-from vireid_jax.checkpoint import BEST_METRIC, Checkpoints, abstract
 from vireid_jax.config import (
     Plan,
     changed_keys,
@@ -34,14 +32,6 @@ from vireid_jax.evaluate import (
     rank_split,
 )
 from vireid_jax.models.build import feature_of
-from vireid_jax.optimizer import learning_rate
-from vireid_jax.program import (
-    batch_size_of,
-    compile_step,
-    is_pretraining,
-    make_program,
-    step_arguments,
-)
 from vireid_jax.protocols import Result, validation_protocols
 from vireid_jax.run import processes, writers
 from vireid_jax.run.environment import differing, environment, one_line
@@ -49,9 +39,19 @@ from vireid_jax.run.journal import Journal
 from vireid_jax.run.profiling import Profile
 from vireid_jax.run.stopping import Stop
 from vireid_jax.run.workdir import CONFIG, ENVIRONMENT, METRICS, claimed, replace_text
-from vireid_jax.step import make_knobs
 from vireid_jax.thresholds import find_thresholds
-from vireid_jax.warm_start import insert_pretrained, insert_run
+from vireid_jax.training import sharding
+from vireid_jax.training.checkpoint import BEST_METRIC, Checkpoints, abstract
+from vireid_jax.training.optimizer import learning_rate
+from vireid_jax.training.program import (
+    batch_size_of,
+    compile_step,
+    is_pretraining,
+    make_program,
+    step_arguments,
+)
+from vireid_jax.training.step import make_knobs
+from vireid_jax.training.warm_start import insert_pretrained, insert_run
 
 
 def train(

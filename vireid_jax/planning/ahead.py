@@ -21,7 +21,7 @@ from vireid_jax.config import validate, with_defaults
 from vireid_jax.planning import compiled
 from vireid_jax.planning.compiled import Facts
 from vireid_jax.planning.hardware import SLICES, Slice
-from vireid_jax.program import make_program, step_arguments
+from vireid_jax.training.program import make_program, step_arguments
 
 # Of the process that compiles.
 ENVIRONMENT = {

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from vireid_jax.program import batch_size_of, is_pretraining
-from vireid_jax.state import TrainState
+from vireid_jax.training.program import batch_size_of, is_pretraining
+from vireid_jax.training.state import TrainState
 
 Config = ConfigDict | FrozenConfigDict
 

@@ -112,7 +112,7 @@ def _why_not_evaluated(workdir: Path) -> str:
 
 def last_checkpoint(workdir: Path) -> dict[str, Any] | None:
     """Returns what was stored beside the last state; None where there is none."""
-    from vireid_jax.checkpoint import FOLDER, Checkpoints
+    from vireid_jax.training.checkpoint import FOLDER, Checkpoints
 
     if not any((workdir / FOLDER).glob("[0-9]*")):
         return None

@@ -7,9 +7,8 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
+from vireid_jax.config import OPTIMIZERS
 from vireid_jax.modality import MODALITIES
-
-OPTIMIZERS = ("adamw", "sgd")
 
 
 def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:

@@ -25,7 +25,7 @@ from orbax.checkpoint.checkpoint_managers import (
 )
 
 from vireid_jax.run.runtime import only_errors
-from vireid_jax.state import TrainState
+from vireid_jax.training.state import TrainState
 
 FOLDER = "checkpoints"
 BEST_METRIC = "validation_mAP"

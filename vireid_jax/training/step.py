@@ -15,7 +15,7 @@ from vireid_jax.data import augment
 from vireid_jax.modality import MODALITIES
 from vireid_jax.models.heads import l2_normalise
 from vireid_jax.models.self_distillation import STUDENTS
-from vireid_jax.state import TrainState
+from vireid_jax.training.state import TrainState
 
 Batch = dict[str, Array]
 Metrics = dict[str, Array]

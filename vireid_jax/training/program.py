@@ -16,12 +16,12 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from vireid_jax import sharding
 from vireid_jax.models.build import create_model, init_variables
-from vireid_jax.optimizer import make_optimizer, rate_factors
 from vireid_jax.run import heap
-from vireid_jax.state import TrainState, variables_of
-from vireid_jax.step import Views, make_knobs, make_train_step
+from vireid_jax.training import sharding
+from vireid_jax.training.optimizer import make_optimizer, rate_factors
+from vireid_jax.training.state import TrainState, variables_of
+from vireid_jax.training.step import Views, make_knobs, make_train_step
 
 REST = 0.01  # of a step's time, on a CPU
 

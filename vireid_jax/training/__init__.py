@@ -1,0 +1,1 @@
+"""From a config to a jitted step: state, optimizer, mesh, program, checkpoints."""
