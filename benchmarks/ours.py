@@ -101,7 +101,7 @@ def write_given(path: str, variables: dict[str, Any], batch: dict[str, Any]) -> 
     import numpy as np
     from safetensors.numpy import save_file
 
-    from vireid_jax.pretrained import TORCH_NAMES
+    from vireid_jax.weights.pretrained import TORCH_NAMES
 
     tensors = {f"images/{name}": batch[name] for name in ("visible", "infrared")}
     tensors["labels"] = batch["visible_id"]

@@ -9,7 +9,7 @@ the 3,000 identities (100,000 and up) are in no other set.
     python -m vireid_jax.pretrained --workdir runs/pretrain --out FILE.safetensors
 
 Stop it and type the same again: it goes on where it was. The shipped weights are the
-result; their metadata (`vireid_jax.pretrained.read_weights`) names config, commit, seed
+result; their metadata (`vireid_jax.weights.pretrained.read_weights`) names config, commit, seed
 and hours.
 """
 

@@ -203,7 +203,7 @@ def test_plain_tfds_builds_the_same_records(data, tmp_path, name):
 
 
 def test_large_splits_take_several_files(data, tmp_path, monkeypatch):
-    from vireid_jax.data import release_builder
+    from vireid_jax.prepare import release_builder
 
     monkeypatch.setattr(release_builder, "_SHARD_BYTES", 5000)
     split = load("llcm", "test", tmp_path)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vireid_jax.config import changed_keys, flat, validate
-from vireid_jax.pretrained import shipped_weights
+from vireid_jax.weights.pretrained import shipped_weights
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = {str(path.relative_to(CONFIGS)): path for path in CONFIGS.rglob("*.py")}

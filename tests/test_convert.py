@@ -17,9 +17,10 @@ from rich.console import Console
 from safetensors.numpy import save_file
 from test_osnet_variants import FOLDER, KEYS, golden_images, recipe
 
-from vireid_jax import __version__, models, pretrained
+from vireid_jax import __version__, models
 from vireid_jax.convert import convert, recognise, show
 from vireid_jax.models.build import init_variables
+from vireid_jax.weights import pretrained
 
 NAME = "osnet_x0_25"
 

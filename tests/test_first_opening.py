@@ -11,7 +11,7 @@ import time
 import pytest
 from test_data_faults import CONFIG, SET, contents, load, refusal
 
-from vireid_jax.data import prepare
+from vireid_jax.data import builders as prepare
 
 
 @pytest.mark.parametrize("megabytes", [0.05, 0.2, 0.265])  # a set takes 0.27

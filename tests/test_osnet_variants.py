@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vireid_jax import models, pretrained
+from vireid_jax import models
 from vireid_jax.config import default_config
 from vireid_jax.losses import cross_entropy
 from vireid_jax.modality import MODALITIES
@@ -21,6 +21,7 @@ from vireid_jax.models.osnet import STAGES, OSBlock
 from vireid_jax.training.checkpoint import Checkpoints
 from vireid_jax.training.state import TrainState
 from vireid_jax.training.step import make_embed_step, make_knobs, total_loss
+from vireid_jax.weights import pretrained
 
 FOLDER = Path(__file__).parent / "golden"
 read = lambda name: json.loads((FOLDER / name).read_text())

@@ -13,7 +13,7 @@ import pytest
 from vireid_jax.datasets.regdb import regdb_dataset_builder as regdb
 
 from vireid_jax.data.source import load_records
-from vireid_jax.prepare import main
+from vireid_jax.prepare.__main__ import main
 
 DUMMIES = Path(regdb.__file__).parents[1]
 RELEASES = ("sysu_mm01", "regdb", "llcm")
@@ -143,7 +143,7 @@ def test_walkers_and_unknown_names_are_told_apart(tmp_path):
     assert stop.value.code == 2
 
 
-SCRIPT = "from vireid_jax.prepare import main; main({})"
+SCRIPT = "from vireid_jax.prepare.__main__ import main; main({})"
 
 
 def test_killed_half_way_it_leaves_nothing_and_the_same_command_gives_the_same(

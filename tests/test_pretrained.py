@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from vireid_jax import models, pretrained
+from vireid_jax import models
 from vireid_jax.models.build import init_variables
+from vireid_jax.weights import pretrained
 
 KEYS = json.loads(
     (Path(__file__).parent / "golden" / "osnet_x0_25_keys.json").read_text()

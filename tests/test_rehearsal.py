@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vireid_jax import prepare
+from vireid_jax.prepare import __main__ as prepare
 from vireid_jax.synthetic.__main__ import main as synthesise
 from vireid_jax.train import train
 

@@ -12,7 +12,7 @@ import pytest
 import scipy.io
 from vireid_jax.datasets.regdb import regdb_dataset_builder as regdb
 
-from vireid_jax.data.release import read_ids, read_index
+from vireid_jax.prepare.release import read_ids, read_index
 from vireid_jax.synthetic.__main__ import main
 from vireid_jax.synthetic.layouts import LAYOUTS, plan_tree, write_release
 

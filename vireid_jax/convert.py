@@ -26,13 +26,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from vireid_jax import __version__, models, pretrained
+from vireid_jax import __version__, models
 from vireid_jax.models.build import init_variables
 from vireid_jax.models.osnet import CHANNELS, variant_of
-from vireid_jax.pretrained import Tensors, Variables
 from vireid_jax.run.errors import one_line_errors
 from vireid_jax.run.runtime import set_up
 from vireid_jax.training.checkpoint import save_variables
+from vireid_jax.weights import pretrained
+from vireid_jax.weights.pretrained import Tensors, Variables
 
 _TORCH = (2, 10)  # in older ones a hostile file could run code: CVE-2026-24747
 _WRAPPERS = ("state_dict", "model")  # of torchreid's training checkpoints; of others'

@@ -7,9 +7,9 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from etils import epath
 
-from vireid_jax.data.csv_index import SPLITS, find_csv, read_csv
-from vireid_jax.data.release import Splits
-from vireid_jax.data.release_builder import ReleaseBuilder, Remark
+from vireid_jax.prepare.csv_index import SPLITS, find_csv, read_csv
+from vireid_jax.prepare.release import Splits
+from vireid_jax.prepare.release_builder import ReleaseBuilder, Remark
 
 
 @dataclasses.dataclass

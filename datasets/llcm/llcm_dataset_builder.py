@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 import tensorflow_datasets as tfds
 from etils import epath
 
-from vireid_jax.data.release import (
+from vireid_jax.prepare.release import (
     Image,
     Splits,
     check_ids,
@@ -14,7 +14,7 @@ from vireid_jax.data.release import (
     read_ids,
     read_index,
 )
-from vireid_jax.data.release_builder import ReleaseBuilder, Remark
+from vireid_jax.prepare.release_builder import ReleaseBuilder, Remark
 
 CAMERAS = range(1, 10)
 EMPTY = "test_nir/cam3"  # in the release itself

@@ -5,8 +5,8 @@ from pathlib import Path, PurePosixPath
 import tensorflow_datasets as tfds
 from etils import epath
 
-from vireid_jax.data.release import Image, Splits, list_images, read_index
-from vireid_jax.data.release_builder import ReleaseBuilder, Remark
+from vireid_jax.prepare.release import Image, Splits, list_images, read_index
+from vireid_jax.prepare.release_builder import ReleaseBuilder, Remark
 
 TRIALS = range(1, 11)
 CAMERAS = {"visible": 1, "infrared": 2}

@@ -8,8 +8,8 @@ import tensorflow_datasets as tfds
 from etils import epath
 from scipy.io.matlab import MatReadError
 
-from vireid_jax.data.release import Image, Splits, check_ids, list_images, read_ids
-from vireid_jax.data.release_builder import ReleaseBuilder, Remark
+from vireid_jax.prepare.release import Image, Splits, check_ids, list_images, read_ids
+from vireid_jax.prepare.release_builder import ReleaseBuilder, Remark
 
 CAMERAS = {
     1: "visible", 2: "visible", 3: "infrared", 4: "visible", 5: "visible",

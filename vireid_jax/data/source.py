@@ -18,9 +18,9 @@ import numpy as np
 from jaxtyping import Bool, Int, Int32, UInt8
 
 from vireid_jax.data.any_image import fit
+from vireid_jax.data.builders import find_builder, next_step, prepare
 from vireid_jax.data.encoded import flaw
 from vireid_jax.data.manifest import Row, check_manifest
-from vireid_jax.data.prepare import find_builder, next_step, prepare
 from vireid_jax.data.record_files import RecordFiles, check_info_files
 from vireid_jax.modality import MODALITIES
 from vireid_jax.run.runtime import only_errors

@@ -51,7 +51,7 @@ def training_set(config: Config) -> TrainingSet:
     A prepared set is read; nothing is prepared. Raises ValueError for a set that is
     neither prepared nor of known size, and as its builder does.
     """
-    from vireid_jax.data.prepare import find_builder
+    from vireid_jax.data.builders import find_builder
     from vireid_jax.data.source import load_records, split_identities
     from vireid_jax.run.runtime import only_errors
 

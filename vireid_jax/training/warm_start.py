@@ -4,8 +4,8 @@ from typing import Any
 
 import jax
 
-from vireid_jax import pretrained
 from vireid_jax.embedder import load
+from vireid_jax.weights import pretrained
 
 
 def insert_pretrained(variables: dict[str, Any], source: str) -> dict[str, Any]:

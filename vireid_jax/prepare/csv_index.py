@@ -3,8 +3,8 @@
 import csv
 from pathlib import Path, PurePosixPath
 
-from vireid_jax.data.release import SUFFIXES, Image, Splits
 from vireid_jax.modality import MODALITIES
+from vireid_jax.prepare.release import SUFFIXES, Image, Splits
 
 COLUMNS = ("image", "identity", "camera", "modality", "split")
 SPLITS = ("train", "test")

@@ -57,7 +57,7 @@ def find_configs(name: str, config: str | None) -> list[Any]:
 
     Raises ValueError for an unknown data set.
     """
-    from vireid_jax.data.prepare import find_builder
+    from vireid_jax.data.builders import find_builder
 
     if name == "custom":
         return [{"name": config} if config else None]
@@ -69,7 +69,7 @@ def find_configs(name: str, config: str | None) -> list[Any]:
 
 def prepare_all(options: argparse.Namespace, console: Console) -> None:
     """Prepare every config that was asked for, and tell where it is."""
-    from vireid_jax.data.prepare import check_same_release, find_builder, prepare
+    from vireid_jax.data.builders import check_same_release, find_builder, prepare
     from vireid_jax.data.source import load_records
 
     table = Table("set", "split", "images", "identities", "")
@@ -108,8 +108,8 @@ def _tell_unreadable(folder: Path, console: Console) -> None:
 
 def check(options: argparse.Namespace, console: Console) -> None:
     """Print found against published; exits with 1 on what would change results."""
-    from vireid_jax.data.prepare import find_builder
-    from vireid_jax.data.release_check import check_release
+    from vireid_jax.data.builders import find_builder
+    from vireid_jax.prepare.release_check import check_release
 
     configs = find_configs(options.dataset, options.config)
     builder = type(find_builder(options.dataset, configs[0], os.devnull))

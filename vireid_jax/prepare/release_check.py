@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vireid_jax.data.image_files import read_images
-from vireid_jax.data.release import Splits
 from vireid_jax.modality import MODALITIES
+from vireid_jax.prepare.image_files import read_images
+from vireid_jax.prepare.release import Splits
 
 Count = int | tuple[int, int]
 """A number, or images and the identities that they show."""

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.progress import track
 from tensorflow_datasets.proto import tf_example_pb2
 
-from vireid_jax.data.image_files import read_images
-from vireid_jax.data.release import Image, Splits, find_root
 from vireid_jax.modality import MODALITIES
+from vireid_jax.prepare.image_files import read_images
+from vireid_jax.prepare.release import Image, Splits, find_root
 
 _SHARD_BYTES = 2**28
 _NAMED = 5  # unreadable images that an error names

@@ -1,0 +1,1 @@
+"""From a data set's release to prepared records: readers, checks, the command."""
