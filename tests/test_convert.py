@@ -18,9 +18,10 @@ from safetensors.numpy import save_file
 from test_osnet_variants import FOLDER, KEYS, golden_images, recipe
 
 from vireid_jax import __version__, models
-from vireid_jax.convert import convert, recognise, show
+from vireid_jax.convert import show
 from vireid_jax.models.build import init_variables
 from vireid_jax.weights import pretrained
+from vireid_jax.weights.torchreid import convert, recognise
 
 NAME = "osnet_x0_25"
 

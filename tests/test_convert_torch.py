@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from test_convert import NAME, features, nothing_in
 
-from vireid_jax.convert import convert
 from vireid_jax.weights import pretrained
+from vireid_jax.weights.torchreid import convert
 
 
 @pytest.fixture

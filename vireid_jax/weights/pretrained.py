@@ -3,7 +3,7 @@
 Files are safetensors with torch's keys and layouts (`conv2.0.conv1.conv.weight`, OIHW),
 so that torchreid can read ours and we read its.
 
-    python -m vireid_jax.pretrained --workdir DIR --out FILE.safetensors
+    python -m vireid_jax.weights.pretrained --workdir DIR --out FILE.safetensors
 
 writes the weights of a trained single stream, with the run that made them as metadata.
 """
@@ -172,7 +172,7 @@ def training_hours(workdir: Path) -> float:
 def main() -> None:
     """Runs the command."""
     parser = argparse.ArgumentParser(
-        prog="python -m vireid_jax.pretrained",
+        prog="python -m vireid_jax.weights.pretrained",
         description="Write the weights of a run with num_specific_stages=0.",
     )
     parser.add_argument("--workdir", required=True, type=Path, help="of a training run")

@@ -1,0 +1,1 @@
+"""Weights as files: what is shipped, and torchreid's names for them."""
