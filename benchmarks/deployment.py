@@ -100,7 +100,7 @@ def measure(network: str, rival: Path, rounds: int) -> list[Timed]:
     The rival takes part at the first width alone.
     """
     from benchmarks.ours import batch_of, config_of, variables_of, write_given
-    from vireid_jax.embedder import Embedder
+    from vireid_jax.embed.embedder import Embedder
     from vireid_jax.export.formats import write
     from vireid_jax.export.quantise import quantise
     from vireid_jax.export.runtimes import in_onnxruntime, open_files

@@ -35,9 +35,9 @@ def main() -> None:
 
     set_up()
     from benchmarks.ours import config_of, variables_of
-    from vireid_jax.embedder import Embedder
-    from vireid_jax.extract import extract
-    from vireid_jax.feature_files import read_features
+    from vireid_jax.embed.embedder import Embedder
+    from vireid_jax.embed.feature_files import read_features
+    from vireid_jax.embed.folder import extract
     from vireid_jax.models.build import create_model
 
     size = height, width = tuple(map(int, arguments.size.split("x")))

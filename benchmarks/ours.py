@@ -174,7 +174,7 @@ def stepper(config, model, variables, batch):
 
 def embed(job: Job):
     """Makes the function that embeds a batch of visible images."""
-    from vireid_jax.embedder import Embedder
+    from vireid_jax.embed.embedder import Embedder
     from vireid_jax.models.build import create_model
 
     model = create_model(config_of(job), job["classes"])
@@ -213,7 +213,7 @@ def search(job: Job):
     import jax
 
     from benchmarks.search import features_of
-    from vireid_jax.embedder import nearest
+    from vireid_jax.embed.embedder import nearest
 
     queries, gallery = map(jax.device_put, features_of(job))
 

@@ -6,7 +6,7 @@ random response to colour (`augment.pseudo_infrared`). No infrared image is read
 the 3,000 identities (100,000 and up) are in no other set.
 
     python -m vireid_jax.main --config configs/pretrain.py --workdir runs/pretrain
-    python -m vireid_jax.weights.pretrained --workdir runs/pretrain --out FILE.safetensors
+    python -m vireid_jax.convert runs/pretrain weights/
 
 Stop it and type the same again: it goes on where it was. The shipped weights are the
 result; their metadata (`weights.pretrained.read_weights`) names config, commit, seed

@@ -3,7 +3,8 @@
 import pytest
 from test_extract import embedder_of, fill
 
-from vireid_jax.compare import compare_images, sentence
+from vireid_jax.compare import sentence
+from vireid_jax.embed.pairs import compare_images
 
 MODALITIES = ("visible", "infrared")
 

@@ -16,7 +16,7 @@ from small_run import Small
 import vireid_jax
 from vireid_jax.config import default_config
 from vireid_jax.data.any_image import read_image
-from vireid_jax.embedder import Embedder, nearest
+from vireid_jax.embed.embedder import Embedder, nearest
 from vireid_jax.models.build import init_variables
 
 RNG = np.random.default_rng(0)

@@ -12,9 +12,9 @@ import small_run
 from rich.console import Console
 
 import vireid_jax.evaluate
-from vireid_jax import embedder
 from vireid_jax.compare_runs import compare, fingerprint, queries_path
-from vireid_jax.embedder import Embedder
+from vireid_jax.embed import embedder
+from vireid_jax.embed.embedder import Embedder
 from vireid_jax.evaluate import (
     choose_protocols,
     evaluate_features,

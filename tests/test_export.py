@@ -17,7 +17,7 @@ from small_run import config_of
 
 import vireid_jax
 from vireid_jax import models
-from vireid_jax.embedder import Embedder
+from vireid_jax.embed.embedder import Embedder
 from vireid_jax.export import __main__ as command
 from vireid_jax.export import folding, formats, proof, runtimes
 from vireid_jax.export.__main__ import export, in_float32

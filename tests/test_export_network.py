@@ -9,7 +9,7 @@ import pytest
 from jax import export
 
 from vireid_jax import models
-from vireid_jax.embedder import Embedder
+from vireid_jax.embed.embedder import Embedder
 from vireid_jax.export import runtimes
 from vireid_jax.export.arrays import Arrays
 from vireid_jax.export.folding import fold

@@ -18,9 +18,9 @@ from PIL import Image
 from small_run import Small
 
 from vireid_jax import extract as extracting
-from vireid_jax.embedder import Embedder
-from vireid_jax.extract import extract, list_images
-from vireid_jax.feature_files import read_features
+from vireid_jax.embed.embedder import Embedder
+from vireid_jax.embed.feature_files import read_features
+from vireid_jax.embed.folder import extract, list_images
 
 SIZE = (64, 32)
 NAMES = ["a/1.png", "a/2.bmp", "b.jpg", "c d.tiff", "é<b>.png"]

@@ -20,7 +20,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
 from vireid_jax.config import default_config
-from vireid_jax.embedder import Embedder
+from vireid_jax.embed.embedder import Embedder
 from vireid_jax.models.build import init_variables
 from vireid_jax.models.heads import IdentityHead, l2_normalise
 from vireid_jax.models.osnet import OSBlock, Stem

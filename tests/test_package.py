@@ -132,7 +132,7 @@ def test_import_is_light_and_load_is_the_embedders():
     code = "import sys, vireid_jax; print(*sys.modules)"
     assert not heavy & set(python("-c", code, cwd=ROOT).split())
 
-    from vireid_jax.embedder import load
+    from vireid_jax.embed.embedder import load
 
     assert vireid_jax.load is load
     with pytest.raises(AttributeError, match="'vireid_jax' has no attribute 'laod'"):

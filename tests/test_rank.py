@@ -16,15 +16,8 @@ from rich.console import Console
 from test_extract import embedder_of, fill
 
 from vireid_jax import rank as ranking
-from vireid_jax.extract import extract
-from vireid_jax.rank import (
-    RankList,
-    Shown,
-    open_gallery,
-    page,
-    rank_images,
-    table,
-)
+from vireid_jax.embed.folder import extract, open_gallery
+from vireid_jax.rank import RankList, Shown, page, rank_images, table
 
 QUIET = Console(quiet=True)
 NAMES = [f"{n}.png" for n in range(9)] + ["<script>alert(1)</script>&.png"]

@@ -8,10 +8,10 @@ import pytest
 import small_run
 from rich.console import Console
 
-import vireid_jax.embedder
+import vireid_jax.embed.embedder
 import vireid_jax.evaluate
 from vireid_jax.compare_runs import queries_path, write_queries
-from vireid_jax.embedder import Embedder
+from vireid_jax.embed.embedder import Embedder
 from vireid_jax.evaluate import evaluate_test_split
 from vireid_jax.models.build import init_variables
 from vireid_jax.report import collect
@@ -73,7 +73,7 @@ def run(evaluated, monkeypatch):
         **vars(evaluated.network)
         | {"embed_records": embed_records, "embedded": embedded}
     )
-    monkeypatch.setattr(vireid_jax.embedder, "load", lambda *_: network)
+    monkeypatch.setattr(vireid_jax.embed.embedder, "load", lambda *_: network)
     monkeypatch.setattr(collect, "last_checkpoint", lambda _: evaluated.about)
     return SimpleNamespace(**vars(evaluated), embedded=embedded)
 

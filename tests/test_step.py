@@ -12,7 +12,7 @@ import pytest
 
 from vireid_jax.config import default_config
 from vireid_jax.data import augment
-from vireid_jax.embedder import images_at_once
+from vireid_jax.embed.embedder import images_at_once
 from vireid_jax.losses import (
     accuracy,
     cross_entropy,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vireid_jax.thresholds import PAIRS_NEEDED, RATES, find_thresholds
+from vireid_jax.embed.thresholds import PAIRS_NEEDED, RATES, find_thresholds
 
 VISIBLE, INFRARED = 0, 1
 EDGE = 2 / 2**16  # thresholds stand on edges this far apart

@@ -205,7 +205,7 @@ def _test_elsewhere(folder: Path, name: str, changes: dict[str, Any]) -> None:
     from rich.console import Console
 
     from vireid_jax.config import with_defaults
-    from vireid_jax.embedder import load
+    from vireid_jax.embed.embedder import load
     from vireid_jax.evaluate import evaluate_test_split
 
     embedder = load(folder)

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from vireid_jax.run.errors import one_line_errors
 from vireid_jax.run.runtime import set_up
+from vireid_jax.weights.torchreid import Report, convert
 
 
 def show(report: Report, out: Path, console: Console) -> None:

@@ -182,7 +182,7 @@ def choose_protocols(
 def evaluate_workdir(arguments: argparse.Namespace, console: Console) -> None:
     """Evaluates a checkpoint; eval.json is of the last epoch, by all protocols."""
     set_up()
-    from vireid_jax.embedder import load
+    from vireid_jax.embed.embedder import load
 
     which, path = arguments.which, arguments.out
     changed = arguments.protocol or arguments.feature or arguments.rerank

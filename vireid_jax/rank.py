@@ -15,27 +15,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from vireid_jax.data.any_image import read_image
-from vireid_jax.extract import embed_folder, leads_inside, list_images
-from vireid_jax.feature_files import SUFFIXES, read_features
+from vireid_jax.embed.folder import (
+    Gallery,
+    leads_inside,
+    open_gallery,
+)
 from vireid_jax.modality import MODALITIES
 from vireid_jax.run.errors import explain_os_error, one_line_errors
 from vireid_jax.run.runtime import set_up
 from vireid_jax.run.workdir import replace_text
-
-
-class Gallery(NamedTuple):
-    """Embedded images that are to be ranked."""
-
-    features: np.ndarray  # float32 [rows, dim]
-    filename: list[str]
-    folder: Path  # that the names are relative to
-    modality: str
 
 
 class Shown(NamedTuple):
@@ -51,51 +44,6 @@ class RankList(NamedTuple):
 
     query: Shown
     nearest: list[Shown]
-
-
-def open_gallery(
-    embedder: Any,
-    place: Path,
-    modality: str | None,
-    images: Path | None,
-    console: Console,
-) -> Gallery:
-    """Reads a feature file, or embeds a folder's images with `modality`.
-
-    What cannot be read in a folder is left out, and said. Raises ValueError for
-    features of another network, and for a folder without images or modality.
-    """
-    if place.suffix in SUFFIXES and not place.is_dir():
-        found = read_features(place)
-        about = found.about
-        if about["network"] != embedder.fingerprint:
-            raise ValueError(
-                f"{place} has embeddings of {about['dim']} numbers, by the network"
-                f" {about['network'][:12]}; this checkpoint's, of {embedder.dim}, is"
-                f" {embedder.fingerprint[:12]}. Embed the gallery with it: python -m"
-                " vireid_jax.extract"
-            )
-        if modality not in (None, about["modality"]):
-            raise ValueError(
-                f"--gallery_modality {modality}: {place} holds {about['modality']}"
-                " images; leave the flag out"
-            )
-        folder = images or Path(about["folder"])
-        return Gallery(found.features, found.filename, folder, about["modality"])
-    filename = list_images(place)
-    if modality is None:
-        raise ValueError(
-            f"--gallery_modality is missing; {place} is a folder, so say which of"
-            f" {list(MODALITIES)} it shows"
-        )
-    parts = list(embed_folder(embedder, place, filename, modality, console=console))
-    for reason in (why for part in parts for why in part.unreadable.values()):
-        console.print(f"Left out: {reason}", soft_wrap=True, markup=False)
-    read = [name for part in parts for name in part.filename]
-    if not read:
-        raise ValueError(f"none of the {len(filename)} images in {place} can be read")
-    features = np.concatenate([part.features for part in parts])
-    return Gallery(features, read, place, modality)
 
 
 def rank_images(
@@ -206,7 +154,7 @@ def main() -> None:
     set_up()
     with one_line_errors():
         check(arguments)
-        from vireid_jax.embedder import load
+        from vireid_jax.embed.embedder import load
 
         embedder = load(arguments.checkpoint, arguments.which)
         gallery = open_gallery(

@@ -24,7 +24,8 @@ from vireid_jax.config import (
 from vireid_jax.data.pipeline import batches
 from vireid_jax.data.pk import PKStream
 from vireid_jax.data.source import Records, split_identities
-from vireid_jax.embedder import Embedder
+from vireid_jax.embed.embedder import Embedder
+from vireid_jax.embed.thresholds import find_thresholds
 from vireid_jax.evaluate import (
     dataset_title,
     evaluate_test_split,
@@ -39,7 +40,6 @@ from vireid_jax.run.journal import Journal
 from vireid_jax.run.profiling import Profile
 from vireid_jax.run.stopping import Stop
 from vireid_jax.run.workdir import CONFIG, ENVIRONMENT, METRICS, claimed, replace_text
-from vireid_jax.thresholds import find_thresholds
 from vireid_jax.training import sharding
 from vireid_jax.training.checkpoint import BEST_METRIC, Checkpoints, abstract
 from vireid_jax.training.optimizer import learning_rate

@@ -39,7 +39,7 @@ def check_new(out: Path) -> None:
 
 def in_float32(embedder: Any) -> Any:
     """Returns the embedder, computing in float32 if it was trained in bfloat16."""
-    from vireid_jax.embedder import Embedder
+    from vireid_jax.embed.embedder import Embedder
 
     if getattr(embedder.model, "dtype", "float32") == "float32":
         return embedder
@@ -80,7 +80,7 @@ def export(
     out = out.expanduser().absolute()
     check_new(out)
     from vireid_jax.config import with_defaults
-    from vireid_jax.embedder import load
+    from vireid_jax.embed.embedder import load
     from vireid_jax.evaluate import open_split
     from vireid_jax.export.proof import open_trial, prove
     from vireid_jax.export.runtimes import open_files

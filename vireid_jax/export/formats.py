@@ -10,7 +10,7 @@ import numpy as np
 
 from vireid_jax import __version__
 from vireid_jax.data.any_image import CLIPPED, GREY
-from vireid_jax.embedder import Embedder
+from vireid_jax.embed.embedder import Embedder
 from vireid_jax.export.network import Network
 from vireid_jax.run.environment import commit
 from vireid_jax.training.checkpoint import by_place

@@ -10,7 +10,7 @@ import functools
 import operator
 from typing import Any
 
-from vireid_jax.embedder import Embedder
+from vireid_jax.embed.embedder import Embedder
 from vireid_jax.export.folding import Weights, fold
 from vireid_jax.models.heads import stripe_rows
 from vireid_jax.models.osnet import INSTANCE_NORMS, STAGES

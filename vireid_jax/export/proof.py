@@ -9,7 +9,7 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from vireid_jax.data.source import Records, load_records
-from vireid_jax.embedder import Embedder
+from vireid_jax.embed.embedder import Embedder
 from vireid_jax.evaluate import dataset_title, open_split
 from vireid_jax.export.runtimes import Target, threads
 from vireid_jax.modality import MODALITIES

@@ -116,7 +116,7 @@ def in_jax(path: Path, _: Group) -> Run:
 
 def in_vireid_jax(path: Path, group: Group) -> Run:
     """Opens a safetensors file by `vireid_jax.load`."""
-    from vireid_jax.embedder import load
+    from vireid_jax.embed.embedder import load
 
     embedder = load(path)
     return lambda images: list(map(embedder.embed, images, group))

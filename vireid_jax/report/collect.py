@@ -167,7 +167,7 @@ def with_test(run: Run, workdir: Path) -> Run:
     other numbers.
     """
     from vireid_jax.config import with_defaults
-    from vireid_jax.embedder import load
+    from vireid_jax.embed.embedder import load
     from vireid_jax.evaluate import dataset_title, open_split
     from vireid_jax.report.activations import activation_maps
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from vireid_jax.embedder import load
+from vireid_jax.embed.embedder import load
 from vireid_jax.weights import pretrained
 
 

@@ -181,7 +181,7 @@ def main() -> None:
     from vireid_jax.run.runtime import set_up
 
     set_up()
-    from vireid_jax.embedder import load
+    from vireid_jax.embed.embedder import load
 
     with one_line_errors():
         embedder = load(arguments.workdir)

@@ -42,6 +42,7 @@ from vireid_jax.training.sharding import (
 )
 from vireid_jax.training.step import make_embed_step
 from vireid_jax.weights.pretrained import read_file
+from vireid_jax.models.build import create_model, feature_of
 
 PIXELS_AT_ONCE = 2**18  # on a CPU: 8 images of 256x128; more leave its cache (measured)
 _QUERIES = 256  # ranked at a time: their cosines to a million images are a gigabyte

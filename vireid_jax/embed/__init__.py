@@ -1,0 +1,1 @@
+"""From images to embeddings: the embedder, folders, feature files, thresholds."""
