@@ -4,7 +4,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from vireid_jax import baselines
+from vireid_jax.evaluate import baselines
 from vireid_jax.protocols import get_protocols
 
 

@@ -8,8 +8,13 @@ import pytest
 from rich.console import Console
 from splits import regdb
 
-from vireid_jax.compare_runs import compare, queries_path, summarise, write_queries
-from vireid_jax.evaluate import choose_protocols, write_report
+from vireid_jax.evaluate.compare_runs import (
+    compare,
+    queries_path,
+    summarise,
+    write_queries,
+)
+from vireid_jax.evaluate.test_split import choose_protocols, write_report
 from vireid_jax.protocols import KReciprocal, evaluate, get_protocols
 
 ROWS = regdb(identities=15, images=3)

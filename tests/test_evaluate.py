@@ -11,13 +11,13 @@ import pytest
 import small_run
 from rich.console import Console
 
-import vireid_jax.evaluate
-from vireid_jax.compare_runs import compare, fingerprint, queries_path
+import vireid_jax.evaluate.test_split
 from vireid_jax.embed import embedder
 from vireid_jax.embed.embedder import Embedder
-from vireid_jax.evaluate import (
+from vireid_jax.evaluate.__main__ import evaluate_features, evaluate_workdir
+from vireid_jax.evaluate.compare_runs import compare, fingerprint, queries_path
+from vireid_jax.evaluate.test_split import (
     choose_protocols,
-    evaluate_features,
     evaluate_test_split,
     open_split,
 )
@@ -122,7 +122,7 @@ def test_only_the_plain_evaluation_replaces_a_runs_result(tested, monkeypatch):
     about = {"config": small_run.config_of("data").to_dict()}
     monkeypatch.setattr(embedder, "load", lambda *_: SimpleNamespace(about=about))
     monkeypatch.setattr(
-        vireid_jax.evaluate,
+        vireid_jax.evaluate.test_split,
         "evaluate_test_split",
         lambda *_, path, **__: found.append(path),
     )
@@ -145,7 +145,7 @@ def test_only_the_plain_evaluation_replaces_a_runs_result(tested, monkeypatch):
         {"which": "best", "out": out},
     ):
         arguments = Namespace(workdir=folder, permutations=None, **{**plain, **changed})
-        vireid_jax.evaluate.evaluate_workdir(arguments, Console(quiet=True))
+        evaluate_workdir(arguments, Console(quiet=True))
     assert found == [folder / "eval.json", None, None, None, None, None, out]
 
 

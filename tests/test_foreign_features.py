@@ -10,8 +10,8 @@ import pytest
 from scipy.io import savemat
 from splits import embed, fake_tree
 
-from vireid_jax import foreign_features
-from vireid_jax.foreign_features import evaluate_file
+from vireid_jax.evaluate import foreign_features
+from vireid_jax.evaluate.foreign_features import evaluate_file
 from vireid_jax.modality import MODALITIES
 from vireid_jax.protocols import KReciprocal, evaluate, find_protocol
 from vireid_jax.protocols.protocol import DIRECTIONS

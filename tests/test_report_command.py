@@ -7,8 +7,8 @@ import sys
 import pytest
 from test_report import ROWS, about_of, metrics_of, run_of, split_of
 
-from vireid_jax.compare_runs import queries_path, write_queries
-from vireid_jax.evaluate import write_report
+from vireid_jax.evaluate.compare_runs import queries_path, write_queries
+from vireid_jax.evaluate.test_split import write_report
 from vireid_jax.report import __main__ as command
 from vireid_jax.report import collect
 from vireid_jax.report.build import write

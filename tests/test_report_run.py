@@ -9,10 +9,10 @@ import small_run
 from rich.console import Console
 
 import vireid_jax.embed.embedder
-import vireid_jax.evaluate
-from vireid_jax.compare_runs import queries_path, write_queries
+import vireid_jax.evaluate.test_split
 from vireid_jax.embed.embedder import Embedder
-from vireid_jax.evaluate import evaluate_test_split
+from vireid_jax.evaluate.compare_runs import queries_path, write_queries
+from vireid_jax.evaluate.test_split import evaluate_test_split
 from vireid_jax.models.build import init_variables
 from vireid_jax.report import collect
 from vireid_jax.report.build import write
@@ -98,7 +98,7 @@ def test_a_data_set_that_cannot_be_opened_leaves_figures_out(
     def refuse(*_):
         raise ValueError("the release is\nnot here.")
 
-    monkeypatch.setattr(vireid_jax.evaluate, "open_split", refuse)
+    monkeypatch.setattr(vireid_jax.evaluate.test_split, "open_split", refuse)
     write([run.workdir], tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
     assert "the images cannot be read: the release is not here.</li>" in text

@@ -21,7 +21,7 @@ from small_run import config_of
 import vireid_jax
 from vireid_jax import train as training
 from vireid_jax.embed.embedder import Embedder
-from vireid_jax.evaluate import open_split
+from vireid_jax.evaluate.test_split import open_split
 from vireid_jax.train import train
 from vireid_jax.training.checkpoint import BEST_METRIC, Checkpoints
 

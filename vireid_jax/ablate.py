@@ -178,7 +178,7 @@ def _take_over(
 
     Returns that run's folder, or None where there is none of this code and machine.
     """
-    from vireid_jax.compare_runs import queries_path
+    from vireid_jax.evaluate.compare_runs import queries_path
     from vireid_jax.study_table import CODE, TEST, read_results
 
     tests = (TEST, *study.elsewhere)
@@ -206,7 +206,7 @@ def _test_elsewhere(folder: Path, name: str, changes: dict[str, Any]) -> None:
 
     from vireid_jax.config import with_defaults
     from vireid_jax.embed.embedder import load
-    from vireid_jax.evaluate import evaluate_test_split
+    from vireid_jax.evaluate.test_split import evaluate_test_split
 
     embedder = load(folder)
     config = ConfigDict(with_defaults(embedder.about["config"]))

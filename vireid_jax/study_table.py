@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vireid_jax.compare_runs import read_queries
+from vireid_jax.evaluate.compare_runs import read_queries
 from vireid_jax.protocols.uncertainty import crossed_interval
 
 RESULTS = "results.jsonl"

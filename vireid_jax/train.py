@@ -26,7 +26,7 @@ from vireid_jax.data.pk import PKStream
 from vireid_jax.data.source import Records, split_identities
 from vireid_jax.embed.embedder import Embedder
 from vireid_jax.embed.thresholds import find_thresholds
-from vireid_jax.evaluate import (
+from vireid_jax.evaluate.test_split import (
     dataset_title,
     evaluate_test_split,
     open_split,

@@ -28,6 +28,7 @@ from vireid_jax.data.any_image import Images, OneImage
 from vireid_jax.data.pipeline import eval_batches, file_batches
 from vireid_jax.data.source import Records
 from vireid_jax.modality import MODALITIES
+from vireid_jax.models.build import create_model, feature_of
 from vireid_jax.models.precision import EXACT
 from vireid_jax.run import processes
 from vireid_jax.run.runtime import keep_compiled
@@ -42,7 +43,6 @@ from vireid_jax.training.sharding import (
 )
 from vireid_jax.training.step import make_embed_step
 from vireid_jax.weights.pretrained import read_file
-from vireid_jax.models.build import create_model, feature_of
 
 PIXELS_AT_ONCE = 2**18  # on a CPU: 8 images of 256x128; more leave its cache (measured)
 _QUERIES = 256  # ranked at a time: their cosines to a million images are a gigabyte

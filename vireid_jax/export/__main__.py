@@ -81,7 +81,7 @@ def export(
     check_new(out)
     from vireid_jax.config import with_defaults
     from vireid_jax.embed.embedder import load
-    from vireid_jax.evaluate import open_split
+    from vireid_jax.evaluate.test_split import open_split
     from vireid_jax.export.proof import open_trial, prove
     from vireid_jax.export.runtimes import open_files
 

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from vireid_jax.data.source import Records, load_records
 from vireid_jax.embed.embedder import Embedder
-from vireid_jax.evaluate import dataset_title, open_split
+from vireid_jax.evaluate.test_split import dataset_title, open_split
 from vireid_jax.export.runtimes import Target, threads
 from vireid_jax.modality import MODALITIES
 from vireid_jax.protocols import Protocol, cosine_distances, evaluate, get_protocols

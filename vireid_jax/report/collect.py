@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from vireid_jax.compare_runs import read_queries
+from vireid_jax.evaluate.compare_runs import read_queries
 from vireid_jax.protocols import Protocol, Result, Rows, evaluate, get_protocols
 from vireid_jax.run.workdir import METRICS
 
@@ -168,7 +168,7 @@ def with_test(run: Run, workdir: Path) -> Run:
     """
     from vireid_jax.config import with_defaults
     from vireid_jax.embed.embedder import load
-    from vireid_jax.evaluate import dataset_title, open_split
+    from vireid_jax.evaluate.test_split import dataset_title, open_split
     from vireid_jax.report.activations import activation_maps
 
     if any(what == _OF_FEATURES for what, _ in run.left_out):

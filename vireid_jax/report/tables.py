@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vireid_jax.compare_runs import compare
 from vireid_jax.config import default_config, flat, with_defaults
+from vireid_jax.evaluate.compare_runs import compare
 from vireid_jax.report.collect import Run
 from vireid_jax.report.figures import Table, percent
 
@@ -181,7 +181,7 @@ def _titles(runs: Sequence[Run]) -> list[str]:
 
 
 def differences(one: Path, other: Path) -> Table:
-    """Tests whether two runs differ: `vireid_jax.compare_runs`, as texts.
+    """Tests whether two runs differ: `vireid_jax.evaluate.compare_runs`, as texts.
 
     Raises ValueError where they were tested on other images or queries.
     """

@@ -1,20 +1,5 @@
-"""Evaluate a trained network, anybody's features, or several runs against each other.
+"""Embed the test split and rank it by every protocol; write eval.json."""
 
-    python -m vireid_jax.evaluate --workdir DIR [--which last|best|STEP]
-
-embeds the test split once and ranks it by every protocol; needs the checkpoint and the
-data set, and writes `DIR/eval.json`, each query's metrics beside it. Training ends with
-the same. With --which, --protocol, --feature or --rerank it writes only where --out
-says.
-
-    python -m vireid_jax.evaluate --features FILE.npz --protocol sysu_mm01/all/single
-    python -m vireid_jax.evaluate --compare DIR_A DIR_B
-    python -m vireid_jax.evaluate --runs DIR_1 DIR_2 ...
-
-need no data set. docs/evaluate.md tells of all four.
-"""
-
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,17 +9,12 @@ import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
-from vireid_jax.baselines import evaluate_baselines
-from vireid_jax.compare_runs import (
-    compare,
-    fingerprint,
+from vireid_jax.data.source import Records, load_records
+from vireid_jax.evaluate.baselines import evaluate_baselines
+from vireid_jax.evaluate.compare_runs import (
     queries_path,
-    summarise,
     write_queries,
 )
-from vireid_jax.config import with_defaults
-from vireid_jax.data.source import Records, load_records
-from vireid_jax.foreign_features import evaluate_file
 from vireid_jax.protocols import (
     KReciprocal,
     Protocol,
@@ -47,8 +27,6 @@ from vireid_jax.protocols import (
     trials_table,
     uncertainty_table,
 )
-from vireid_jax.run.errors import one_line_errors
-from vireid_jax.run.runtime import set_up
 from vireid_jax.run.workdir import replace_text
 
 Config = ConfigDict | FrozenConfigDict
@@ -177,94 +155,3 @@ def choose_protocols(
                 f" of a run on {title}"
             )
     return found
-
-
-def evaluate_workdir(arguments: argparse.Namespace, console: Console) -> None:
-    """Evaluates a checkpoint; eval.json is of the last epoch, by all protocols."""
-    set_up()
-    from vireid_jax.embed.embedder import load
-
-    which, path = arguments.which, arguments.out
-    changed = arguments.protocol or arguments.feature or arguments.rerank
-    is_the_runs = which == "last" and not changed
-    if path is None and is_the_runs:
-        path = arguments.workdir / "eval.json"
-    which = int(which) if which.isdigit() else which
-    embedder = load(arguments.workdir, which, arguments.feature)
-    config = with_defaults(embedder.about["config"])
-    evaluate_test_split(
-        embedder,
-        config,
-        about=embedder.about,
-        selection=None if isinstance(which, int) else which,
-        path=path,
-        console=console,
-        protocols=choose_protocols(
-            arguments.protocol, arguments.permutations, dataset_title(config)
-        ),
-        reranking=KReciprocal() if arguments.rerank else None,
-    )
-    if path is None:
-        console.print("Not written: eval.json keeps the run's result; give --out FILE.")
-
-
-def evaluate_features(arguments: argparse.Namespace, console: Console) -> None:
-    """Evaluates the features, or distances, of a file."""
-    if not arguments.protocol:
-        raise ValueError("--features needs --protocol NAME; docs/protocols.md has all")
-    results, rows = evaluate_file(
-        arguments.features,
-        choose_protocols(arguments.protocol, arguments.permutations),
-        KReciprocal() if arguments.rerank else None,
-    )
-    report(results, console)
-    if arguments.out:
-        queries = queries_path(arguments.out)
-        write_queries(queries, results, rows.filename, fingerprint(rows))
-        write_report(results, {"features": str(arguments.features)}, arguments.out)
-
-
-def parse() -> argparse.Namespace:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m vireid_jax.evaluate",
-        description="Evaluate a network or features, or compare runs: docs/evaluate.md",
-    )
-    what = parser.add_mutually_exclusive_group(required=True)
-    add = what.add_argument
-    add("--workdir", type=Path, help="of a training run")
-    add("--features", type=Path, help="FILE.npz or .mat of any framework")
-    add("--compare", type=Path, nargs=2, metavar="DIR", help="test two runs, paired")
-    add("--runs", type=Path, nargs="+", metavar="DIR", help="mean over several runs")
-    add = parser.add_argument
-    add("--which", default="last", help="checkpoint: last, best, or a step")
-    add("--protocol", nargs="+", default=[], metavar="NAME", help="docs/protocols.md")
-    add(
-        "--feature",
-        choices=("all", "global"),
-        help="of a network with parts: all, or global",
-    )
-    add("--permutations", type=Path, help="rand_perm_cam.mat, for /official")
-    add("--rerank", action="store_true", help="by k-reciprocal neighbours")
-    add("--out", type=Path, help="where to write the results as JSON")
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Runs the command."""
-    arguments, console = parse(), Console(emoji=False)
-    with one_line_errors():
-        if arguments.out and not arguments.out.absolute().parent.is_dir():
-            raise ValueError(f"--out {arguments.out}: there is no such folder; make it")
-        if arguments.workdir:
-            evaluate_workdir(arguments, console)
-        elif arguments.features:
-            evaluate_features(arguments, console)
-        elif arguments.compare:
-            console.print(compare(*arguments.compare))
-        else:
-            console.print(summarise(arguments.runs))
-
-
-if __name__ == "__main__":
-    main()

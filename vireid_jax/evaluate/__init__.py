@@ -1,0 +1,1 @@
+"""Score a network, features of any framework, or several runs beside each other."""
