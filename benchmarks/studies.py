@@ -15,15 +15,15 @@ import shutil
 from pathlib import Path
 
 from benchmarks.demo import ROOT, write_block
-from vireid_jax.ablate import read_study
-from vireid_jax.study_figure import svg
-from vireid_jax.study_table import RESULTS, find, markdown, read_results
+from vireid_jax.ablate.figure import svg
+from vireid_jax.ablate.study import read_study
+from vireid_jax.ablate.table import RESULTS, find, markdown, read_results
 
 KEPT, DOCUMENT = ROOT / "docs/results", ROOT / "docs/results.md"
 
 
 def keep(workdir: Path) -> None:
-    """Copies a study's lines, and of each run what `study_table` reads."""
+    """Copies a study's lines, and of each run what `ablate.table` reads."""
     lines = read_results(workdir)
     if not lines:
         raise SystemExit(f"error: {workdir} has no {RESULTS}; give a study's --workdir")

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from refusals import command
 
-from vireid_jax.ablate import Study, parse, read_study, run_study
+from vireid_jax.ablate.__main__ import parse
+from vireid_jax.ablate.figure import svg
+from vireid_jax.ablate.study import Study, read_study, run_study
+from vireid_jax.ablate.table import METRICS, RESULTS, Difference, Row, Setting, markdown
 from vireid_jax.protocols.uncertainty import crossed_interval, identity_interval
 from vireid_jax.run.stopping import Stop
-from vireid_jax.study_figure import svg
-from vireid_jax.study_table import METRICS, RESULTS, Difference, Row, Setting, markdown
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 STUDY = """

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from refusals import ROOT, TABLES, rows
 
-from vireid_jax.ablate import read_study, run_study
+from vireid_jax.ablate.study import read_study, run_study
 from vireid_jax.embed.feature_files import write_features
 from vireid_jax.report import collect
 from vireid_jax.run import environment

@@ -12,9 +12,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from rich.console import Console
 
 from vireid_jax.config import default_config
-from vireid_jax.dry_run import dry_run
 from vireid_jax.planning import ahead, compiled, roofline
 from vireid_jax.planning.compiled import Collective, Facts, collectives
+from vireid_jax.planning.dry_run import dry_run
 from vireid_jax.planning.hardware import SLICES, Chip, Slice, find_slice
 from vireid_jax.planning.needs import TrainingSet, cached_rows, needs_of, training_set
 from vireid_jax.training import sharding

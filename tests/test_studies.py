@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from benchmarks import studies
-from vireid_jax.ablate import read_study
-from vireid_jax.study_figure import svg
-from vireid_jax.study_table import RESULTS, find, markdown
+from vireid_jax.ablate.figure import svg
+from vireid_jax.ablate.study import read_study
+from vireid_jax.ablate.table import RESULTS, find, markdown
 
 ROWS, SEEDS = ("baseline", "both"), (0, 1)
 KEPT = sorted(path.parent.name for path in studies.KEPT.glob(f"*/{RESULTS}"))

@@ -76,7 +76,7 @@ def dry_run() -> None:
     """Compiles the step, here and for each `--topology`, and prints what it takes."""
     from rich.console import Console
 
-    from vireid_jax import dry_run
+    from vireid_jax.planning import dry_run
 
     with one_line_errors():
         report = dry_run.dry_run(

@@ -87,3 +87,18 @@ def moved(collectives: dict[str, Collective], chips: int) -> float:
     times = {"all-reduce": 2 * rest, "reduce-scatter": chips - 1}
     times |= {"collective-permute": float(chips > 1)}
     return sum(c.bytes * times.get(kind, rest) for kind, c in collectives.items())
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A compiled step, and what a slice would make of it."""
+
+    name: str
+    facts: Facts
+    slice: Slice | None = None  # None: this machine, whose figures nobody noted
+    estimate: Estimate | None = None
+
+    @property
+    def fits(self) -> bool | None:
+        """Tells whether a chip's memory suffices; None where its size is unknown."""
+        return self.slice and self.facts.memory <= self.slice.chip.memory

@@ -9,7 +9,7 @@ from rich.table import Table
 from vireid_jax.planning.needs import Needs, TrainingSet
 
 if TYPE_CHECKING:
-    from vireid_jax.dry_run import Machine
+    from vireid_jax.planning.roofline import Machine
 
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 

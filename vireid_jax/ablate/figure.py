@@ -6,7 +6,7 @@ and a plotting library would bring a theme of its own.
 
 from html import escape
 
-from vireid_jax.study_table import Difference, Row, Setting
+from vireid_jax.ablate.table import Difference, Row, Setting
 
 WIDTH, NAMES, ROW, HEAD, FOOT = 640, 150, 22, 30, 40
 STYLE = (

@@ -15,7 +15,6 @@ from rich.console import Console
 
 from vireid_jax.config import validate
 from vireid_jax.planning import ahead, tables
-from vireid_jax.planning.compiled import Facts
 from vireid_jax.planning.hardware import Slice, find_slice
 from vireid_jax.planning.needs import (
     Needs,
@@ -24,24 +23,9 @@ from vireid_jax.planning.needs import (
     needs_of,
     training_set,
 )
-from vireid_jax.planning.roofline import Estimate, Load, estimate
+from vireid_jax.planning.roofline import Load, Machine, estimate
 from vireid_jax.training import sharding
 from vireid_jax.training.program import batch_size_of, make_program, step_arguments
-
-
-@dataclass(frozen=True)
-class Machine:
-    """A compiled step, and what a slice would make of it."""
-
-    name: str
-    facts: Facts
-    slice: Slice | None = None  # None: this machine, whose figures nobody noted
-    estimate: Estimate | None = None
-
-    @property
-    def fits(self) -> bool | None:
-        """Tells whether a chip's memory suffices; None where its size is unknown."""
-        return self.slice and self.facts.memory <= self.slice.chip.memory
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Studies: the rows of a table trained with several seeds, and how they differ."""
