@@ -19,6 +19,7 @@ from vireid_jax.losses import METRIC_LOSSES
 from vireid_jax.models.heads import NECK_NORMS
 from vireid_jax.models.part_relations import PART_WIDTHS, RELATIONS
 from vireid_jax.models.self_distillation import STUDENTS
+from vireid_jax.run.errors import UserError
 from vireid_jax.run.workdir import CONFIG, METRICS
 
 OPTIMIZERS = ("adamw", "sgd")
@@ -123,10 +124,10 @@ def with_row(
 ) -> ConfigDict:
     """Returns the config, changed as the row `name` of a study's table says.
 
-    A row maps dotted keys to values. Raises ValueError naming the rows for any other.
+    A row maps dotted keys to values. Raises UserError naming the rows for any other.
     """
     if name not in rows:
-        raise ValueError(f"there is no row {name!r}; give FILE.py:ROW, of {list(rows)}")
+        raise UserError(f"there is no row {name!r}; give FILE.py:ROW, of {list(rows)}")
     config.update_from_flattened_dict(rows[name])
     return config
 
@@ -134,7 +135,7 @@ def with_row(
 def read_argument(text: str, **defaults: bool | int) -> dict[str, bool | int]:
     """Reads what follows FILE.py: as `trial=3,smoke`; whatever is left out is default.
 
-    Raises ValueError naming the legal arguments.
+    Raises UserError naming the legal arguments.
     """
     found = dict(defaults)
     for part in filter(None, text.split(",")):
@@ -146,7 +147,7 @@ def read_argument(text: str, **defaults: bool | int) -> dict[str, bool | int]:
             found[name] = int(value)
         else:
             legal = (n if d is False else f"{n}={d}" for n, d in defaults.items())
-            raise ValueError(
+            raise UserError(
                 f"{part!r} is no argument of this config; give FILE.py:ARGUMENT, of"
                 f" {', '.join(legal)}"
             )
@@ -234,43 +235,43 @@ _FRACTIONS = (
 def validate(config: ConfigDict) -> FrozenConfigDict:
     """Checks every value that can be wrong by itself; returns the config frozen.
 
-    Raises ValueError naming the key, its value and the legal ones.
+    Raises UserError naming the key, its value and the legal ones.
     """
     _check_keys(config)
     if config.seed < 0:
-        raise ValueError(f"config.seed is {config.seed}; it must be 0 or larger")
+        raise UserError(f"config.seed is {config.seed}; it must be 0 or larger")
     for key, legal in _CHOICES.items():
         if (value := _get(config, key)) not in legal:
-            raise ValueError(f"config.{key} is {value!r}; legal values: {list(legal)}")
+            raise UserError(f"config.{key} is {value!r}; legal values: {list(legal)}")
     for key in _POSITIVE:
         if not (value := _get(config, key)) > 0:
-            raise ValueError(f"config.{key} is {value}; it must be larger than 0")
+            raise UserError(f"config.{key} is {value}; it must be larger than 0")
     for key in _NOT_NEGATIVE:
         if not (value := _get(config, key)) >= 0:
-            raise ValueError(f"config.{key} is {value}; it must be 0 or larger")
+            raise UserError(f"config.{key} is {value}; it must be 0 or larger")
     for key in _FRACTIONS:
         if not 0 <= (value := _get(config, key)) <= 1:
-            raise ValueError(f"config.{key} is {value}; it must lie in 0..1")
+            raise UserError(f"config.{key} is {value}; it must lie in 0..1")
     size = tuple(config.data.size)
     if len(size) != 2 or any(type(n) is not int or n < 32 or n % 16 for n in size):
-        raise ValueError(
+        raise UserError(
             f"config.data.size is {size}; it must be (height, width), each a multiple"
             " of 16 (the network's output stride) and at least 32"
         )
     if config.model.num_stripes > size[0] // 16:
-        raise ValueError(
+        raise UserError(
             f"config.model.num_stripes is {config.model.num_stripes}; the last map of"
             f" images {size[0]} high has {size[0] // 16} rows to cut, so give 0 to"
             f" {size[0] // 16}, or a larger config.data.size"
         )
     if wrong := [name for name in config.model.students if name not in STUDENTS]:
-        raise ValueError(
+        raise UserError(
             f"config.model.students holds {wrong[0]!r}; legal are any of {STUDENTS}, or"
             " () for no self-distillation"
         )
     for count in config.model.granularities:
         if type(count) is not int or not 2 <= count <= size[0] // 16:
-            raise ValueError(
+            raise UserError(
                 f"config.model.granularities holds {count!r}; the last map of images"
                 f" {size[0]} high has {size[0] // 16} rows to cut, so each must be 2 to"
                 f" {size[0] // 16}, or a larger config.data.size"
@@ -279,21 +280,21 @@ def validate(config: ConfigDict) -> FrozenConfigDict:
 
 
 def _check_keys(config: ConfigDict) -> None:
-    """Raises ValueError for a key that is not ours, one that lacks, or a wrong type."""
+    """Raises UserError for a key that is not ours, one that lacks, or a wrong type."""
     legal, given = flat(default_config()), flat(config)
     for key, value in given.items():
         if key.startswith("data.options."):
             continue  # the data set's builder knows them
         if unknown := explain_unknown_key(f"config.{key}"):
-            raise ValueError(unknown)
+            raise UserError(unknown)
         types = (int, float) if isinstance(legal[key], float) else type(legal[key])
         if not isinstance(value, types) or isinstance(value, bool) != (types is bool):
-            raise ValueError(
+            raise UserError(
                 f"config.{key} is {value!r}; it must be of type"
                 f" {type(legal[key]).__name__}, such as {legal[key]!r}"
             )
     if lacking := sorted(legal.keys() - given.keys()):
-        raise ValueError(
+        raise UserError(
             f"config.{lacking[0]} is missing; begin a config with"
             " vireid_jax.config.default_config()"
         )
@@ -364,7 +365,7 @@ def decisive(config: ConfigDict | FrozenConfigDict) -> dict[str, Any]:
 
 
 def check_same_config(workdir: Path, config: ConfigDict | FrozenConfigDict) -> None:
-    """Raises ValueError where a run of another config has work in the folder.
+    """Raises UserError where a run of another config has work in the folder.
 
     It names each key that differs. What changes no number may: where data lie, and how
     many threads read them.
@@ -378,7 +379,7 @@ def check_same_config(workdir: Path, config: ConfigDict | FrozenConfigDict) -> N
     try:
         old = with_defaults(json.loads(path.read_text()))
     except (TypeError, ValueError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path} is no config ({error}), so what began this run is not known; give"
             " another --workdir"
         ) from error
@@ -389,7 +390,7 @@ def check_same_config(workdir: Path, config: ConfigDict | FrozenConfigDict) -> N
         if old.get(key, "absent") != new.get(key, "absent")
     ]
     if other:
-        raise ValueError(
+        raise UserError(
             f"{workdir} holds a run of another config: {'; '.join(other)}. Give its"
             " config to go on, or another --workdir to begin anew"
         )

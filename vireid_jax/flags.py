@@ -6,16 +6,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vireid_jax.config import explain_unknown_key
+from vireid_jax.run.errors import UserError
 
 
 def check_config_path(argv: Sequence[str]) -> None:
-    """Raises ValueError where `--config` names no file, or only its keys are given."""
+    """Raises UserError where `--config` names no file, or only its keys are given."""
     path = _config_path(argv)
     if not path and any(argument.startswith("--config.") for argument in argv):
-        raise ValueError("give --config FILE.py, which the --config.KEY=VALUE change")
+        raise UserError("give --config FILE.py, which the --config.KEY=VALUE change")
     if path and not path.is_file():
         there = ", ".join(sorted(str(p) for p in Path("configs").glob("*.py")))
-        raise ValueError(
+        raise UserError(
             f"there is no config file {path}; in ./configs: {there or 'none'}"
         )
 

@@ -26,7 +26,7 @@ from vireid_jax.embed.folder import (
     open_gallery,
 )
 from vireid_jax.modality import MODALITIES
-from vireid_jax.run.errors import explain_os_error, one_line_errors
+from vireid_jax.run.errors import UserError, explain_os_error, one_line_errors
 from vireid_jax.run.runtime import set_up
 from vireid_jax.run.workdir import replace_text
 
@@ -51,7 +51,7 @@ def rank_images(
 ) -> list[RankList]:
     """Finds the gallery's images nearest to each query, with small pictures of all.
 
-    Raises ValueError for a query that cannot be read, and for a `top` below 1.
+    Raises UserError for a query that cannot be read, and for a `top` below 1.
     """
     found = embedder.embed(queries, modality)
     ranked = embedder.rank(found, gallery.features, top)
@@ -133,16 +133,16 @@ def parse() -> argparse.Namespace:
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Raises ValueError for what would only be noticed after the work is done."""
+    """Raises UserError for what would only be noticed after the work is done."""
     if arguments.top < 1:
-        raise ValueError(f"--top is {arguments.top}; give 1 or more")
+        raise UserError(f"--top is {arguments.top}; give 1 or more")
     out = arguments.out
     if out is None:
         return
     if out.suffix != ".html":
-        raise ValueError(f"--out {out}: the page is a FILE.html")
+        raise UserError(f"--out {out}: the page is a FILE.html")
     if not out.absolute().parent.is_dir():
-        raise ValueError(f"--out {out}: there is no such folder; make it")
+        raise UserError(f"--out {out}: there is no such folder; make it")
     from vireid_jax.report.build import check_installed
 
     check_installed("jinja2")
@@ -172,7 +172,7 @@ def main() -> None:
             try:
                 replace_text(arguments.out, page(lists, gallery, modality))
             except OSError as error:
-                raise ValueError(f"--out {explain_os_error(error)}") from error
+                raise UserError(f"--out {explain_os_error(error)}") from error
             console.print(f"Wrote {arguments.out}.", soft_wrap=True, markup=False)
 
 

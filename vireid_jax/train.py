@@ -36,6 +36,7 @@ from vireid_jax.models.build import feature_of
 from vireid_jax.protocols import Result, validation_protocols
 from vireid_jax.run import processes, writers
 from vireid_jax.run.environment import differing, environment, one_line
+from vireid_jax.run.errors import UserError
 from vireid_jax.run.journal import Journal
 from vireid_jax.run.profiling import Profile
 from vireid_jax.run.stopping import Stop
@@ -68,7 +69,7 @@ def train(
     checkpoints/ and eval.json. Called again it goes on from the latest checkpoint, to
     the same end bit for bit. `profile_steps` "FIRST:LAST" traces these steps into
     `workdir/profile`. In a run of several processes each calls it, on one shared
-    folder; `started_as` is what `processes.connect` said. Raises ValueError for what
+    folder; `started_as` is what `processes.connect` said. Raises UserError for what
     the user can mend, and Stopped when `stop` has a reason, with all work saved.
     """
     config, stop = validate(config), stop or Stop()
@@ -349,9 +350,9 @@ def mean_metrics(rows: list[dict[str, jax.Array]]) -> dict[str, float]:
 
 
 def check_finite(row: dict[str, float], step: int, checkpoints: Checkpoints) -> None:
-    """Raises ValueError where the loss or its gradient is no number any more."""
+    """Raises UserError where the loss or its gradient is no number any more."""
     if not np.isfinite([row["loss"], row["gradient_norm"]]).all():
-        raise ValueError(
+        raise UserError(
             f"the loss is {row['loss']} at step {step}, its gradient's norm"
             f" {row['gradient_norm']}; both must be finite. {checkpoints.kept()}. Try"
             " a lower config.optimizer.learning_rate or config.optimizer.clip_norm, in"
@@ -360,10 +361,10 @@ def check_finite(row: dict[str, float], step: int, checkpoints: Checkpoints) -> 
 
 
 def check_same_data(about: dict[str, Any], records: Records) -> None:
-    """Raises ValueError unless a checkpoint was trained on these very images."""
+    """Raises UserError unless a checkpoint was trained on these very images."""
     then, now = about["data"]["fingerprint"], records.fingerprint
     if then != now:
-        raise ValueError(
+        raise UserError(
             f"{records.title} has the fingerprint {now[:12]}, and step {about['step']}"
             f" was trained on {about['data']['title']} with {then[:12]}: other images,"
             " labels or file names. Give the old data (config.data.dir), or another"

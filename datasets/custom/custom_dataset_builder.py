@@ -10,6 +10,7 @@ from etils import epath
 from vireid_jax.prepare.csv_index import SPLITS, find_csv, read_csv
 from vireid_jax.prepare.release import Splits
 from vireid_jax.prepare.release_builder import ReleaseBuilder, Remark
+from vireid_jax.run.errors import UserError
 
 
 @dataclasses.dataclass
@@ -23,10 +24,10 @@ _DEFAULT = CustomConfig(name="default", description="A set of one's own.")
 def make_config(name: str = "default") -> CustomConfig:
     """Return a config that keeps the set `name` apart from others.
 
-    Raises ValueError for a name that is no folder's.
+    Raises UserError for a name that is no folder's.
     """
     if not re.fullmatch(r"\w[\w.-]*", name):
-        raise ValueError(
+        raise UserError(
             f"config is {name!r}; use letters, digits, '_', '-' and '.' for the name."
         )
     if name == _DEFAULT.name:
@@ -51,7 +52,7 @@ class Builder(ReleaseBuilder):
 
     @classmethod
     def root(cls, source: Path) -> Path:
-        """Return the CSV file; raises ValueError where `source` holds none."""
+        """Return the CSV file; raises UserError where `source` holds none."""
         return find_csv(source)
 
     @classmethod

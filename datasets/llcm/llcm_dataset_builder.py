@@ -15,6 +15,7 @@ from vireid_jax.prepare.release import (
     read_index,
 )
 from vireid_jax.prepare.release_builder import ReleaseBuilder, Remark
+from vireid_jax.run.errors import UserError
 
 CAMERAS = range(1, 10)
 EMPTY = "test_nir/cam3"  # in the release itself
@@ -98,7 +99,7 @@ def _identity(line) -> int:
     """Read the identity of a training image off its folder, as in vis/0001/*.jpg."""
     folder = PurePosixPath(line.filename).parent.name
     if not folder.isdecimal():
-        raise ValueError(
+        raise UserError(
             f"{line.where}: {line.filename!r} does not lie in a folder that is the "
             "identity's number, as vis/0001/."
         )

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from vireid_jax import synthetic
+from vireid_jax.run.errors import UserError
 from vireid_jax.run.runtime import only_errors
 from vireid_jax.synthetic.plan import MODALITIES
 
@@ -84,7 +85,7 @@ def make_config(
       **knobs: replace single knobs of the preset, see `vireid_jax.synthetic.Knobs`.
 
     Raises:
-      ValueError: naming the legal values, for a value out of range.
+      UserError: naming the legal values, for a value out of range.
     """
     values = {
         "variant": variant, "train_ids": train_ids, "test_ids": test_ids,
@@ -92,16 +93,16 @@ def make_config(
         "height": height, "width": width, "difficulty": difficulty, "seed": seed,
     }  # fmt: skip
     if variant not in synthetic.CAMERAS:
-        raise ValueError(
+        raise UserError(
             f"variant {variant!r} is unknown: choose {', '.join(synthetic.CAMERAS)}."
         )
     for name, low in _LOWEST.items():
         if isinstance(values[name], bool) or not isinstance(values[name], int):
-            raise ValueError(f"{name}={values[name]!r}: give a whole number.")
+            raise UserError(f"{name}={values[name]!r}: give a whole number.")
         if values[name] < low:
-            raise ValueError(f"{name}={values[name]}: give at least {low}.")
+            raise UserError(f"{name}={values[name]}: give at least {low}.")
     if width > 2 * height:
-        raise ValueError(f"width={width}: give at most twice the height, {2 * height}.")
+        raise UserError(f"width={width}: give at most twice the height, {2 * height}.")
     synthetic.preset(difficulty, **knobs)
     values["knobs"] = tuple(sorted((name, float(knobs[name])) for name in knobs))
     everything = json.dumps(values, sort_keys=True).encode()

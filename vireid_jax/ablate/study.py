@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from vireid_jax.run.errors import UserError
+
 
 class Run(NamedTuple):
     """One row of a study with one seed."""
@@ -53,12 +55,12 @@ def read_study(
     """Reads a study's file; `overrides` change every row, `rows` are those wanted.
 
     `base` names another config than the study's own to change, with its own test set
-    alone. Raises ValueError where the file has no `ROWS`, or a row is not among them.
+    alone. Raises UserError where the file has no `ROWS`, or a row is not among them.
     """
     module = runpy.run_path(str(path))
     change = module.get("get_config")
     if "ROWS" not in module or not getattr(change, "__defaults__", None):
-        raise ValueError(
+        raise UserError(
             f"{path} has no table ROWS, or no get_config(row=..., base=...); give a"
             " study, such as configs/ablations/sharing.py"
         )
@@ -67,7 +69,7 @@ def read_study(
     upon = (_read_base(base),) if base else ()
     for row in (*rows, baseline):
         if row not in legal:
-            raise ValueError(f"there is no row {row!r} in {path}; legal are {legal}")
+            raise UserError(f"there is no row {row!r} in {path}; legal are {legal}")
 
     def getter(row: str) -> Callable[[], ConfigDict]:
         def get_config() -> ConfigDict:
@@ -86,9 +88,7 @@ def _read_base(text: str) -> Callable[[], ConfigDict]:
     """Reads FILE.py:ARGUMENT, as --config of training does."""
     name, _, argument = text.partition(":")
     if not Path(name).is_file():
-        raise ValueError(
-            f"--base {text}: there is no file {name}; give a config's path"
-        )
+        raise UserError(f"--base {text}: there is no file {name}; give a config's path")
     get_config = runpy.run_path(name)["get_config"]
     return functools.partial(get_config, argument) if argument else get_config
 
@@ -99,7 +99,7 @@ def run_study(
     """Trains what is not done yet; writes a line of results after each run.
 
     A run that was done with the same settings in a study among `reuse` is not trained:
-    its results are copied. Raises ValueError where results are there of a run with
+    its results are copied. Raises UserError where results are there of a run with
     another config or code.
     """
     from vireid_jax.ablate.table import CODE, read_results
@@ -110,7 +110,7 @@ def run_study(
     for line in read_results(workdir):
         for key in CODE:
             if line[key] != here[key]:
-                raise ValueError(
+                raise UserError(
                     f"{workdir} has runs with {key} {line[key]!r}, and now it is"
                     f" {here[key]!r}; one table is of one code on one machine. Give"
                     " another --workdir"
@@ -200,12 +200,12 @@ def _settings(config: ConfigDict) -> dict[str, Any]:
 
 
 def _check_same(run: Run, line: dict[str, Any], workdir: Path) -> None:
-    """Raises ValueError where a finished run had other settings than it would now."""
+    """Raises UserError where a finished run had other settings than it would now."""
     now, then = _settings(run.config), line["config"]
     differ = sorted(k for k in now.keys() | then.keys() if now.get(k) != then.get(k))
     if differ:
         key = differ[0]
-        raise ValueError(
+        raise UserError(
             f"{workdir} has {run.folder} with {key}={then.get(key)!r}, and now"
             f" it is {now.get(key)!r}; one table is of one setting. Give another"
             " --workdir"

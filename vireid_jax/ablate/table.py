@@ -13,6 +13,7 @@ import numpy as np
 
 from vireid_jax.evaluate.compare_runs import read_queries
 from vireid_jax.protocols.uncertainty import crossed_interval
+from vireid_jax.run.errors import UserError
 
 RESULTS = "results.jsonl"
 TEST = "eval"  # the name of a config's own test set
@@ -69,7 +70,7 @@ def read_results(workdir: Path) -> list[dict[str, Any]]:
 def find(workdir: Path, baseline: str) -> dict[Setting, list[Row]]:
     """Reads a study's finished runs, and compares each row with the baseline.
 
-    Raises ValueError where the runs were made by different code or tested differently.
+    Raises UserError where the runs were made by different code or tested differently.
     """
     lines = read_results(workdir)
     _check_alike(lines, workdir)
@@ -88,7 +89,7 @@ def find(workdir: Path, baseline: str) -> dict[Setting, list[Row]]:
 def markdown(workdir: Path, baseline: str) -> str:
     """Writes the table of a study's finished runs, in percent, for each test.
 
-    Raises ValueError as `find` does.
+    Raises UserError as `find` does.
     """
     found = []
     for test, rows in find(workdir, baseline).items():
@@ -104,7 +105,7 @@ def _check_alike(lines: Sequence[dict[str, Any]], workdir: Path) -> None:
     for line in lines[1:]:
         for key in ("study", *CODE):
             if line[key] != first[key]:
-                raise ValueError(
+                raise UserError(
                     f"{workdir}: {first['row']}, seed {first['seed']} has {key}"
                     f" {first[key]!r}, and {line['row']}, seed {line['seed']} has"
                     f" {line[key]!r}; one table is of one code on one machine. Give"
@@ -149,7 +150,7 @@ def _difference(
             for name in (row, baseline)
         )
         if a["data"] != b["data"]:
-            raise ValueError(
+            raise UserError(
                 f"{workdir}: {row} and {baseline} were tested on different images with"
                 f" seed {seed}; give another --workdir"
             )

@@ -21,6 +21,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vireid_jax.data.encoded import flaw
+from vireid_jax.run.errors import UserError
 
 # What cannot be read is told in one line, with its name; OpenCV tells it in four more.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -41,7 +42,7 @@ def read_image(
     """Reads a file, or takes an array `[H, W]` or `[H, W, 1|3|4]`, or Pillow's image.
 
     `size` is (height, width). An array's colours are in the order RGB, as the result's
-    are. Of Pillow's image the same becomes as of its file. Raises ValueError, naming
+    are. Of Pillow's image the same becomes as of its file. Raises UserError, naming
     the file and what is wrong with it, and OSError where it cannot be opened.
     """
     if isinstance(source, np.ndarray):
@@ -52,10 +53,10 @@ def read_image(
     encoded = path.read_bytes()
     _check_header(encoded, path)
     if encoded.startswith(_CHECKED) and (wrong := flaw(encoded)):
-        raise ValueError(f"{path} {wrong}; mend or leave out the file")
+        raise UserError(f"{path} {wrong}; mend or leave out the file")
     pixels = _pixels_of(encoded)
     if pixels is None:
-        raise ValueError(
+        raise UserError(
             f"{path} is nothing that OpenCV can decode; convert it to PNG or JPEG"
         )
     return fit(_three_channels(pixels, str(path)), size)
@@ -74,7 +75,7 @@ def fit(
 
 
 def _check_header(encoded: bytes, path: Path) -> None:
-    """Raises ValueError for what is not to be decoded at all."""
+    """Raises UserError for what is not to be decoded at all."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -86,11 +87,11 @@ def _check_header(encoded: bytes, path: Path) -> None:
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
         return  # OpenCV has the last word
     if pixels > MOST_PIXELS:
-        raise ValueError(
+        raise UserError(
             f"{path} has more than {MOST_PIXELS:,} pixels; crop the person out of it"
         )
     if frames > 1:
-        raise ValueError(f"{path} holds {frames} images; give one image a file")
+        raise UserError(f"{path} holds {frames} images; give one image a file")
 
 
 def _pixels_of(encoded: bytes) -> np.ndarray | None:
@@ -127,7 +128,7 @@ def _three_channels(pixels: np.ndarray, name: str) -> UInt8[np.ndarray, "H W 3"]
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or not pixels.size:
-        raise ValueError(
+        raise UserError(
             f"{name} has the shape {pixels.shape}; legal are [height, width] and"
             " [height, width, 1, 3 or 4]"
         )
@@ -144,7 +145,7 @@ def _three_channels(pixels: np.ndarray, name: str) -> UInt8[np.ndarray, "H W 3"]
 def _eight_bits(values: np.ndarray, name: str) -> UInt8[np.ndarray, "H W C"]:
     """Stretches one image from its darkest to its brightest percent to 0 to 255."""
     if values.dtype.kind not in "uif" or not np.isfinite(values).all():
-        raise ValueError(
+        raise UserError(
             f"{name} has pixels of type {values.dtype}, or some that are no numbers;"
             " legal are finite integers and floats"
         )

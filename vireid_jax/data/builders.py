@@ -17,6 +17,7 @@ from typing import Any
 
 import vireid_jax.datasets
 from vireid_jax.modality import MODALITIES
+from vireid_jax.run.errors import UserError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNWRITABLE = (
@@ -30,7 +31,7 @@ def find_builder(
 ) -> Any:
     """Return the TFDS builder of the data set `name`; see `load_records`.
 
-    Raises ValueError for an unknown name or config, and where the dataset_info.json of
+    Raises UserError for an unknown name or config, and where the dataset_info.json of
     a prepared set cannot be read.
     """
     import tensorflow_datasets as tfds
@@ -42,7 +43,7 @@ def find_builder(
         for path in Path(folder).glob("*/*_dataset_builder.py")
     )
     if name not in known:
-        raise ValueError(f"data set is {name!r}; the builders are {known}.")
+        raise UserError(f"data set is {name!r}; the builders are {known}.")
     module = importlib.import_module(
         f"vireid_jax.datasets.{name}.{name}_dataset_builder"
     )
@@ -59,7 +60,7 @@ def find_builder(
         step = next_step(unread, folder)
         if isinstance(error.__cause__, PermissionError):
             step = "make it readable, or give another folder, --config.data.dir=DIR"
-        raise ValueError(
+        raise UserError(
             f"{folder / 'dataset_info.json'} cannot be read ({reason}); {step}."
         ) from error
 
@@ -83,13 +84,13 @@ def prepare(
     `manual_dir` is the release of a set that needs one. An image of it that cannot be
     decoded is an error, or is left out with `skip_unreadable`, which lists these in
     unreadable.txt beside the records.
-    Raises ValueError for a release not given or flawed, or a folder that is full or
+    Raises UserError for a release not given or flawed, or a folder that is full or
     cannot be written to.
     """
     folder = Path(builder.data_path)
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and manual_dir is None:
         instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
-        raise ValueError(
+        raise UserError(
             f"{folder} is not prepared; it is made of files that are given "
             f"(manual_dir=). {instructions} --data_dir "
             f"{shlex.quote(str(builder.data_dir_root))}{_config_flag(builder)}"
@@ -109,7 +110,7 @@ def prepare(
 
 
 def check_same_release(builder: Any, source: Path, split: str, records: Any) -> None:
-    """Raise ValueError unless a prepared split was made of the release at `source`.
+    """Raise UserError unless a prepared split was made of the release at `source`.
 
     Compares names, identities, cameras, modalities and the bytes of every image: a
     synthetic tree has the names of the real release.
@@ -140,7 +141,7 @@ def check_same_release(builder: Any, source: Path, split: str, records: Any) -> 
     ]
     if other or len(wanted) != len(there):
         first = f", the first being {other[0]!r}" if other else ""
-        raise ValueError(
+        raise UserError(
             f"{folder} is there and was not made of {source}: {len(other)} of its"
             f" {len(wanted)} images of {split!r} are not the ones there{first}. To"
             f" replace the set, delete it (rm -r {shlex.quote(str(folder))}) and run"
@@ -166,13 +167,13 @@ def _find_config(
     configs = sorted(module.Builder.builder_configs)
     if isinstance(config, Mapping):
         if not hasattr(module, "make_config"):
-            raise ValueError(
+            raise UserError(
                 f"{name} takes no config arguments, but was given {dict(config)}; name "
                 f"one of its configs {configs}, or leave it out."
             )
         return module.make_config(**config)
     if config is not None and config not in configs:
-        raise ValueError(f"config is {config!r}; {name} has {configs}.")
+        raise UserError(f"config is {config!r}; {name} has {configs}.")
     return config
 
 
@@ -226,7 +227,7 @@ def _move(new: Path, folder: Path) -> None:
 def _refuse_folder(
     folder: Path, error: Exception, manual_dir: str | Path | None
 ) -> None:
-    """Raise ValueError if `error` says that the folder is full or not writable.
+    """Raise UserError if `error` says that the folder is full or not writable.
 
     TFDS and the array_record writer wrap the system's errors: only words are left.
     """
@@ -239,7 +240,7 @@ def _refuse_folder(
         step = "free some space and run the same command again"
     else:
         step = "make it writable and run the same command again"
-    raise ValueError(
+    raise UserError(
         f"{folder} cannot be prepared: {os.strerror(number)} "
         f"({shutil.disk_usage(there).free / 1e6:,.1f} MB are free). Nothing was kept; "
         f"{step}, or give another folder, --config.data.dir=DIR."

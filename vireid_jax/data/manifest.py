@@ -12,6 +12,8 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
+from vireid_jax.run.errors import UserError
+
 Row = tuple[str, str, str, str, str]
 COLUMNS = ("filename", "identity", "camera", "modality", "sha256")
 
@@ -19,7 +21,7 @@ COLUMNS = ("filename", "identity", "camera", "modality", "sha256")
 def check_manifest(path: Path, rows: Sequence[Row], next_step: str) -> None:
     """Compare `rows` with the manifest at `path`; write it where there is none.
 
-    Where it cannot be written it is not. Raises ValueError, which ends with
+    Where it cannot be written it is not. Raises UserError, which ends with
     `next_step`, for a manifest that cannot be read, and for rows that differ from it.
     """
     encoded = _encode(rows)
@@ -32,7 +34,7 @@ def check_manifest(path: Path, rows: Sequence[Row], next_step: str) -> None:
         _write(path, encoded)
         return
     except (OSError, ValueError, csv.Error) as error:
-        raise ValueError(f"{path} is no manifest ({error}); {next_step}.") from error
+        raise UserError(f"{path} is no manifest ({error}); {next_step}.") from error
 
     now = {row[0]: row for row in rows}
     names = sorted(before.keys() | now.keys())
@@ -40,7 +42,7 @@ def check_manifest(path: Path, rows: Sequence[Row], next_step: str) -> None:
     if differing:
         first = differing[0]
         count = "1 row is" if len(differing) == 1 else f"{len(differing)} rows are"
-        raise ValueError(
+        raise UserError(
             f"{path}: {count} not as recorded there, the first being {first!r} "
             f"({_difference(before.get(first), now.get(first))}); {next_step}."
         )
@@ -54,17 +56,17 @@ def _encode(rows: Sequence[Row]) -> bytes:
 
 
 def _decode(encoded: bytes) -> dict[str, Row]:
-    """Return the rows by file name; raises ValueError where it is no manifest."""
+    """Return the rows by file name; raises UserError where it is no manifest."""
     text = io.StringIO(encoded.decode(), newline="")
     header, *rows = [tuple(row) for row in csv.reader(text, delimiter="\t")] or [()]
     if header != COLUMNS:
-        raise ValueError(f"its first line is not {' '.join(COLUMNS)}")
+        raise UserError(f"its first line is not {' '.join(COLUMNS)}")
     for number, row in enumerate(rows, start=2):
         if len(row) != len(COLUMNS):
-            raise ValueError(f"row {number} has {len(row)} columns")
+            raise UserError(f"row {number} has {len(row)} columns")
     by_name = {row[0]: row for row in rows}
     if len(by_name) < len(rows):
-        raise ValueError("a file name occurs more than once")
+        raise UserError("a file name occurs more than once")
     return by_name
 
 

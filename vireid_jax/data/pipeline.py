@@ -23,6 +23,7 @@ from jaxtyping import Int
 from vireid_jax.data.any_image import Images, read_image
 from vireid_jax.data.pk import PKStream
 from vireid_jax.data.source import Records
+from vireid_jax.run.errors import UserError
 
 Batch = dict[str, np.ndarray]
 
@@ -53,7 +54,7 @@ def batches(
     processes. The bytes are the same for every choice. `cache="host"` keeps each
     decoded image in this process's memory. With `cache="device"` nothing is decoded:
     `visible` and `infrared` are the row numbers, int32 `[batch]`.
-    Raises ValueError when P*K does not divide among the processes, or for a host cache
+    Raises UserError when P*K does not divide among the processes, or for a host cache
     with workers.
     """
     load = functools.partial(
@@ -86,7 +87,7 @@ def eval_batches(
     `[batch]`, as given in `rows`; -1 in padding) and `mask` (bool `[batch]`, False in
     padding, whose images are black). Its rows are this process's share of a batch of
     `batch_size`; every process yields the same number of batches.
-    Raises ValueError when `batch_size` does not divide among the processes.
+    Raises UserError when `batch_size` does not divide among the processes.
     """
     num_batches = math.ceil(len(rows) / batch_size)
     padded = np.full(num_batches * batch_size, -1, np.int32)
@@ -183,7 +184,7 @@ def _load_eval_batch(
 
 def _share(batch_size: int, process_index: int, process_count: int) -> slice:
     if batch_size % process_count:
-        raise ValueError(
+        raise UserError(
             f"a batch of {batch_size} images does not divide among {process_count} "
             f"processes; make it a multiple of {process_count}."
         )
@@ -201,7 +202,7 @@ def _in_order(
 ) -> Iterator[Any]:
     """Yield load(start), load(start + 1), ...: `count` of them, computed ahead."""
     if workers and cache == "host":
-        raise ValueError(
+        raise UserError(
             f"cache='host' keeps images in this process; {workers} worker processes "
             "cannot see them. Set workers=0, or cache='none'."
         )

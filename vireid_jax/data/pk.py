@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, Int32, Int64
 
+from vireid_jax.run.errors import UserError
+
 # Which random numbers: joined with the seed and an index, never shared.
 _PASS, _IMAGES = 0, 1
 
@@ -51,10 +53,10 @@ class PKStream:
         With `infrared_ids=None` both sides of a batch draw from the visible images
         (pretraining on one modality): two disjoint draws where an identity has 2K
         images, overlapping as little as possible where it has K to 2K - 1.
-        Raises ValueError for P or K below 1, or fewer than P identities.
+        Raises UserError for P or K below 1, or fewer than P identities.
         """
         if P < 1 or K < 1:
-            raise ValueError(
+            raise UserError(
                 f"P={P} and K={K} must both be 1 or more; set config.batch.identities "
                 "and config.batch.images."
             )
@@ -66,7 +68,7 @@ class PKStream:
         self.identities = np.intersect1d(present[0], present[-1]).astype(np.int32)
         self.left_out = np.setxor1d(present[0], present[-1]).astype(np.int32)
         if len(self.identities) < P:
-            raise ValueError(
+            raise UserError(
                 f"P={P} needs at least {P} identities with images in both modalities; "
                 f"there are {len(self.identities)} ({len(self.left_out)} lack one). "
                 "Lower config.batch.identities or give more training data."

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from vireid_jax.run.errors import UserError
+
 INFO_FILES = ("dataset_info.json", "features.json")
 
 
 def check_info_files(folder: Path, next_step: str) -> None:
-    """Raise ValueError where a prepared set lacks one of TFDS's own files."""
+    """Raise UserError where a prepared set lacks one of TFDS's own files."""
     for path in (folder / name for name in INFO_FILES):
         if not path.is_file() or path.stat().st_size == 0:
-            raise ValueError(f"{path} is missing or empty; {next_step}.")
+            raise UserError(f"{path} is missing or empty; {next_step}.")
 
 
 class RecordFiles:
@@ -26,7 +28,7 @@ class RecordFiles:
     def __init__(self, instructions: Sequence[Any], next_step: str):
         """Open the files of TFDS's file `instructions`; errors end with `next_step`.
 
-        Raises ValueError, naming the file, where one is missing, is cut short, or does
+        Raises UserError, naming the file, where one is missing, is cut short, or does
         not hold as many records as dataset_info.json says.
         """
         from array_record.python.array_record_data_source import ArrayRecordDataSource
@@ -43,7 +45,7 @@ class RecordFiles:
         return self._ends[-1]
 
     def __getitem__(self, position: int) -> bytes:
-        """Read one record; raises ValueError, naming the file, where it is damaged."""
+        """Read one record; raises UserError, naming the file, where it is damaged."""
         try:
             return self._records[position]
         except (IndexError, RuntimeError) as error:
@@ -54,7 +56,7 @@ class RecordFiles:
         from array_record.python.array_record_module import ArrayRecordReader
 
         if not Path(path).is_file():
-            raise ValueError(f"{path} is missing; {self._next_step}.")
+            raise UserError(f"{path} is missing; {self._next_step}.")
         try:
             reader = ArrayRecordReader(path)
             found = reader.num_records()
@@ -62,7 +64,7 @@ class RecordFiles:
         except RuntimeError as error:
             self._refuse(path, error)
         if found != promised:
-            raise ValueError(
+            raise UserError(
                 f"{path} holds {found} records, dataset_info.json says {promised}; "
                 f"{self._next_step}."
             )
@@ -70,6 +72,6 @@ class RecordFiles:
     def _refuse(self, path: str, error: Exception) -> NoReturn:
         said = str(error).partition("\n")[0]  # at times nothing
         reason = f" ({said})" if said else ""
-        raise ValueError(
+        raise UserError(
             f"{path} is damaged or cut short{reason}; {self._next_step}."
         ) from error

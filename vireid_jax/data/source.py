@@ -23,6 +23,7 @@ from vireid_jax.data.encoded import flaw
 from vireid_jax.data.manifest import Row, check_manifest
 from vireid_jax.data.record_files import RecordFiles, check_info_files
 from vireid_jax.modality import MODALITIES
+from vireid_jax.run.errors import UserError
 from vireid_jax.run.runtime import only_errors
 
 _NUMBERS = ("identity", "camera", "modality")
@@ -61,11 +62,11 @@ class ImageStore:
         record = self._data_source[int(position)]
         return tf_example_pb2.Example.FromString(record).features.feature
 
-    def refusal(self, example: Mapping[str, Any], reason: str) -> ValueError:
+    def refusal(self, example: Mapping[str, Any], reason: str) -> UserError:
         """Make the error that refuses one image."""
         filename = example["filename"].bytes_list.value[0].decode()
         size = len(example["image"].bytes_list.value[0])
-        return ValueError(
+        return UserError(
             f"{self._title}: image {filename!r} ({size} bytes) {reason}; "
             f"{self._next_step}."
         )
@@ -90,7 +91,7 @@ class ImageStore:
     ) -> UInt8[np.ndarray, "rows height width 3"]:
         """Decode many images; `cache="host"` keeps each one in memory."""
         if cache not in ("none", "host"):
-            raise ValueError(f"cache is {cache!r}; use 'none' or 'host'.")
+            raise UserError(f"cache is {cache!r}; use 'none' or 'host'.")
         if cache == "none":
             out = np.empty((len(positions), *size, 3), np.uint8)
             for slot, position in enumerate(positions):
@@ -158,7 +159,7 @@ class Records:
         """Decode the RGB image of `row` at `size` = (height, width).
 
         A file of another size is resized (OpenCV INTER_AREA where no side grows, else
-        INTER_LINEAR). Raises ValueError when the stored bytes are no image.
+        INTER_LINEAR). Raises UserError when the stored bytes are no image.
         """
         return self.store.image(self.position[row], size)
 
@@ -178,13 +179,13 @@ class Records:
     def silhouettes(self) -> UInt8[np.ndarray, "rows 32 16"]:
         """Decode every row's own visible mask, 0..255, 32 high and 16 wide.
 
-        Raises ValueError where the data set has none; only `walkers` has.
+        Raises UserError where the data set has none; only `walkers` has.
         """
         masks = np.empty((len(self), 32, 16), np.uint8)
         for row, position in enumerate(self.position):
             example = self.store.example(position)
             if "silhouette" not in example:
-                raise ValueError(
+                raise UserError(
                     f"{self.title} has no silhouettes; only 'walkers' has: "
                     "load_records('walkers', ...)."
                 )
@@ -211,7 +212,7 @@ class Records:
     def of(self, modality: str) -> "Records":
         """Keep the rows of one modality (a name in MODALITIES), and the label space."""
         if modality not in MODALITIES:
-            raise ValueError(f"modality is {modality!r}; use one of {MODALITIES}.")
+            raise UserError(f"modality is {modality!r}; use one of {MODALITIES}.")
         return self.select(self.modality == MODALITIES.index(modality))
 
 
@@ -222,13 +223,13 @@ def split_identities(
 
     They are drawn, as a function of `seed` alone, from the identities seen in both
     modalities. Returns (train, validation); each has a label space of its own.
-    Raises ValueError unless 1 <= held_out < the number of such identities.
+    Raises UserError unless 1 <= held_out < the number of such identities.
     """
     candidates = np.intersect1d(
         records.of("visible").identity, records.of("infrared").identity
     )
     if not 1 <= held_out < len(candidates):
-        raise ValueError(
+        raise UserError(
             f"config.data.validation_identities is {held_out}; {records.title} has "
             f"{len(candidates)} identities in both modalities, so choose 1 to "
             f"{len(candidates) - 1}, or 0 for no validation."
@@ -258,7 +259,7 @@ def load_records(
     sets live (TFDS's default is ~/tensorflow_datasets). A set that is made from a
     signed release is prepared from `manual_dir`, the folder that holds the release.
     The first opening writes a manifest of the rows beside them.
-    Raises ValueError for an unknown name, config or split, a release not given, a
+    Raises UserError for an unknown name, config or split, a release not given, a
     folder that cannot be written to, and for rows that are damaged or are not those of
     the manifest.
     """
@@ -277,13 +278,13 @@ def load_records(
 def open_records(builder: Any, split: str) -> Records:
     """Index one split of a prepared TFDS builder (array_record files).
 
-    Raises ValueError for an unknown split, a file that is missing or damaged, and for
+    Raises UserError for an unknown split, a file that is missing or damaged, and for
     what `index_records` refuses.
     """
     step = next_step(builder)
     check_info_files(Path(builder.data_path), step)
     if split not in builder.info.splits:
-        raise ValueError(
+        raise UserError(
             f"split is {split!r}; {builder.info.full_name} has "
             f"{sorted(builder.info.splits)}."
         )
@@ -291,7 +292,7 @@ def open_records(builder: Any, split: str) -> Records:
     instructions = builder.info.splits[split].file_instructions
     if not instructions:
         info = Path(builder.data_path) / "dataset_info.json"
-        raise ValueError(f"{info} says that {split!r} has no rows; {step}.")
+        raise UserError(f"{info} says that {split!r} has no rows; {step}.")
     files = RecordFiles(instructions, step)
     return index_records(files, f"{builder.info.full_name}:{split}", step)
 
@@ -304,7 +305,7 @@ def index_records(
     Their features are those of our builders: image, identity, camera, modality and
     filename. Reads each once, some 30,000 small images a second. `title` names the
     split in errors and in the fingerprint; `next_step` is what an error tells to do.
-    Raises ValueError when two rows share a file name, and for an image that is no JPEG,
+    Raises UserError when two rows share a file name, and for an image that is no JPEG,
     PNG or BMP or lacks its end.
     """
     from google.protobuf.message import DecodeError
@@ -318,7 +319,7 @@ def index_records(
             numbers.append([example[key].int64_list.value[0] for key in _NUMBERS])
             encoded = example["image"].bytes_list.value[0]
         except (DecodeError, IndexError) as error:
-            raise ValueError(
+            raise UserError(
                 f"{title}: record {position} lacks a feature, or is no tf.train "
                 f"Example; {next_step}."
             ) from error
@@ -327,14 +328,14 @@ def index_records(
         digest.append(hashlib.sha256(encoded).digest())
     if len(set(filename)) < len(filename):
         twice = next(f for f in filename if filename.count(f) > 1)
-        raise ValueError(
+        raise UserError(
             f"{title}: file name {twice!r} occurs more than once; {next_step}."
         )
 
     order = np.array(sorted(range(len(store)), key=filename.__getitem__), np.int64)
     identity, camera, modality = np.array(numbers, np.int32)[order].T.copy()
     for row in np.flatnonzero((modality < 0) | (modality >= len(MODALITIES)))[:1]:
-        raise ValueError(
+        raise UserError(
             f"{title}: the modality of {filename[order[row]]!r} is {modality[row]}; 0 "
             f"to {len(MODALITIES) - 1} are {MODALITIES}; {next_step}."
         )

@@ -31,6 +31,7 @@ from vireid_jax.modality import MODALITIES
 from vireid_jax.models.build import create_model, feature_of
 from vireid_jax.models.precision import EXACT
 from vireid_jax.run import processes
+from vireid_jax.run.errors import UserError
 from vireid_jax.run.runtime import keep_compiled
 from vireid_jax.training.checkpoint import FOLDER, Checkpoints
 from vireid_jax.training.sharding import (
@@ -112,19 +113,19 @@ class Embedder:
         `images` are paths, arrays and Pillow's images in any mixture, one path or one
         of Pillow's, or an array `[images, H, W, 1, 3 or 4]`;
         `vireid_jax.data.any_image` says how each becomes what the network takes. Raises
-        ValueError for one that cannot be, naming it, and for an unknown `modality`.
+        UserError for one that cannot be, naming it, and for an unknown `modality`.
         """
         if isinstance(images, str | Path | Image.Image):
             images = [images]
         if isinstance(images, np.ndarray) and images.ndim != 4:
-            raise ValueError(
+            raise UserError(
                 f"images are an array {images.shape}; give [images, height, width,"
                 " channels], or a list of [height, width, channels]"
             )
         found = [np.zeros((0, self.dim), np.float32)] if not len(images) else []
         for batch in self.embed_stream(images, modality):
             for reason in batch.unreadable.values():
-                raise ValueError(reason)
+                raise UserError(reason)
             found.append(batch.embeddings)
         return np.concatenate(found)
 
@@ -137,9 +138,9 @@ class Embedder:
         told; else it is as `embed`.
         """
         if modality not in MODALITIES:
-            raise ValueError(f"modality is {modality!r}; legal are {list(MODALITIES)}")
+            raise UserError(f"modality is {modality!r}; legal are {list(MODALITIES)}")
         if modality not in self.modalities:
-            raise ValueError(
+            raise UserError(
                 f"this network has not seen {modality} images: it was trained on"
                 f" {' and '.join(self.modalities)} ones alone, as a start for others."
                 " Train from it: python -m vireid_jax.main --config CONFIG"
@@ -159,7 +160,7 @@ class Embedder:
             return self._steps[modality](self.variables, images)
         except flax.errors.FlaxError as error:  # while it is traced: an array lacks
             what = str(error).partition(" (https:")[0]
-            raise ValueError(
+            raise UserError(
                 f"the variables are not those of this network: {what} Load a checkpoint"
                 " of this version, or train anew"
             ) from error
@@ -190,16 +191,16 @@ class Embedder:
         """Finds the `top` gallery rows with the highest cosine to each query.
 
         `query` is `[queries, dim]`, `gallery` `[rows, dim]`. Of equal ones the earlier
-        row is first; a gallery of fewer gives all. Raises ValueError for embeddings of
+        row is first; a gallery of fewer gives all. Raises UserError for embeddings of
         another shape, such as another network's dimension.
         """
         for name, features in {"query": query, "gallery": gallery}.items():
             if features.ndim != 2:
-                raise ValueError(
+                raise UserError(
                     f"{name} has the shape {features.shape}; give [rows, {self.dim}]"
                 )
             if features.shape[1] != self.dim:
-                raise ValueError(
+                raise UserError(
                     f"{name} has embeddings of {features.shape[1]} numbers, this"
                     f" network's have {self.dim}; embed both with one checkpoint"
                 )
@@ -241,11 +242,11 @@ def nearest(
 ) -> Ranked:
     """Finds the `top` gallery rows with the highest product with each query.
 
-    Of equal ones the earlier row is first. Raises ValueError unless `top` is at least 1
+    Of equal ones the earlier row is first. Raises UserError unless `top` is at least 1
     and there is a gallery.
     """
     if top < 1 or not len(gallery):
-        raise ValueError(
+        raise UserError(
             f"top is {top}, of {len(gallery)} gallery rows; both must be at least 1"
         )
     gallery = jnp.asarray(gallery)
@@ -283,7 +284,7 @@ def load(
     is "last", "best" or a step, and a step's folder wins over it. A file that
     `python -m vireid_jax.export --format safetensors` wrote is as good. `feature` is
     "all", or "global" without the parts; None: as the run's config says. What is
-    compiled is kept for the next process (`runtime.keep_compiled`). Raises ValueError
+    compiled is kept for the next process (`runtime.keep_compiled`). Raises UserError
     where there is no such checkpoint.
     """
     keep_compiled()
@@ -292,9 +293,7 @@ def load(
     if path.suffix == ".safetensors":
         return _load_file(path, feature)
     if not path.is_dir():
-        raise ValueError(
-            f"{path} is not a folder; give the --workdir of a training run"
-        )
+        raise UserError(f"{path} is not a folder; give the --workdir of a training run")
     if path.name.isdigit() and path.parent.name == FOLDER:
         path, which = path.parent, int(path.name)
     checkpoints = Checkpoints(
@@ -309,10 +308,10 @@ def load(
 
 def _load_file(path: Path, feature: str | None) -> Embedder:
     if not path.is_file():
-        raise ValueError(f"there is no file {path}; give one, or a run's --workdir")
+        raise UserError(f"there is no file {path}; give one, or a run's --workdir")
     tensors, metadata = read_file(path)
     if "about" not in metadata:
-        raise ValueError(
+        raise UserError(
             f"{path} does not say what network it is of; give one that python -m"
             " vireid_jax.export --format safetensors wrote"
         )

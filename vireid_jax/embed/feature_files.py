@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from vireid_jax.modality import MODALITIES
+from vireid_jax.run.errors import UserError
 
 SUFFIXES = (".npz", ".parquet")
 
@@ -43,9 +44,9 @@ class FeatureFile(NamedTuple):
 
 
 def check_suffix(path: Path) -> None:
-    """Raises ValueError for a file name that says no known format."""
+    """Raises UserError for a file name that says no known format."""
     if path.suffix not in SUFFIXES:
-        raise ValueError(f"{path}: the suffix is one of {list(SUFFIXES)}")
+        raise UserError(f"{path}: the suffix is one of {list(SUFFIXES)}")
 
 
 def write_features(
@@ -118,24 +119,24 @@ def _code(about: dict[str, Any]) -> int:
 def read_features(path: Path) -> FeatureFile:
     """Reads a file of `python -m vireid_jax.extract`, whole.
 
-    Raises ValueError where it is missing, damaged, none of ours, or names a file that
+    Raises UserError where it is missing, damaged, none of ours, or names a file that
     would lie outside its folder.
     """
     check_suffix(path)
     if not path.is_file():
-        raise ValueError(f"there is no file {path}; make it: {_how(path)}")
+        raise UserError(f"there is no file {path}; make it: {_how(path)}")
     try:
         read = _read_npz if path.suffix == ".npz" else _read_parquet
         found = _checked(*read(path))
     except DAMAGED as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(
+        raise UserError(
             f"{path} is no file of features ({reason}); make it anew: {_how(path)}"
         ) from error
     for name in found.filename:
         place = PurePosixPath(name)
         if place.is_absolute() or ".." in place.parts:
-            raise ValueError(
+            raise UserError(
                 f"{path} names {name!r}, outside its folder; make it anew: {_how(path)}"
             )
     return found
@@ -169,12 +170,12 @@ def _read_parquet(path: Path) -> tuple[np.ndarray, list, str]:
 def _checked(features: np.ndarray, filename: list, about: str) -> FeatureFile:
     told = json.loads(about)
     if features.dtype != np.float32 or features.shape != (len(filename), told["dim"]):
-        raise ValueError(f"features are {features.dtype} {features.shape}")
+        raise UserError(f"features are {features.dtype} {features.shape}")
     if not np.isfinite(features).all():
-        raise ValueError("some features are no numbers")
+        raise UserError("some features are no numbers")
     texts = [told["network"], told["folder"], *filename]
     if not all(isinstance(text, str) for text in texts):
-        raise ValueError("the network, the folder and the file names are not all texts")
+        raise UserError("the network, the folder and the file names are not all texts")
     if told["modality"] not in MODALITIES:
-        raise ValueError(f"its modality is {told['modality']!r}")
+        raise UserError(f"its modality is {told['modality']!r}")
     return FeatureFile(features, filename, told)

@@ -22,6 +22,7 @@ from vireid_jax.embed.feature_files import (
     write_features,
 )
 from vireid_jax.modality import MODALITIES
+from vireid_jax.run.errors import UserError
 from vireid_jax.run.workdir import replace_bytes, replace_text
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -42,12 +43,12 @@ class Part(NamedTuple):
 def list_images(folder: Path) -> list[str]:
     """Lists a folder's images, those below it too, in the order of their names.
 
-    Names are relative, with `/`; links to folders are not followed. Raises ValueError
+    Names are relative, with `/`; links to folders are not followed. Raises UserError
     where there is no such folder, no image in it, a link leads to a file outside it, or
     a name cannot stand in a line of UTF-8.
     """
     if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}; give a folder of images")
+        raise UserError(f"there is no folder {folder}; give a folder of images")
     found = []
     for place, _, names in os.walk(folder, onerror=_fail):
         for path in (Path(place, name) for name in names):
@@ -57,7 +58,7 @@ def list_images(folder: Path) -> list[str]:
                 _check_place(path, folder)
                 found.append(path.relative_to(folder).as_posix())
     if not found:
-        raise ValueError(
+        raise UserError(
             f"{folder} has no image; looked for {', '.join(IMAGES)}, below it too"
         )
     return sorted(found)
@@ -69,12 +70,12 @@ def _fail(error: OSError) -> None:
 
 def _check_place(path: Path, folder: Path) -> None:
     if path.is_symlink() and not leads_inside(path, folder):
-        raise ValueError(
+        raise UserError(
             f"{path} is a link to {os.path.realpath(path)}, outside {folder}; put a"
             " copy in its place, or take it away"
         )
     if any(sign < " " or "\ud800" <= sign <= "\udfff" for sign in path.name):
-        raise ValueError(
+        raise UserError(
             f"the file name {os.fsencode(path)!r} has control characters or is no"
             " UTF-8; rename the file"
         )
@@ -193,7 +194,7 @@ def extract(
 ) -> dict[str, str]:
     """Embeds a folder's images into the file `out`; returns why some are not in it.
 
-    `unreadable` is "skip" or "refuse". Raises ValueError where none could be read, or
+    `unreadable` is "skip" or "refuse". Raises UserError where none could be read, or
     with "refuse" where one could not; parts that are done are kept beside `out`.
     """
     check_out(out)
@@ -208,9 +209,9 @@ def extract(
             why |= part.unreadable
             places.append(part.place)
             if why and unreadable == "refuse":
-                raise ValueError(f"{next(iter(why.values()))}; nothing was written")
+                raise UserError(f"{next(iter(why.values()))}; nothing was written")
         if not read:
-            raise ValueError(
+            raise UserError(
                 f"none of the {len(filename)} images in {folder} can be read; the"
                 f" first: {next(iter(why.values()))}"
             )
@@ -229,12 +230,12 @@ def extract(
 
 
 def check_out(out: Path) -> None:
-    """Raises ValueError for a place where no feature file can be written."""
+    """Raises UserError for a place where no feature file can be written."""
     check_suffix(out)
     if not out.absolute().parent.is_dir():
-        raise ValueError(f"--out {out}: there is no such folder; make it")
+        raise UserError(f"--out {out}: there is no such folder; make it")
     if out.is_dir():
-        raise ValueError(f"--out {out} is a folder; give a file's name")
+        raise UserError(f"--out {out} is a folder; give a file's name")
 
 
 @contextlib.contextmanager
@@ -246,7 +247,7 @@ def _parts_of(out: Path) -> Iterator[Path]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ValueError(
+            raise UserError(
                 f"another process is writing {out}; wait for it, or give another --out"
             ) from error
         yield kept
@@ -270,21 +271,21 @@ def open_gallery(
 ) -> Gallery:
     """Reads a feature file, or embeds a folder's images with `modality`.
 
-    What cannot be read in a folder is left out, and said. Raises ValueError for
+    What cannot be read in a folder is left out, and said. Raises UserError for
     features of another network, and for a folder without images or modality.
     """
     if place.suffix in SUFFIXES and not place.is_dir():
         found = read_features(place)
         about = found.about
         if about["network"] != embedder.fingerprint:
-            raise ValueError(
+            raise UserError(
                 f"{place} has embeddings of {about['dim']} numbers, by the network"
                 f" {about['network'][:12]}; this checkpoint's, of {embedder.dim}, is"
                 f" {embedder.fingerprint[:12]}. Embed the gallery with it: python -m"
                 " vireid_jax.extract"
             )
         if modality not in (None, about["modality"]):
-            raise ValueError(
+            raise UserError(
                 f"--gallery_modality {modality}: {place} holds {about['modality']}"
                 " images; leave the flag out"
             )
@@ -292,7 +293,7 @@ def open_gallery(
         return Gallery(found.features, found.filename, folder, about["modality"])
     filename = list_images(place)
     if modality is None:
-        raise ValueError(
+        raise UserError(
             f"--gallery_modality is missing; {place} is a folder, so say which of"
             f" {list(MODALITIES)} it shows"
         )
@@ -301,6 +302,6 @@ def open_gallery(
         console.print(f"Left out: {reason}", soft_wrap=True, markup=False)
     read = [name for part in parts for name in part.filename]
     if not read:
-        raise ValueError(f"none of the {len(filename)} images in {place} can be read")
+        raise UserError(f"none of the {len(filename)} images in {place} can be read")
     features = np.concatenate([part.features for part in parts])
     return Gallery(features, read, place, modality)

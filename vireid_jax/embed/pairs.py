@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vireid_jax.embed.thresholds import KINDS
+from vireid_jax.run.errors import UserError
 
 
 class Verdict(NamedTuple):
@@ -25,7 +26,7 @@ def compare_images(
     """Embeds both images and judges their cosine at a false-match rate.
 
     Without a `rate` it is the lowest from 0.01 on; where the checkpoint has none, there
-    is no verdict. Raises ValueError for an image that cannot be read, and for a rate
+    is no verdict. Raises UserError for an image that cannot be read, and for a rate
     that the checkpoint has no threshold of, naming those it has.
     """
     one, two = (
@@ -42,7 +43,7 @@ def compare_images(
             return Verdict(cosine, None, None, None, None)
     if rate not in thresholds:
         legal = f"legal are {sorted(thresholds)}" if thresholds else "it has none"
-        raise ValueError(
+        raise UserError(
             f"--false_match_rate is {rate}, and the checkpoint has no such threshold"
             f" for {kind} pairs: {legal}. They come from the identities held out in"
             " training, more for lower rates: config.data.validation_identities"

@@ -38,7 +38,7 @@ from vireid_jax.evaluate.test_split import (
 from vireid_jax.protocols import (
     KReciprocal,
 )
-from vireid_jax.run.errors import one_line_errors
+from vireid_jax.run.errors import UserError, one_line_errors
 from vireid_jax.run.runtime import set_up
 
 
@@ -74,7 +74,7 @@ def evaluate_workdir(arguments: argparse.Namespace, console: Console) -> None:
 def evaluate_features(arguments: argparse.Namespace, console: Console) -> None:
     """Evaluates the features, or distances, of a file."""
     if not arguments.protocol:
-        raise ValueError("--features needs --protocol NAME; docs/protocols.md has all")
+        raise UserError("--features needs --protocol NAME; docs/protocols.md has all")
     results, rows = evaluate_file(
         arguments.features,
         choose_protocols(arguments.protocol, arguments.permutations),
@@ -118,7 +118,7 @@ def main() -> None:
     arguments, console = parse(), Console(emoji=False)
     with one_line_errors():
         if arguments.out and not arguments.out.absolute().parent.is_dir():
-            raise ValueError(f"--out {arguments.out}: there is no such folder; make it")
+            raise UserError(f"--out {arguments.out}: there is no such folder; make it")
         if arguments.workdir:
             evaluate_workdir(arguments, console)
         elif arguments.features:

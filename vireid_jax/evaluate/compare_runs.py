@@ -25,6 +25,7 @@ from vireid_jax.protocols.uncertainty import (
     sign_flip_test,
     weighted_mean,
 )
+from vireid_jax.run.errors import UserError
 from vireid_jax.run.workdir import replace_bytes
 
 METRICS = ("Rank-1", "mAP", "mINP")
@@ -69,28 +70,28 @@ def fingerprint(rows: Rows) -> str:
 def read_queries(run: Path) -> dict[str, np.ndarray]:
     """Reads each query's metrics of a run, by names as `write_queries` gives them.
 
-    Raises ValueError where the file is missing or damaged.
+    Raises UserError where the file is missing or damaged.
     """
     path = queries_path(_eval_json(run))
     if not path.is_file():
-        raise ValueError(f"{path} is missing; {_again(run)}")
+        raise UserError(f"{path} is missing; {_again(run)}")
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged; {_again(run)}") from error
+        raise UserError(f"{path} is damaged; {_again(run)}") from error
     wanted = ("identity", "filename", "trials", "reranking", *METRICS)
     wanted = [f"{name}/{key}" for name in _protocols(arrays) for key in wanted]
     lacking = {"data", *wanted} - arrays.keys()
     if lacking:
-        raise ValueError(f"{path} lacks {min(lacking)}; {_again(run)}")
+        raise UserError(f"{path} lacks {min(lacking)}; {_again(run)}")
     return arrays
 
 
 def _eval_json(run: Path) -> Path:
     """Finds the JSON of a workdir, or of a file that `--out` named."""
     if not run.exists():
-        raise ValueError(
+        raise UserError(
             f"there is no {run}; give the workdir of a run, or a file that --out wrote"
         )
     return run / "eval.json" if run.is_dir() else run
@@ -110,12 +111,12 @@ def compare(one: Path, other: Path) -> Table:
     """Tests whether two runs differ, on the same queries: a table, in percent.
 
     The difference is the second run's less the first's; p is of a sign-flip test by
-    identity, the interval of a bootstrap by identity. Raises ValueError where the runs
+    identity, the interval of a bootstrap by identity. Raises UserError where the runs
     were tested on other images or by no common protocol.
     """
     first, second = read_queries(one), read_queries(other)
     if first["data"] != second["data"]:
-        raise ValueError(
+        raise UserError(
             f"{one} and {other} were tested on different images (fingerprints"
             f" {str(first['data'])[:12]} and {str(second['data'])[:12]}); queries must"
             " be the same to be paired"
@@ -123,7 +124,7 @@ def compare(one: Path, other: Path) -> Table:
     names = [_protocols(arrays) for arrays in (first, second)]
     common = [name for name in names[0] if name in names[1]]
     if not common:
-        raise ValueError(
+        raise UserError(
             f"{one} was tested by {names[0]} and {other} by {names[1]}: no protocol in"
             " common. Evaluate both with the same --protocol"
         )
@@ -164,7 +165,7 @@ def _check_queries(name, first, second, one, other) -> None:
     for key in ("filename", "identity", "trials"):
         a, b = first[f"{name}/{key}"], second[f"{name}/{key}"]
         if not np.array_equal(a, b):
-            raise ValueError(
+            raise UserError(
                 f"{one} and {other} have other queries by {name} (their {key});"
                 " queries must be the same to be paired. Evaluate both again"
             )
@@ -182,20 +183,20 @@ def _protocols(arrays: dict[str, np.ndarray]) -> list[str]:
 def summarise(runs: Sequence[Path]) -> Table:
     """Averages several runs, such as RegDB's ten trials: a table, in percent.
 
-    Raises ValueError where a run is given twice, two runs are of one RegDB trial, or
+    Raises UserError where a run is given twice, two runs are of one RegDB trial, or
     of other protocols, data sets, re-rankings or selections.
     """
     rows: dict[str, dict[Path, dict[str, Any]]] = {}
     places = [_eval_json(run).resolve() for run in runs]
     for run, place in zip(runs, places, strict=True):
         if places.count(place) > 1:
-            raise ValueError(f"{run} is given twice; a mean takes each run once")
+            raise UserError(f"{run} is given twice; a mean takes each run once")
         for result in _read_results(run):
             rows.setdefault(_without_trial(result["protocol"]), {})[run] = result
     for protocol, found in rows.items():
         lacking = [str(run) for run in runs if run not in found]
         if lacking:
-            raise ValueError(
+            raise UserError(
                 f"{', '.join(lacking)} has no result by {protocol}, which others have;"
                 " give runs that were tested by the same protocols"
             )
@@ -210,9 +211,9 @@ def _read_results(run: Path) -> list[dict[str, Any]]:
         document = json.loads(path.read_text())
         return [one for one in document["results"] if not one["baseline"]]
     except FileNotFoundError as error:
-        raise ValueError(f"{path} is missing; {_again(run)}") from error
+        raise UserError(f"{path} is missing; {_again(run)}") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} holds no results of an evaluation") from error
+        raise UserError(f"{path} holds no results of an evaluation") from error
 
 
 def _without_trial(name: str) -> str:
@@ -220,13 +221,13 @@ def _without_trial(name: str) -> str:
 
 
 def _check_same_test(protocol: str, found: dict[Path, dict[str, Any]]) -> None:
-    """Raises ValueError unless all runs were tested on one data set and in one way."""
+    """Raises UserError unless all runs were tested on one data set and in one way."""
     (run, one), *others = found.items()
     for other, result in others:
         for label in ("dataset", "reranking", "selection", "flip"):
             a, b = (_without_trial(str(r.get(label))) for r in (one, result))
             if a != b:
-                raise ValueError(
+                raise UserError(
                     f"by {protocol}, {label} is {a!r} in {run} and {b!r} in {other};"
                     " a mean is of runs that were tested alike"
                 )
@@ -237,7 +238,7 @@ def _check_trials(protocol: str, found: dict[Path, dict[str, Any]]) -> None:
     for run, result in found.items():
         name = result["protocol"]
         if name != protocol and name in trials:
-            raise ValueError(
+            raise UserError(
                 f"{trials[name]} and {run} are both of {name}; a mean takes each trial"
                 " once"
             )

@@ -14,6 +14,7 @@ import numpy as np
 from vireid_jax.modality import MODALITIES
 from vireid_jax.protocols import Protocol, Result, Rows, evaluate
 from vireid_jax.protocols.reranking import KReciprocal
+from vireid_jax.run.errors import UserError
 
 Arrays = dict[str, np.ndarray]
 
@@ -35,12 +36,12 @@ class Foreign(NamedTuple):
 def read_arrays(path: Path) -> Arrays:
     """Reads an .npz file, or a .mat file up to MATLAB's version 7.
 
-    Raises ValueError for any other, and for one that holds Python objects.
+    Raises UserError for any other, and for one that holds Python objects.
     """
     if not path.is_file():
-        raise ValueError(f"there is no file {path}; give --features FILE.npz or .mat")
+        raise UserError(f"there is no file {path}; give --features FILE.npz or .mat")
     if path.suffix not in (".npz", ".mat"):
-        raise ValueError(f"{path} is neither .npz nor .mat; docs/evaluate.md says how")
+        raise UserError(f"{path} is neither .npz nor .mat; docs/evaluate.md says how")
     try:
         if path.suffix == ".npz":
             with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
@@ -49,14 +50,14 @@ def read_arrays(path: Path) -> Arrays:
 
         found = loadmat(path, squeeze_me=False, chars_as_strings=True)
     except NotImplementedError as error:  # an HDF5 file
-        raise ValueError(
+        raise UserError(
             f"{path} is a MATLAB file of version 7.3; save it with '-v7'"
         ) from error
     except Exception as error:  # of a damaged file scipy raises almost anything
         reason = str(error).partition("\n")[0]
         if "pickle" in reason:  # numpy's advice is to run what the file holds
             reason = "it holds Python objects, or is no such file at all"
-        raise ValueError(
+        raise UserError(
             f"{path} cannot be read ({reason}); write it anew, of plain numbers and"
             " texts"
         ) from error
@@ -75,7 +76,7 @@ def _read_split(path: Path, arrays: Arrays, protocol: Protocol) -> Foreign:
     columns["modality"] = _modalities(path, columns["modality"])
     zero = np.flatnonzero(~features.any(axis=1))
     if len(zero):
-        raise ValueError(
+        raise UserError(
             f"{path}: {len(zero)} of {len(features)} features are all 0, the first is"
             f" row {zero[0]}; a feature needs a direction"
         )
@@ -107,13 +108,13 @@ def evaluate_file(
     """Reads a file once and ranks it by each protocol; returns its rows as well.
 
     All trials of a protocol are ranked from one pass over the distances. Raises
-    ValueError for arrays that are missing, do not fit together, or are not finite; for
+    UserError for arrays that are missing, do not fit together, or are not finite; for
     distances, whose queries are of one modality, in both directions, or re-ranked.
     """
     arrays = read_arrays(path)
     directions = {protocol.direction for protocol in protocols}
     if "distances" in arrays and len(directions) > 1:
-        raise ValueError(
+        raise UserError(
             f"{path} holds distances, whose queries are of one modality; protocols of"
             f" {' and '.join(sorted(directions))} need a file each"
         )
@@ -133,7 +134,7 @@ def _rank(
         features = foreign.features
         return evaluate(protocol, foreign.rows, features, reranking=reranking, **labels)
     if reranking:
-        raise ValueError(
+        raise UserError(
             f"{path} holds distances between queries and gallery alone; --rerank needs"
             " features"
         )
@@ -160,7 +161,7 @@ def _rank(
 def _require(path: Path, arrays: Arrays, names: tuple[str, ...]) -> None:
     missing = [name for name in names if name not in arrays]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"{path} lacks {', '.join(missing)}; it holds {', '.join(arrays) or 'no'}"
             " arrays. docs/evaluate.md says what each is"
         )
@@ -169,11 +170,11 @@ def _require(path: Path, arrays: Arrays, names: tuple[str, ...]) -> None:
 def _matrix(path: Path, arrays: Arrays, name: str) -> np.ndarray:
     x = arrays[name]
     if x.ndim != 2 or x.dtype.kind not in "fiu" or 0 in x.shape:
-        raise ValueError(f"{path}: {name} is {x.dtype} {x.shape}; it is a real matrix")
+        raise UserError(f"{path}: {name} is {x.dtype} {x.shape}; it is a real matrix")
     x = x if x.dtype in (np.float32, np.float64) else x.astype(np.float32)
     bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
     if len(bad):
-        raise ValueError(
+        raise UserError(
             f"{path}: {name} are not finite in {len(bad)} of {len(x)} rows, the first"
             f" is row {bad[0]}; legal are finite numbers"
         )
@@ -185,7 +186,7 @@ def _column(path: Path, arrays: Arrays, name: str, count: int) -> np.ndarray:
     x = arrays[name]
     x = x.reshape(-1) if x.size == max(x.shape, default=1) else x
     if x.shape != (count,):
-        raise ValueError(
+        raise UserError(
             f"{path}: {name} is {arrays[name].shape}; there are {count} rows, so it is"
             f" [{count}]"
         )
@@ -211,7 +212,7 @@ def _modalities(path: Path, x: np.ndarray) -> np.ndarray:
     texts = [_text(one) for one in x]
     wrong = sorted(set(texts) - set(MODALITIES))
     if wrong:
-        raise ValueError(
+        raise UserError(
             f"{path}: modality {wrong[0]!r}; legal are {list(MODALITIES)}, or 0 and 1"
         )
     return np.array([MODALITIES.index(text) for text in texts], np.int32)
@@ -223,7 +224,7 @@ def _rows(path: Path, filename: list[str], **columns: np.ndarray) -> Rows:
     places = zip(whole["identity"], whole["camera"], filename, strict=True)
     ((_, _, file), times), *_ = Counter(places).most_common(1)
     if times > 1:
-        raise ValueError(
+        raise UserError(
             f"{path}: file name {file!r} stands {times} times in one identity and"
             " camera; names must tell the images of a draw apart, so give each image"
             " its own, or leave them out"
@@ -232,14 +233,14 @@ def _rows(path: Path, filename: list[str], **columns: np.ndarray) -> Rows:
 
 
 def _whole(path: Path, name: str, x: np.ndarray) -> np.ndarray:
-    """Returns int32; raises ValueError for fractions, NaN, texts and huge numbers."""
+    """Returns int32; raises UserError for fractions, NaN, texts and huge numbers."""
     if x.dtype.kind not in "iuf":
-        raise ValueError(f"{path}: {name} is {x.dtype}; it is whole numbers")
+        raise UserError(f"{path}: {name} is {x.dtype}; it is whole numbers")
     bounds = np.iinfo(np.int32)
     wrong = ~((x >= bounds.min) & (x <= bounds.max) & (x == np.floor(x)))
     if wrong.any():
         row = np.argmax(wrong)
-        raise ValueError(
+        raise UserError(
             f"{path}: {name} is {x.dtype}; it is whole numbers below 2**31, and row"
             f" {row} holds {x[row]}"
         )

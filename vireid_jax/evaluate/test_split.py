@@ -27,6 +27,7 @@ from vireid_jax.protocols import (
     trials_table,
     uncertainty_table,
 )
+from vireid_jax.run.errors import UserError
 from vireid_jax.run.workdir import replace_text
 
 Config = ConfigDict | FrozenConfigDict
@@ -149,7 +150,7 @@ def choose_protocols(
                 else "its rows are another data set's"
             )
             legal = list(own)
-            raise ValueError(
+            raise UserError(
                 f"--protocol {protocol.name} is one of {title}, and this run was"
                 f" trained on {dataset}: {reason}. Give one of {legal}, or the workdir"
                 f" of a run on {title}"

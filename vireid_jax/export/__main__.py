@@ -22,16 +22,16 @@ from rich.console import Console
 from rich.table import Table
 
 from vireid_jax.export.formats import FORMATS, STREAMS, check_installed, describe, write
-from vireid_jax.run.errors import one_line_errors
+from vireid_jax.run.errors import UserError, one_line_errors
 from vireid_jax.run.runtime import set_up
 
 
 def check_new(out: Path) -> None:
-    """Raises ValueError unless a folder can appear here."""
+    """Raises UserError unless a folder can appear here."""
     if not out.parent.is_dir():
-        raise ValueError(f"--out {out}: there is no folder {out.parent}; make it")
+        raise UserError(f"--out {out}: there is no folder {out.parent}; make it")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise ValueError(
+        raise UserError(
             f"--out {out} is there already, and nothing is overwritten; give a new"
             " folder, or delete that one"
         )
@@ -68,14 +68,14 @@ def export(
 ) -> dict[str, Any]:
     """Writes a checkpoint's network into the new folder `out`; returns the proof.
 
-    Arguments are the command's. Raises ValueError where it cannot be done, or where the
+    Arguments are the command's. Raises UserError where it cannot be done, or where the
     files' features are not the checkpoint's; then there is no `out`.
     """
     console = console or Console(quiet=True)
     if format not in FORMATS:
-        raise ValueError(f"--format is {format!r}; legal are {list(FORMATS)}")
+        raise UserError(f"--format is {format!r}; legal are {list(FORMATS)}")
     if int8 and format != "onnx":
-        raise ValueError(f"--int8 is for --format onnx; it is {format}")
+        raise UserError(f"--int8 is for --format onnx; it is {format}")
     check_installed(format)
     out = out.expanduser().absolute()
     check_new(out)
@@ -92,7 +92,7 @@ def export(
             if format == "safetensors"
             else f"the network has seen {embedder.modalities[0]} images alone"
         )
-        raise ValueError(f"--streams is both, and {reason}; leave it out")
+        raise UserError(f"--streams is both, and {reason}; leave it out")
     if format != "safetensors":
         embedder = in_float32(embedder)
     config = ConfigDict(with_defaults(embedder.about["config"]))

@@ -13,6 +13,7 @@ from vireid_jax.data.any_image import CLIPPED, GREY
 from vireid_jax.embed.embedder import Embedder
 from vireid_jax.export.network import Network
 from vireid_jax.run.environment import commit
+from vireid_jax.run.errors import UserError
 from vireid_jax.training.checkpoint import by_place
 
 FORMATS = ("onnx", "jax", "safetensors")
@@ -38,10 +39,10 @@ class Files(NamedTuple):
 
 
 def check_installed(format: str) -> None:
-    """Raises ValueError where a package is missing that the format needs."""
+    """Raises UserError where a package is missing that the format needs."""
     missing = [name for name in _NEEDED[format] if not importlib.util.find_spec(name)]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"--format {format} needs {' and '.join(missing)}; type pip install"
             " 'vireid-jax[export]'"
         )

@@ -15,6 +15,7 @@ from vireid_jax.export.folding import Weights, fold
 from vireid_jax.models.heads import stripe_rows
 from vireid_jax.models.osnet import INSTANCE_NORMS, STAGES
 from vireid_jax.models.two_stream import TwoStreamOSNet
+from vireid_jax.run.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,10 +80,10 @@ class Network:
     def of(cls, embedder: Embedder) -> "Network":
         """Folds an embedder's weights.
 
-        Raises ValueError for a network that is not described here.
+        Raises UserError for a network that is not described here.
         """
         if not isinstance(embedder.model, TwoStreamOSNet):
-            raise ValueError(
+            raise UserError(
                 f"only a TwoStreamOSNet can be exported in this format, and the"
                 f" checkpoint holds a {type(embedder.model).__name__}; --format"
                 " safetensors takes any"

@@ -15,6 +15,7 @@ from vireid_jax.export.runtimes import Target, threads
 from vireid_jax.modality import MODALITIES
 from vireid_jax.protocols import Protocol, cosine_distances, evaluate, get_protocols
 from vireid_jax.run.environment import environment, version
+from vireid_jax.run.errors import UserError
 
 LIMIT = 1e-4  # on features in float32
 COMPARED = 64  # images a modality
@@ -57,7 +58,7 @@ def prove(
 ) -> dict[str, Any]:
     """Compares files with their checkpoint; returns what `proof.json` holds.
 
-    `tell` is told what is being done. Raises ValueError where features of a float32
+    `tell` is told what is being done. Raises UserError where features of a float32
     file differ by more than `LIMIT`.
     """
     tell("embedding with JAX")
@@ -69,7 +70,7 @@ def prove(
         off = [np.abs(target.embed(images[m], m) - expected[m]) for m in images]
         differences.append(float(np.concatenate(off).max()))  # NaN, if any is
         if target.precision == "float32" and not differences[-1] <= LIMIT:
-            raise ValueError(
+            raise UserError(
                 f"features of the exported files ({target}) differ from those of the"
                 f" checkpoint by {differences[-1]:.2g}, {LIMIT:g} is allowed; nothing"
                 " was written. Please report this with the checkpoint's config.json"

@@ -7,6 +7,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from vireid_jax.models.precision import widen
+from vireid_jax.run.errors import UserError
 
 
 def cross_entropy(
@@ -16,7 +17,7 @@ def cross_entropy(
 ) -> Float[Array, ""]:
     """Averages the cross entropy with `(1 - smoothing) onehot + smoothing / classes`.
 
-    Computed in float32 or wider. Raises ValueError for a label outside of the classes;
+    Computed in float32 or wider. Raises UserError for a label outside of the classes;
     inside jit, where nobody can look, such a label makes the loss NaN instead. Source:
     label smoothing as torch and torchreid do it.
     """
@@ -25,7 +26,7 @@ def cross_entropy(
         given = np.asarray(labels)  # within jit jnp would trace even these
         wrong = given[(given < 0) | (given >= classes)]
         if len(wrong):
-            raise ValueError(
+            raise UserError(
                 f"label {wrong[0]} is none of the {classes} classes; labels are"
                 f" 0..{classes - 1}, as Records.labels gives them"
             )

@@ -8,6 +8,7 @@ from vireid_jax.models.part_relations import PART_WIDTHS, RELATIONS
 from vireid_jax.models.self_distillation import STUDENTS
 from vireid_jax.models.single_stream import OSNet
 from vireid_jax.models.two_stream import TwoStreamOSNet
+from vireid_jax.run.errors import UserError
 
 DTYPES = ("float32", "bfloat16", "float64")
 
@@ -36,7 +37,7 @@ def create(
 ) -> TwoStreamOSNet:
     """Creates a two-stream network; `num_classes=None` leaves the classifier out.
 
-    Raises ValueError, naming the legal values, for an unknown or impossible option.
+    Raises UserError, naming the legal values, for an unknown or impossible option.
     """
     _check_name(name)
     _check("num_specific_stages", num_specific_stages, range(len(STAGES) + 1))
@@ -47,7 +48,7 @@ def create(
         _check("students", student, STUDENTS)
     for count in granularities:
         if count < 2:
-            raise ValueError(
+            raise UserError(
                 f"granularities {granularities} hold {count}; a part has a rest from 2"
                 " on"
             )
@@ -80,7 +81,7 @@ def create_single(
 ) -> OSNet:
     """Creates the single-modality OSNet; `num_classes=None` leaves the classifier out.
 
-    Raises ValueError, naming the legal values, for an unknown or impossible option.
+    Raises UserError, naming the legal values, for an unknown or impossible option.
     """
     _check_name(name)
     _check("dtype", dtype, DTYPES)
@@ -97,9 +98,9 @@ def _check_name(name: str) -> None:
     if name not in CHANNELS:
         near = difflib.get_close_matches(name, CHANNELS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown model {name!r}{hint} Known: {list_models()}")
+        raise UserError(f"unknown model {name!r}{hint} Known: {list_models()}")
 
 
 def _check(option: str, value, legal) -> None:
     if value not in legal:
-        raise ValueError(f"{option} is {value!r}; legal values are {list(legal)}")
+        raise UserError(f"{option} is {value!r}; legal values are {list(legal)}")

@@ -23,7 +23,7 @@ from vireid_jax import models
 from vireid_jax.models.build import init_variables
 from vireid_jax.models.complexity import complexity
 from vireid_jax.run.environment import processor
-from vireid_jax.run.errors import one_line_errors
+from vireid_jax.run.errors import UserError, one_line_errors
 from vireid_jax.run.runtime import set_up
 
 
@@ -119,7 +119,7 @@ def main() -> None:
         )
         size = numbers(arguments.size, "x")
         if len(size) != 2:
-            raise ValueError(f"--size is {arguments.size!r}; give HEIGHTxWIDTH")
+            raise UserError(f"--size is {arguments.size!r}; give HEIGHTxWIDTH")
         found = card(model, arguments.name, size, arguments.runs)
     if arguments.json:
         console.print_json(json.dumps(found))
@@ -128,10 +128,10 @@ def main() -> None:
 
 
 def numbers(text: str, separator: str) -> tuple[int, ...]:
-    """Reads `288x144` or `2,3,6`; raises ValueError naming what is no number."""
+    """Reads `288x144` or `2,3,6`; raises UserError naming what is no number."""
     parts = [part for part in text.split(separator) if part]
     if not all(part.isdigit() for part in parts):
-        raise ValueError(f"{text!r} is not numbers with {separator!r} between them")
+        raise UserError(f"{text!r} is not numbers with {separator!r} between them")
     return tuple(map(int, parts))
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 from vireid_jax.models.norm import norm
 from vireid_jax.models.precision import EXACT, widen
 from vireid_jax.models.views import Views
+from vireid_jax.run.errors import UserError
 
 NECK_NORMS = ("shared", "per_modality")
 
@@ -27,12 +28,12 @@ def generalised_mean(
 def stripes(x: Float[Array, "rows H W C"], count: int, key: str) -> list[Array]:
     """Cuts a map into horizontal stripes, with the edges of torch's adaptive pool.
 
-    Raises ValueError, naming the config `key`, for more stripes than the map has rows.
+    Raises UserError, naming the config `key`, for more stripes than the map has rows.
     Source: PCB (Sun et al., ECCV 2018).
     """
     height = x.shape[1]
     if count > height:
-        raise ValueError(
+        raise UserError(
             f"{count} stripes of a map of {height} rows; lower config.model.{key} to"
             f" {height} or raise config.data.size"
         )

@@ -107,7 +107,7 @@ class Granularity(nn.Module):
     ) -> dict[str, Array]:
         """Returns `pooled` and `neck` `[rows, parts, D]`, in training `logits`.
 
-        With `contrastive` the first part is the whole map's. Raises ValueError for more
+        With `contrastive` the first part is the whole map's. Raises UserError for more
         stripes than the map has rows.
         """
         features, own = PART_WIDTHS[self.width], self.width == "full"

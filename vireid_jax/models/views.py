@@ -4,15 +4,16 @@ import jax.numpy as jnp
 from jax import Array
 
 from vireid_jax.modality import MODALITIES
+from vireid_jax.run.errors import UserError
 
 Views = tuple[str, ...]  # the modality of each column of images, visible ones first
 
 
 def check_images(images: Array, views: Views) -> None:
-    """Raises ValueError unless images are floats `[batch, views, H, W, 3]`."""
+    """Raises UserError unless images are floats `[batch, views, H, W, 3]`."""
     floats = jnp.issubdtype(images.dtype, jnp.floating)
     if not floats or images.ndim != 5 or images.shape[1::3] != (len(views), 3):
-        raise ValueError(
+        raise UserError(
             f"images are {images.dtype} {images.shape}; a network takes normalised"
             f" floats [batch, {len(views)}, height, width, 3], a column for each of"
             f" the views {views}. Repeat a single channel three times; uint8 goes"
@@ -23,11 +24,11 @@ def check_images(images: Array, views: Views) -> None:
 def columns_by_modality(views: Views) -> dict[str, slice]:
     """Returns which neighbouring columns of the view axis each modality fills.
 
-    Raises ValueError where infrared stands before visible, or a name is unknown.
+    Raises UserError where infrared stands before visible, or a name is unknown.
     """
     legal = [m for m in MODALITIES for view in views if view == m]
     if list(views) != legal:
-        raise ValueError(f"views {views} must list {MODALITIES} in this order")
+        raise UserError(f"views {views} must list {MODALITIES} in this order")
     return {
         m: slice(views.index(m), views.index(m) + views.count(m))
         for m in MODALITIES

@@ -21,6 +21,7 @@ from vireid_jax.config import validate, with_defaults
 from vireid_jax.planning import compiled
 from vireid_jax.planning.compiled import Facts
 from vireid_jax.planning.hardware import SLICES, Slice
+from vireid_jax.run.errors import UserError
 from vireid_jax.training.program import make_program, step_arguments
 
 # Of the process that compiles.
@@ -35,14 +36,14 @@ ENVIRONMENT = {
 }
 
 
-class DoesNotFitError(ValueError):
+class DoesNotFitError(UserError):
     """Says that a chip's memory does not suffice, in the compiler's words."""
 
 
 def check_libtpu() -> None:
-    """Raises ValueError, saying what to install, where the compiler is missing."""
+    """Raises UserError, saying what to install, where the compiler is missing."""
     if importlib.util.find_spec("libtpu") is None:
-        raise ValueError(
+        raise UserError(
             "compiling for a TPU needs libtpu, which is not installed:"
             " pip install 'vireid-jax[aot]' (140 MB; no TPU needed)"
         )
@@ -56,7 +57,7 @@ def compile_for(
 ) -> Facts:
     """Compiles the step of a config for a slice; takes minutes for a whole network.
 
-    Raises DoesNotFitError where a chip has too little memory, and ValueError where
+    Raises DoesNotFitError where a chip has too little memory, and UserError where
     libtpu is missing or refuses for another reason.
     """
     check_libtpu()
@@ -78,7 +79,7 @@ def compile_for(
         raise DoesNotFitError(f"{where.name}: {full[0]}")
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
-        raise ValueError(f"{where.name} was not compiled: {said[-1]}")
+        raise UserError(f"{where.name} was not compiled: {said[-1]}")
     return Facts.from_json(json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -24,6 +24,7 @@ from vireid_jax.planning.needs import (
     training_set,
 )
 from vireid_jax.planning.roofline import Load, Machine, estimate
+from vireid_jax.run.errors import UserError
 from vireid_jax.training import sharding
 from vireid_jax.training.program import batch_size_of, make_program, step_arguments
 
@@ -52,7 +53,7 @@ def dry_run(
 ) -> Report:
     """Compiles the step here and for each topology; prints tables, returns the numbers.
 
-    `topologies` are names such as "v5e-8", or "h100" on paper. Raises ValueError for an
+    `topologies` are names such as "v5e-8", or "h100" on paper. Raises UserError for an
     unknown one, a missing libtpu, a batch that does not divide over the chips, and what
     is wrong with the config.
     """
@@ -104,7 +105,7 @@ def _machine(
 def _check_divides(config: FrozenConfigDict, where: Slice) -> None:
     model = config.mesh.model
     if where.chips % model:
-        raise ValueError(
+        raise UserError(
             f"config.mesh.model is {model}, which does not divide the {where.chips}"
             f" chips of {where.name}"
         )

@@ -3,6 +3,8 @@
 import difflib
 from dataclasses import dataclass
 
+from vireid_jax.run.errors import UserError
+
 # Images of 288x144 a second and core of AMD EPYC (Zen 4), measured: decoding 8.7 kB
 # JPEGs with OpenCV (config.data.cache "none"), copying decoded ones ("host"). Nothing
 # else was done, so a pipeline is slower.
@@ -117,10 +119,10 @@ SLICES = _slices()
 def find_slice(name: str) -> Slice:
     """Returns the slice of a name such as `v5e-8` or `h100`.
 
-    Raises ValueError naming the legal ones.
+    Raises UserError naming the legal ones.
     """
     if name in SLICES:
         return SLICES[name]
     close = difflib.get_close_matches(name, SLICES, 1)
     meant = f"did you mean {close[0]}? " if close else ""
-    raise ValueError(f"there is no topology {name!r}; {meant}Legal are {list(SLICES)}")
+    raise UserError(f"there is no topology {name!r}; {meant}Legal are {list(SLICES)}")

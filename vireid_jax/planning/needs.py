@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from vireid_jax.run.errors import UserError
 from vireid_jax.training.program import batch_size_of, is_pretraining
 from vireid_jax.training.state import TrainState
 
@@ -48,7 +49,7 @@ PUBLISHED = {
 def training_set(config: Config) -> TrainingSet:
     """Counts the config's training set, held-out identities left out.
 
-    A prepared set is read; nothing is prepared. Raises ValueError for a set that is
+    A prepared set is read; nothing is prepared. Raises UserError for a set that is
     neither prepared nor of known size, and as its builder does.
     """
     from vireid_jax.data.builders import find_builder
@@ -72,12 +73,12 @@ def training_set(config: Config) -> TrainingSet:
     elif c.name in PUBLISHED:
         found = PUBLISHED[c.name]
     else:
-        raise ValueError(
+        raise UserError(
             f"config.data.name is {c.name!r}, whose size nobody knows before it is"
             " prepared: python -m vireid_jax.prepare"
         )
     if not c.validation_identities < found.identities:
-        raise ValueError(
+        raise UserError(
             f"config.data.validation_identities is {c.validation_identities}; there are"
             f" {found.identities} identities"
         )

@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from vireid_jax.run.errors import one_line_errors
+from vireid_jax.run.errors import UserError, one_line_errors
 
 
 class _Parser(argparse.ArgumentParser):
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
 def find_configs(name: str, config: str | None) -> list[Any]:
     """Return the configs to prepare: `config`, or those that belong together.
 
-    Raises ValueError for an unknown data set.
+    Raises UserError for an unknown data set.
     """
     from vireid_jax.data.builders import find_builder
 
@@ -114,11 +114,9 @@ def check(options: argparse.Namespace, console: Console) -> None:
     configs = find_configs(options.dataset, options.config)
     builder = type(find_builder(options.dataset, configs[0], os.devnull))
     if not hasattr(builder, "PUBLISHED"):
-        raise ValueError(
-            f"{options.dataset} comes from no release; --check has nothing"
-        )
+        raise UserError(f"{options.dataset} comes from no release; --check has nothing")
     if options.source is None:
-        raise ValueError("--check needs the release: --source DIR")
+        raise UserError("--check needs the release: --source DIR")
     root = builder.root(options.source.expanduser())
     names = [config if isinstance(config, str) else "" for config in configs]
     rows = check_release(builder, root, names, _progress(f"reading {root}"))
@@ -137,7 +135,7 @@ def check(options: argparse.Namespace, console: Console) -> None:
     if wrong:
         hint = " (--partial if a smaller release is meant)" if differing else ""
         first = ": ".join(filter(None, [wrong[0].what, wrong[0].found]))
-        raise ValueError(
+        raise UserError(
             f"{root}: {len(wrong)} findings would change results, the first being "
             f"{first!r}{hint}; unpack the release again, or ask its authors."
         )
@@ -168,7 +166,7 @@ def _own_flags() -> Iterator[None]:
         yield
     except ValueError as error:
         text = str(error).replace("--config.data.dir=DIR", "--data_dir DIR")
-        raise ValueError(text.replace("manual_dir=", "--source DIR")) from error
+        raise UserError(text.replace("manual_dir=", "--source DIR")) from error
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

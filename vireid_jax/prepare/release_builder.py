@@ -16,6 +16,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from vireid_jax.modality import MODALITIES
 from vireid_jax.prepare.image_files import read_images
 from vireid_jax.prepare.release import Image, Splits, find_root
+from vireid_jax.run.errors import UserError
 
 _SHARD_BYTES = 2**28
 _NAMED = 5  # unreadable images that an error names
@@ -48,12 +49,12 @@ class ReleaseBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     @classmethod
     def root(cls, source: Path) -> Path:
-        """Return the release's root; raises ValueError where `source` is not that."""
+        """Return the release's root; raises UserError where `source` is not that."""
         return find_root(source, cls.ENTRIES, cls.TITLE)
 
     @classmethod
     def read(cls, root: Path, config: str) -> Splits:
-        """List the images of each split; raises ValueError for a flawed release."""
+        """List the images of each split; raises UserError for a flawed release."""
         raise NotImplementedError
 
     @classmethod
@@ -128,7 +129,7 @@ class ReleaseBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             yield image.filename, {**image._asdict(), "image": io.BytesIO(encoded)}
         self.unreadable += refused
         if refused and not self.skip_unreadable:
-            raise ValueError(
+            raise UserError(
                 f"{root}: {len(refused)} of {len(images)} images of {split!r} cannot "
                 f"be used: {'; '.join(refused[:_NAMED])}"
                 f"{'; ...' if len(refused) > _NAMED else ''}. Unpack the release again "
@@ -159,7 +160,7 @@ class ReleaseBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         part = folder / f"{split}.writing"
         lengths, sizes = _write_shards(part, map(_serialize, examples))
         if not lengths:
-            raise ValueError(f"{self.name}: no image of {split!r} is left to store.")
+            raise UserError(f"{self.name}: no image of {split!r} is left to store.")
         for shard in range(len(lengths)):
             new = template.sharded_filepath(shard_index=shard, num_shards=len(lengths))
             os.rename(f"{part}-{shard}", new)

@@ -34,7 +34,7 @@ def check_release(
     """Check the release at `root`, every config of it, by the TFDS builder class.
 
     `progress` wraps the images as they are read and is told how many there will be.
-    Raises ValueError for a release that cannot be read at all.
+    Raises UserError for a release that cannot be read at all.
     """
     read = {config: builder.read(root, config) for config in configs}
     counts = {

@@ -10,6 +10,7 @@ from vireid_jax.protocols.protocol import DIRECTIONS, Protocol
 from vireid_jax.protocols.regdb import regdb_protocols
 from vireid_jax.protocols.sysu_mm01 import sysu_mm01_protocols
 from vireid_jax.protocols.walkers import walkers_protocols
+from vireid_jax.run.errors import UserError
 
 _DEFAULTS = {
     "custom": custom_protocols,
@@ -32,11 +33,11 @@ def get_protocols(dataset: str) -> tuple[Protocol, ...]:
     `dataset` is a TFDS name with or without its variant, as "walkers/nir": all and
     indoor, single and multi shot for "sysu_mm01", both directions for the others.
     "regdb/trial_3" names the trial, "regdb" is trial 1.
-    Raises ValueError for an unknown data set or trial.
+    Raises UserError for an unknown data set or trial.
     """
     name = dataset.partition("/")[0]
     if name not in _DEFAULTS:
-        raise ValueError(
+        raise UserError(
             f"no protocol for data set {dataset!r}{_close_match(name, _DEFAULTS)}; "
             f"legal are {', '.join(_DEFAULTS)}, each with or without a /variant. "
             "Put one of these names in the config."
@@ -57,7 +58,7 @@ def find_protocol(name: str, *, permutations: str | Path | None = None) -> Proto
 
     `permutations` is the path of rand_perm_cam.mat, which names with /official need
     and no other reads. "regdb/<direction>" is trial 1, and its name then says so.
-    Raises ValueError for an unknown name, and for that file if missing or damaged.
+    Raises UserError for an unknown name, and for that file if missing or damaged.
     """
     known = {protocol.name: protocol for protocol in _without_files()}
     known |= {f"regdb/{d}": known[f"regdb/{d}/trial_1"] for d in DIRECTIONS}
@@ -68,7 +69,7 @@ def find_protocol(name: str, *, permutations: str | Path | None = None) -> Proto
         drawn = sysu_mm01_protocols(permutations=read_permutations(permutations))
         return next(protocol for protocol in drawn if protocol.name == name)
     guess = _close_match(name, [*known, *official])
-    raise ValueError(f"no protocol {name!r}{guess}; legal are {_LEGAL}.")
+    raise UserError(f"no protocol {name!r}{guess}; legal are {_LEGAL}.")
 
 
 def _without_files():

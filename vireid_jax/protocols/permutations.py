@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Int, Integer
 
 from vireid_jax.protocols.protocol import Rows
+from vireid_jax.run.errors import UserError
 
 # What scipy raises for a file that is cut off, of another kind or version.
 _DAMAGED = (NotImplementedError, LookupError, ValueError, TypeError, OSError)
@@ -25,7 +26,7 @@ Permutations = Mapping[tuple[int, int], Integer[np.ndarray, "trials _"]]
 def read_permutations(path: str | Path | None) -> Permutations:
     """Read rand_perm_cam.mat: a cell per camera, in it one `[10, images]` per identity.
 
-    Raises ValueError where there is no such file, or where it holds anything else.
+    Raises UserError where there is no such file, or where it holds anything else.
     """
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
@@ -33,7 +34,7 @@ def read_permutations(path: str | Path | None) -> Permutations:
     get_it = "take rand_perm_cam.mat from github.com/wuancong/SYSU-MM01"
     if path is None or not Path(path).is_file():
         state = f"{path} is no file" if path else "no permutations are given"
-        raise ValueError(
+        raise UserError(
             f"{state}; protocols named .../official read them: {get_it} and give its "
             "path (--permutations)."
         )
@@ -45,13 +46,13 @@ def read_permutations(path: str | Path | None) -> Permutations:
             for identity, order in enumerate(identities.ravel(), 1)
         }
     except (MatReadError, *_DAMAGED) as error:
-        raise ValueError(
+        raise UserError(
             f"{path} cannot be read as rand_perm_cam.mat ({error}); {get_it} again."
         ) from error
     cells = {place: order for place, order in cells.items() if order.size}
     for (camera, identity), order in cells.items():
         if order.ndim != 2 or len(order) != 10 or order.dtype.kind not in "iu":
-            raise ValueError(
+            raise UserError(
                 f"{path}: camera {camera}, identity {identity} holds an array of shape "
                 f"{order.shape}, type {order.dtype}; expected whole numbers [10, "
                 f"images]. {get_it[0].upper()}{get_it[1:]} again."
@@ -70,7 +71,7 @@ def official_draw(
 
     `groups` are the rows of each identity and camera in the order of file names, which
     is that of the image numbers.
-    Raises ValueError where the permutations are those of another release.
+    Raises UserError where the permutations are those of another release.
     """
 
     def place(group):
@@ -80,7 +81,7 @@ def official_draw(
     for group in sorted(groups, key=place):
         camera, identity = place(group)
         if (camera, identity) not in permutations:
-            raise ValueError(
+            raise UserError(
                 f"rand_perm_cam.mat has no permutation for identity {identity} in "
                 f"camera {camera}; it belongs to the complete SYSU-MM01. Use the "
                 "protocol without /official, which draws from any split."
@@ -88,7 +89,7 @@ def official_draw(
         # int64: the file's uint8 would wrap below.
         numbers = permutations[camera, identity][trial - 1, :shots].astype(np.int64)
         if numbers.min() < 1 or numbers.max() > len(group):
-            raise ValueError(
+            raise UserError(
                 f"rand_perm_cam.mat asks for image {numbers.max()} of identity "
                 f"{identity} in camera {camera}, where the split has {len(group)}. "
                 "Check that the release is complete, or use the protocol without "

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Int32
 
 from vireid_jax.modality import MODALITIES
+from vireid_jax.run.errors import UserError
 
 DIRECTIONS = ("visible-to-infrared", "infrared-to-visible")  # query modality first
 
@@ -85,14 +86,14 @@ class Protocol:
     ) -> Int[np.ndarray, "chosen"]:
         """Return the rows of one modality, in the split's order.
 
-        `cameras` keeps these cameras alone. Raises ValueError where none is left.
+        `cameras` keeps these cameras alone. Raises UserError where none is left.
         """
         chosen = records.modality == MODALITIES.index(modality)
         if cameras is not None:
             chosen &= np.isin(records.camera, list(cameras))
         if not chosen.any():
             where = f" of cameras {', '.join(map(str, cameras))}" if cameras else ""
-            raise ValueError(
+            raise UserError(
                 f"the split has no {modality} image{where}, and {self.name} needs both "
                 f"of {', '.join(MODALITIES)}. Evaluate the split `test` of "
                 f"{self.dataset}."

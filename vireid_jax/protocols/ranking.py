@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 
+from vireid_jax.run.errors import UserError
+
 # Distances held at a time: bounds the memory, and feeds the matrix product enough rows.
 BLOCK_ITEMS = 2**24
 
@@ -66,19 +68,19 @@ def rank(
         at its last value (reference code returns a short curve there, or raises).
 
     Raises:
-      ValueError: shapes that disagree, a kept distance that is not finite, no valid
+      UserError: shapes that disagree, a kept distance that is not finite, no valid
         query at all.
     """
     num_queries, num_gallery = len(query_ids), len(gallery_ids)
     if not num_queries or not num_gallery:
-        raise ValueError(
+        raise UserError(
             f"nothing to rank: {num_queries} queries and {num_gallery} gallery items; "
             "both must be at least 1. Check the split and the protocol."
         )
     for name, array in {"distances": distances, "ignore": ignore}.items():
         shape = getattr(array, "shape", (num_queries, num_gallery))
         if shape != (num_queries, num_gallery):
-            raise ValueError(
+            raise UserError(
                 f"{name} has shape {shape}; expected {(num_queries, num_gallery)}, "
                 "the numbers of query_ids and gallery_ids."
             )
@@ -120,7 +122,7 @@ class Ranking:
     ) -> None:
         """Rank for some queries, given by their numbers; each must come once.
 
-        Raises ValueError for a kept distance that is not finite.
+        Raises UserError for a kept distance that is not finite.
         """
         if distances.dtype != np.float64:
             distances = distances.astype(np.float32, copy=False)
@@ -134,11 +136,11 @@ class Ranking:
         )
 
     def metrics(self, ranks: int = 20) -> Metrics:
-        """Average over the valid queries; raises ValueError where there is none."""
+        """Average over the valid queries; raises UserError where there is none."""
         first_hit, ap, inp = self._per_query
         valid = np.isfinite(first_hit)
         if not valid.any():
-            raise ValueError(
+            raise UserError(
                 f"none of the {len(valid)} queries has an item of its identity in the "
                 "gallery it keeps. Check that query and gallery share identities."
             )
@@ -242,7 +244,7 @@ def _refuse_non_finite(ordered, kept, numbers):
     ends = ordered[np.arange(len(ordered)), np.maximum(kept - 1, 0)]
     bad = (kept > 0) & ~(np.isfinite(ends) & np.isfinite(ordered[:, 0]))
     if bad.any():
-        raise ValueError(
+        raise UserError(
             f"distances that are not finite in {bad.sum()} query rows, the first is "
             f"row {numbers[np.argmax(bad)]}; every kept distance must be finite."
         )
@@ -254,7 +256,7 @@ def cosine_distances(
     """Return 1 - cosine similarity `[query, gallery]`, in [0, 2] up to rounding.
 
     Float64 if both are, else float32. A zero vector stays zero: its distance to
-    everything is 1. Raises ValueError for features that are not finite.
+    everything is 1. Raises UserError for features that are not finite.
     """
     return cosine_rows(query, gallery)(slice(None))
 
@@ -282,7 +284,7 @@ def unit_rows(
 
     Float64 stays, any other type becomes float32. After the first step the largest
     entry is 1, or all are 0: then the norm is 0, the divisor 1.
-    Raises ValueError for features that are not finite; `name` says whose they are.
+    Raises UserError for features that are not finite; `name` says whose they are.
     """
     features = np.asarray(features)
     if features.dtype != np.float64:
@@ -290,7 +292,7 @@ def unit_rows(
     largest = np.maximum(features.max(axis=1), -features.min(axis=1))
     bad = ~np.isfinite(largest)
     if bad.any():
-        raise ValueError(
+        raise UserError(
             f"{name} features that are not finite in {bad.sum()} of {len(bad)} rows, "
             f"the first is row {np.argmax(bad)}; legal are finite numbers. Training "
             "may have diverged: look at its loss and gradient norm."

@@ -9,18 +9,19 @@ identities instead: its Rank-5 to Rank-20 compare with no other's, Rank-1 and mA
 
 from vireid_jax.protocols.all_against_all import AllAgainstAll
 from vireid_jax.protocols.protocol import DIRECTIONS, Counts, Protocol
+from vireid_jax.run.errors import UserError
 
 
 def regdb_protocols(dataset: str = "regdb") -> tuple[Protocol, ...]:
     """Return both directions of one trial of RegDB.
 
     `dataset` is "regdb/trial_1" to "regdb/trial_10"; "regdb" alone is trial 1.
-    Raises ValueError for another trial.
+    Raises UserError for another trial.
     """
     variant = dataset.partition("/")[2] or "trial_1"
     trials = {f"trial_{trial}": trial for trial in range(1, 11)}
     if variant not in trials:
-        raise ValueError(
+        raise UserError(
             f"RegDB has no {variant!r}; legal are {', '.join(trials)}. "
             "Name one, as regdb/trial_1."
         )

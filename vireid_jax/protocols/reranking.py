@@ -27,6 +27,7 @@ from jaxtyping import Float, Float32
 from scipy import sparse
 
 from vireid_jax.protocols.ranking import blocks, cosine_rows, unit_rows
+from vireid_jax.run.errors import UserError
 
 VARIANTS = ("paper", "released")
 
@@ -35,7 +36,7 @@ VARIANTS = ("paper", "released")
 class KReciprocal:
     """Re-rank by k-reciprocal neighbours.
 
-    Raises ValueError for numbers out of range or an unknown variant.
+    Raises UserError for numbers out of range or an unknown variant.
     """
 
     k1: int = 20  # neighbours that must be mutual
@@ -46,12 +47,12 @@ class KReciprocal:
     def __post_init__(self):
         """Check the settings."""
         if self.k1 < 1 or self.k2 < 1 or not 0 <= self.weight <= 1:
-            raise ValueError(
+            raise UserError(
                 f"{self} is out of range; legal are k1 >= 1, k2 >= 1 and weight in "
                 "[0, 1]. The paper's are KReciprocal()."
             )
         if self.variant not in VARIANTS:
-            raise ValueError(
+            raise UserError(
                 f"variant={self.variant!r}; legal are {', '.join(VARIANTS)}."
             )
 
@@ -70,7 +71,7 @@ class KReciprocal:
 
         Works in float32. Memory: a block of distances (`ranking.BLOCK_ITEMS`), and
         sparse rows of some k1 * k2 entries for each image of queries and gallery; no
-        matrix of all pairs. Raises ValueError for features that are not finite.
+        matrix of all pairs. Raises UserError for features that are not finite.
         """
         sides = {"query": query, "gallery": gallery}
         both = [unit_rows(np.asarray(s, np.float32), name) for name, s in sides.items()]

@@ -15,6 +15,7 @@ from vireid_jax.protocols.ranking import Metrics, cosine_rows
 from vireid_jax.protocols.reranking import KReciprocal
 from vireid_jax.protocols.trials import RowsBetween, rank_trials
 from vireid_jax.protocols.uncertainty import PerQuery, identity_interval, per_query
+from vireid_jax.run.errors import UserError
 
 SELECTIONS = ("last", "best")
 
@@ -133,15 +134,15 @@ def evaluate(
       feature, flip, epoch, selection, baseline: the labels that only the caller knows.
 
     Raises:
-      ValueError: another number of features than rows, features that are not finite,
+      UserError: another number of features than rows, features that are not finite,
         an unknown selection, a query or gallery set without matches.
     """
     if selection not in (*SELECTIONS, None):
-        raise ValueError(
+        raise UserError(
             f"selection={selection!r}; legal are {', '.join(SELECTIONS)} or None."
         )
     if len(features) != len(records.identity):
-        raise ValueError(
+        raise UserError(
             f"{len(features)} features for {len(records.identity)} rows of "
             f"{protocol.dataset}; embed each row of the split exactly once, in order."
         )
@@ -194,7 +195,7 @@ def mean_result(labels: Labels, by_trial: Sequence[Metrics]) -> Result:
 def _counts(protocol, by_trial):
     counts = {(m.num_queries, m.valid_queries, m.num_gallery) for m in by_trial}
     if len(counts) > 1:
-        raise ValueError(
+        raise UserError(
             f"{protocol.name} has other numbers of (queries, valid queries, gallery) "
             f"in its trials: {sorted(counts)}; they must agree for a mean to be fair."
         )

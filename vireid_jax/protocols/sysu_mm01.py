@@ -19,6 +19,7 @@ from vireid_jax.modality import MODALITIES
 from vireid_jax.protocols.draws import AGW_TRIALS, by_identity_and_camera, seeded_draw
 from vireid_jax.protocols.permutations import Permutations, official_draw
 from vireid_jax.protocols.protocol import Counts, Protocol, Rows
+from vireid_jax.run.errors import UserError
 
 CAMERAS = {"visible": (1, 2, 4, 5), "infrared": (3, 6)}
 GALLERY_CAMERAS = {"all": (1, 2, 4, 5), "indoor": (1, 2)}
@@ -37,7 +38,7 @@ class SysuMM01(Protocol):
     def queries(self, records, trial):
         """Return all infrared rows, by identity, camera and file name.
 
-        Raises ValueError for a camera that is not of its row's modality.
+        Raises UserError for a camera that is not of its row's modality.
         """
         _check_cameras(records)
         rows = self.rows_of(records, "infrared")
@@ -64,7 +65,7 @@ def _check_cameras(records: Rows) -> None:
         rows = records.modality == MODALITIES.index(modality)
         wrong = np.flatnonzero(rows & ~np.isin(records.camera, cameras))
         if len(wrong):
-            raise ValueError(
+            raise UserError(
                 f"row {wrong[0]} ({records.filename[wrong[0]]}) is {modality}, of"
                 f" camera {records.camera[wrong[0]]}; SYSU-MM01's {modality} cameras"
                 f" are {list(cameras)}"

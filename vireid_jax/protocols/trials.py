@@ -27,7 +27,7 @@ def rank_trials(
 
     `rows_between(query, gallery)` takes features and returns a function from a slice
     of queries to their distances, as `cosine_rows` does.
-    Raises ValueError as `ranking.rank` does.
+    Raises UserError as `ranking.rank` does.
     """
     queries = [protocol.queries(records, trial) for trial in trials]
     galleries = [protocol.gallery(records, trial) for trial in trials]

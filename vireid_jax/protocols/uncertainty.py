@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int
 
 from vireid_jax.protocols.ranking import Metrics
+from vireid_jax.run.errors import UserError
 
 RESAMPLES, FLIPS, LEVEL = 1000, 10_000, 0.95
 FEW = 30  # identities, below which a percentile interval is clearly too narrow
@@ -70,7 +71,7 @@ def identity_interval(
 
     1,000 times as many identities as there are are drawn with replacement, each with
     all its queries. `weight` is `PerQuery.trials`; None: all count alike.
-    Raises ValueError where no query is valid.
+    Raises UserError where no query is valid.
     """
     total, count = _by_identity(values, identity, weight)
     rng = np.random.default_rng(seed)
@@ -91,7 +92,7 @@ def crossed_interval(
 
     Seeds and identities are both drawn with replacement, 1,000 times: another training
     seed and other people. With few seeds it is too narrow. `weight` as above.
-    Raises ValueError where no query is valid.
+    Raises UserError where no query is valid.
     """
     sums = [_by_identity(row, identity, weight) for row in values]
     total, count = (np.stack(part) for part in zip(*sums, strict=True))
@@ -115,7 +116,7 @@ def sign_flip_test(
 
     10,000 times each identity's differences keep or change their sign together; p is
     the share of outcomes, the observed one included, at least as far from 0.
-    Raises ValueError where no query is valid.
+    Raises UserError where no query is valid.
     """
     total, _ = _by_identity(difference, identity, weight)
     observed = abs(total.sum()) * (1 - 1e-12)  # equal sums may round apart
@@ -138,7 +139,7 @@ def _by_identity(values, identity, weight):
     """Return each identity's sum over its valid queries, and their number."""
     valid = np.isfinite(values)
     if not valid.any():
-        raise ValueError(
+        raise UserError(
             f"none of the {len(values)} queries is valid: there is nothing to judge. "
             "Check that query and gallery share identities."
         )

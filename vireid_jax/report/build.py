@@ -17,27 +17,27 @@ from vireid_jax.report.figures import (
 )
 from vireid_jax.report.maps import maps
 from vireid_jax.report.rank_lists import KINDS, rank_lists
-from vireid_jax.run.errors import explain_os_error
+from vireid_jax.run.errors import UserError, explain_os_error
 from vireid_jax.run.workdir import replace_text
 
 
 def write(workdirs: Sequence[Path], path: Path) -> int:
     """Writes the page of one run, or of two; returns its size in bytes.
 
-    Raises ValueError for more than two runs, runs that are not of one table, a run that
+    Raises UserError for more than two runs, runs that are not of one table, a run that
     was not evaluated, or a folder that is not there.
     """
     if len(workdirs) > 2:
-        raise ValueError(
+        raise UserError(
             f"--workdir is given {len(workdirs)} times; give one run, or two to compare"
         )
     places = [workdir.resolve() for workdir in workdirs]
     if len(set(places)) < len(places):
-        raise ValueError(f"{workdirs[0]} is given twice; a run has no difference to it")
+        raise UserError(f"{workdirs[0]} is given twice; a run has no difference to it")
     if not path.absolute().parent.is_dir() and path.parent != workdirs[0]:
-        raise ValueError(f"--out {path}: there is no such folder; make it")
+        raise UserError(f"--out {path}: there is no such folder; make it")
     if path.is_dir():
-        raise ValueError(f"--out {path} is a folder; name a file: {path}/report.html")
+        raise UserError(f"--out {path} is a folder; name a file: {path}/report.html")
     check_installed("jinja2", "sklearn")
     runs = [collect.read_run(workdir) for workdir in workdirs]
     difference = None
@@ -50,15 +50,15 @@ def write(workdirs: Sequence[Path], path: Path) -> int:
     try:
         replace_text(path, text)
     except OSError as error:
-        raise ValueError(f"--out {explain_os_error(error)}") from error
+        raise UserError(f"--out {explain_os_error(error)}") from error
     return len(text.encode())
 
 
 def check_installed(*modules: str) -> None:
-    """Raises ValueError where one of the extra `report` is not installed."""
+    """Raises UserError where one of the extra `report` is not installed."""
     for module in modules:
         if importlib.util.find_spec(module) is None:
-            raise ValueError(
+            raise UserError(
                 f"this page needs {module}; type pip install 'vireid-jax[report]'"
             )
 

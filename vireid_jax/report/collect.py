@@ -12,6 +12,7 @@ from jaxtyping import Float32, Int32
 
 from vireid_jax.evaluate.compare_runs import read_queries
 from vireid_jax.protocols import Protocol, Result, Rows, evaluate, get_protocols
+from vireid_jax.run.errors import UserError
 from vireid_jax.run.workdir import METRICS
 
 # What may not differ between two runs of one table.
@@ -64,12 +65,12 @@ class Run:
 
 
 def read_evaluation(workdir: Path) -> dict[str, Any]:
-    """Reads `eval.json`; raises ValueError, with what to type, where none is whole."""
+    """Reads `eval.json`; raises UserError, with what to type, where none is whole."""
     if not workdir.is_dir():
-        raise ValueError(f"there is no folder {workdir}; give the --workdir of a run")
+        raise UserError(f"there is no folder {workdir}; give the --workdir of a run")
     path = workdir / "eval.json"
     if not path.is_file():
-        raise ValueError(_why_not_evaluated(workdir))
+        raise UserError(_why_not_evaluated(workdir))
     again = f"to write it: python -m vireid_jax.evaluate --workdir {workdir}"
     try:
         document = json.loads(path.read_text())
@@ -77,11 +78,9 @@ def read_evaluation(workdir: Path) -> dict[str, Any]:
         lacking = not ours or "step" not in document["run"]
         lacking = lacking or not all("intervals" in one for one in ours)
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path} holds no results of an evaluation; {again}"
-        ) from error
+        raise UserError(f"{path} holds no results of an evaluation; {again}") from error
     if lacking:
-        raise ValueError(f"{path} is not the evaluation of a training run; {again}")
+        raise UserError(f"{path} is not the evaluation of a training run; {again}")
     return document
 
 
@@ -125,7 +124,7 @@ def last_checkpoint(workdir: Path) -> dict[str, Any] | None:
 def read_run(workdir: Path) -> Run:
     """Reads a run's files, before anything that takes minutes.
 
-    Raises ValueError where there is no evaluation, or one of another checkpoint.
+    Raises UserError where there is no evaluation, or one of another checkpoint.
     """
     from vireid_jax.config import with_defaults
 
@@ -146,7 +145,7 @@ def read_run(workdir: Path) -> Run:
     if checkpoint is None:
         left_out.append((_OF_FEATURES, f"there is no checkpoint in {workdir}"))
     elif checkpoint["step"] != run.about["step"]:
-        raise ValueError(
+        raise UserError(
             f"{workdir}/eval.json is of step {run.about['step']}, and the last"
             f" checkpoint is of step {checkpoint['step']}; to evaluate it: python -m"
             f" vireid_jax.evaluate --workdir {workdir}"
@@ -163,7 +162,7 @@ def with_test(run: Run, workdir: Path) -> Run:
     """Returns the run with its test split embedded, by its last checkpoint.
 
     What cannot be had, for want of images or of a checkpoint, is told in `left_out`.
-    Raises ValueError where the images are others than those of the evaluation, or give
+    Raises UserError where the images are others than those of the evaluation, or give
     other numbers.
     """
     from vireid_jax.config import with_defaults
@@ -183,7 +182,7 @@ def with_test(run: Run, workdir: Path) -> Run:
         run.left_out.append((_OF_FEATURES, f"the images cannot be read: {reason}"))
         return run
     if records.fingerprint != str(read_queries(workdir)["data"]):
-        raise ValueError(
+        raise UserError(
             f"{records.title} holds other images than {workdir}/eval.json is of; give"
             f" the old ones, or type python -m vireid_jax.evaluate --workdir {workdir}"
         )
@@ -226,11 +225,11 @@ def rank_split(
 
 
 def check_same_numbers(result: Result, run: Run, workdir: Path) -> None:
-    """Raises ValueError where figures would show other numbers than the table."""
+    """Raises UserError where figures would show other numbers than the table."""
     name = result.labels.protocol
     (told,) = (one for one in run.own_results if one["protocol"] == name)
     if abs(result.mAP - told["metrics"]["mAP"]) > _ROUNDING:
-        raise ValueError(
+        raise UserError(
             f"{workdir}/eval.json has mAP {100 * told['metrics']['mAP']:.2f} by {name},"
             f" and its last checkpoint {100 * result.mAP:.2f}; to evaluate it: python"
             f" -m vireid_jax.evaluate --workdir {workdir}"
@@ -275,7 +274,7 @@ def costs(run: Run, config: Any) -> dict[str, str]:
 
 
 def check_comparable(first: Run, second: Run) -> None:
-    """Raises ValueError where two runs do not belong into one table."""
+    """Raises UserError where two runs do not belong into one table."""
     a, b = (run.about["environment"] for run in (first, second))
     version = "vireid-jax"
     pairs = [(f"version of {version}", *(x["packages"][version] for x in (a, b)))]
@@ -290,7 +289,7 @@ def check_comparable(first: Run, second: Run) -> None:
                 ]
     for what, one, other in pairs:
         if one != other:
-            raise ValueError(
+            raise UserError(
                 f"{first.name} and {second.name} differ in their {what}: {one!r} and"
                 f" {other!r}; a page compares runs of one code and one test. Make one"
                 f" of each: python -m vireid_jax.report --workdir {first.name}"

@@ -47,7 +47,7 @@ class RankList:
 def rank_lists(test: Any, protocol: Any, size: tuple[int, int]) -> list[RankList]:
     """Shows queries of a protocol's first trial, each of another identity.
 
-    Raises ValueError where an image cannot be decoded.
+    Raises UserError where an image cannot be decoded.
     """
     trial = protocol.trials[0]
     queries, gallery = protocol.queries(test, trial), protocol.gallery(test, trial)

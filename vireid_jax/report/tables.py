@@ -183,7 +183,7 @@ def _titles(runs: Sequence[Run]) -> list[str]:
 def differences(one: Path, other: Path) -> Table:
     """Tests whether two runs differ: `vireid_jax.evaluate.compare_runs`, as texts.
 
-    Raises ValueError where they were tested on other images or queries.
+    Raises UserError where they were tested on other images or queries.
     """
     found = compare(one, other)
     columns = [[str(cell) for cell in column.cells] for column in found.columns]

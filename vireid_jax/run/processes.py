@@ -19,6 +19,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from vireid_jax.run.errors import UserError
 from vireid_jax.run.stopping import Stopped
 
 # After so many seconds without a sign of life a process counts as dead, and the
@@ -37,7 +38,7 @@ def connect(
 
     With the three arguments as they say; without, as SLURM, Cloud TPU or Kubernetes
     say, and where there is none of these, one process alone. Call it before jax
-    touches a device. Raises ValueError for arguments that do not fit together, and
+    touches a device. Raises UserError for arguments that do not fit together, and
     where the coordinator cannot be reached within `timeout` seconds; ends the process
     with a line where others do not come within these.
     """
@@ -83,20 +84,20 @@ def cluster() -> str:
 def _check(
     coordinator: str | None, num_processes: int | None, process_id: int | None
 ) -> None:
-    """Raises ValueError unless the three flags make sense together."""
+    """Raises UserError unless the three flags make sense together."""
     if None in (coordinator, num_processes, process_id):
-        raise ValueError(
+        raise UserError(
             "give --coordinator HOST:PORT, --num_processes and --process_id together,"
             f" or none; given are {coordinator}, {num_processes}, {process_id}"
         )
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdigit():
-        raise ValueError(
+        raise UserError(
             f"--coordinator is {coordinator!r}; give HOST:PORT of process 0, such as"
             " 10.0.0.1:1234"
         )
     if not 0 <= process_id < num_processes:
-        raise ValueError(
+        raise UserError(
             f"--process_id is {process_id}; with --num_processes {num_processes} legal"
             f" are 0 to {num_processes - 1}"
         )
@@ -112,7 +113,7 @@ def _wait_for(coordinator: str, process_id: int, timeout: int) -> None:
             return
         except OSError as error:
             if time.monotonic() > end:
-                raise ValueError(
+                raise UserError(
                     f"process {process_id} could not reach the coordinator at"
                     f" {coordinator} within {timeout} s ({error.strerror or error})."
                     " Start process 0 there, or mend --coordinator"
@@ -139,7 +140,7 @@ def is_first() -> bool:
 
 
 def agree(facts: Mapping[str, str]) -> None:
-    """Raises ValueError, in every process, unless all hold the same facts."""
+    """Raises UserError, in every process, unless all hold the same facts."""
     if jax.process_count() == 1:
         return
     digests = [hashlib.sha256(text.encode()).digest() for text in facts.values()]
@@ -148,7 +149,7 @@ def agree(facts: Mapping[str, str]) -> None:
     for index, name in enumerate(facts):
         other = np.flatnonzero((all_of_them[:, index] != all_of_them[0, index]).any(-1))
         if len(other):
-            raise ValueError(
+            raise UserError(
                 f"process {other[0]} has another {name} than process 0; this is"
                 f" process {jax.process_index()} with {facts[name][:200]}. Start all"
                 " with the same command, code and data"

@@ -5,6 +5,8 @@ from typing import Any
 
 import jax
 
+from vireid_jax.run.errors import UserError
+
 
 class Profile:
     """Writes what the devices do from the first to the last of some steps."""
@@ -12,7 +14,7 @@ class Profile:
     def __init__(self, steps: str | None, folder: Path, num_steps: int):
         """Reads "FIRST:LAST", both counted from 1; None never begins.
 
-        Raises ValueError unless 1 <= FIRST <= LAST <= `num_steps`.
+        Raises UserError unless 1 <= FIRST <= LAST <= `num_steps`.
         """
         self._first = self._last = 0
         self._folder, self._begun = folder, False
@@ -22,7 +24,7 @@ class Profile:
         if first.isdigit() and last.isdigit():
             self._first, self._last = int(first), int(last)
         if not 1 <= self._first <= self._last <= num_steps:
-            raise ValueError(
+            raise UserError(
                 f"--profile_steps is {steps!r}; give FIRST:LAST, steps of this run from"
                 f" 1 to {num_steps}, such as 10:12"
             )

@@ -12,6 +12,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from vireid_jax.run.errors import UserError
+
 BY_PERSON = 128 + signal.SIGINT  # Ctrl-C: what a shell reports of a command so ended
 BY_MACHINE = 75  # SIGTERM or the clock: "try again later", sysexits.h's EX_TEMPFAIL
 
@@ -38,10 +40,10 @@ class Stop:
     def __init__(self, max_minutes: float | None = None):
         """Starts the clock: `max_minutes` from now, or none.
 
-        Raises ValueError unless `max_minutes` is larger than 0.
+        Raises UserError unless `max_minutes` is larger than 0.
         """
         if max_minutes is not None and not max_minutes > 0:
-            raise ValueError(
+            raise UserError(
                 f"--max_minutes is {max_minutes}; give minutes larger than 0, or leave"
                 " it out to train to the end"
             )

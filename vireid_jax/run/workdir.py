@@ -7,6 +7,8 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
+from vireid_jax.run.errors import UserError
+
 CONFIG, ENVIRONMENT, METRICS = "config.json", "environment.json", "metrics.jsonl"
 
 
@@ -26,7 +28,7 @@ def replace_bytes(path: Path, content: bytes) -> None:
 def claimed(path: str | Path) -> Iterator[Path]:
     """Makes the folder and keeps other processes out of it until the end.
 
-    The kernel frees the lock when its process dies, however it dies. Raises ValueError
+    The kernel frees the lock when its process dies, however it dies. Raises UserError
     where the folder cannot be written to, or another process trains in it.
     """
     workdir = Path(path).expanduser().resolve()
@@ -34,7 +36,7 @@ def claimed(path: str | Path) -> Iterator[Path]:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / ".lock").open("a+")
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"--workdir {workdir} cannot be written to ({error.strerror}); give a"
             " folder of your own"
         ) from error
@@ -43,7 +45,7 @@ def claimed(path: str | Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             lock.seek(0)
-            raise ValueError(
+            raise UserError(
                 f"{lock.read() or 'another process'} is training in {workdir}; wait"
                 " for it, stop it, or give another --workdir"
             ) from error

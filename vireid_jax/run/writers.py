@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from vireid_jax.run.errors import UserError
 from vireid_jax.run.workdir import replace_text
 
 
@@ -40,12 +41,12 @@ class TensorBoard:
     def __init__(self, folder: Path, start_step: int):
         """Opens `folder`, dropping what an earlier process wrote after `start_step`.
 
-        Raises ValueError where tensorboardX is not installed.
+        Raises UserError where tensorboardX is not installed.
         """
         try:
             import tensorboardX
         except ImportError as error:
-            raise ValueError(
+            raise UserError(
                 "config.log.tensorboard needs tensorboardX; type"
                 " pip install 'vireid-jax[tensorboard]'"
             ) from error

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from vireid_jax.run.errors import UserError
 from vireid_jax.synthetic.knobs import Knobs
 from vireid_jax.synthetic.plan import Spec
 from vireid_jax.synthetic.render import Shot, render
@@ -64,15 +65,15 @@ def generate(
       suffix: ".jpg" or ".bmp", the file type.
 
     Raises:
-      ValueError: for a bad size, number of workers or file type.
+      UserError: for a bad size, number of workers or file type.
       RuntimeError: if a worker dies.
     """
     if workers is None:
         workers = len(os.sched_getaffinity(0))
     if workers < 1:
-        raise ValueError(f"workers={workers}: give at least 1, or None for all cores.")
+        raise UserError(f"workers={workers}: give at least 1, or None for all cores.")
     if suffix not in _OPTIONS:
-        raise ValueError(f"suffix={suffix!r}: choose one of {', '.join(_OPTIONS)}.")
+        raise UserError(f"suffix={suffix!r}: choose one of {', '.join(_OPTIONS)}.")
     specs = list(specs)
     workers = min(workers, max(1, len(specs) // _CHUNK))
     if workers == 1:

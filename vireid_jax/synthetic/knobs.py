@@ -2,12 +2,14 @@
 
 import dataclasses
 
+from vireid_jax.run.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class Knobs:
     """Hold what makes one world harder than another; every knob is physical.
 
-    Raises ValueError, naming the legal values, for a knob out of range.
+    Raises UserError, naming the legal values, for a knob out of range.
     """
 
     modality_gap: float = 1.0
@@ -34,9 +36,9 @@ class Knobs:
         for field in dataclasses.fields(self):
             value, top = getattr(self, field.name), highest.get(field.name, 1.0)
             if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ValueError(f"knob {field.name}={value!r}: give a number.")
+                raise UserError(f"knob {field.name}={value!r}: give a number.")
             if not 0 <= value <= top:
-                raise ValueError(
+                raise UserError(
                     f"knob {field.name}={value}: legal values are 0 to {top:g}."
                 )
 
@@ -66,14 +68,14 @@ PRESETS: dict[str, Knobs] = {
 def preset(name: str, **overrides: float) -> Knobs:
     """Return the named preset with some knobs replaced.
 
-    Raises ValueError for an unknown preset or knob.
+    Raises UserError for an unknown preset or knob.
     """
     if name not in PRESETS:
-        raise ValueError(
+        raise UserError(
             f"difficulty {name!r} is unknown: choose one of {', '.join(PRESETS)}."
         )
     legal = [field.name for field in dataclasses.fields(Knobs)]
     for knob in overrides:
         if knob not in legal:
-            raise ValueError(f"knob {knob!r} is unknown: choose among {legal}.")
+            raise UserError(f"knob {knob!r} is unknown: choose among {legal}.")
     return dataclasses.replace(PRESETS[name], **overrides)

@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Iterable
 
+from vireid_jax.run.errors import UserError
+
 MODALITIES = ("visible", "infrared")
 
 CAMERAS: dict[str, dict[str, tuple[int, ...]]] = {
@@ -39,16 +41,16 @@ def plan(
     Every identity gets `images_per_modality` visible and as many infrared images,
     dealt in turn to the cameras of that modality.
 
-    Raises ValueError for an unknown variant, a negative identity or no images.
+    Raises UserError for an unknown variant, a negative identity or no images.
     """
     if variant not in CAMERAS:
-        raise ValueError(f"variant {variant!r} is unknown: choose {list(CAMERAS)}.")
+        raise UserError(f"variant {variant!r} is unknown: choose {list(CAMERAS)}.")
     if images_per_modality < 1:
-        raise ValueError(f"images_per_modality={images_per_modality}: give at least 1.")
+        raise UserError(f"images_per_modality={images_per_modality}: give at least 1.")
     specs = []
     for identity in identities:
         if identity < 0:
-            raise ValueError(f"identity {identity}: identities start at 0.")
+            raise UserError(f"identity {identity}: identities start at 0.")
         for modality in MODALITIES:
             cameras = CAMERAS[variant][modality]
             for number in range(images_per_modality):

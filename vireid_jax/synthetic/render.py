@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from vireid_jax.run.errors import UserError
 from vireid_jax.synthetic import background, bands
 from vireid_jax.synthetic.knobs import Knobs
 from vireid_jax.synthetic.plan import Spec
@@ -24,10 +25,10 @@ class Shot(NamedTuple):
 
 
 def check_size(size: tuple[int, int]) -> None:
-    """Raise ValueError for a `(height, width)` that cannot be drawn."""
+    """Raise UserError for a `(height, width)` that cannot be drawn."""
     height, width = size
     if height < 32 or width < 16 or width > 2 * height:
-        raise ValueError(
+        raise UserError(
             f"size {size}: give (height, width), at least (32, 16), width at most "
             "twice the height."
         )
@@ -47,7 +48,7 @@ def render(spec: Spec, *, seed: int, size: tuple[int, int], knobs: Knobs) -> Sho
       its silhouette, uint8 `[32, 16]`, 255 where only the person is seen.
 
     Raises:
-      ValueError: for a size below (32, 16) or wider than twice its height.
+      UserError: for a size below (32, 16) or wider than twice its height.
     """
     check_size(size)
     height, width = size

@@ -24,6 +24,7 @@ from orbax.checkpoint.checkpoint_managers import (
     LatestN,
 )
 
+from vireid_jax.run.errors import UserError
 from vireid_jax.run.runtime import only_errors
 from vireid_jax.training.state import TrainState
 
@@ -66,7 +67,7 @@ class Checkpoints:
     ) -> None:
         """Writes a checkpoint in the background; `metrics` may hold BEST_METRIC.
 
-        Raises ValueError where the disk has no room for it, now or for the one before.
+        Raises UserError where the disk has no room for it, now or for the one before.
         """
         step = int(state.step)
         # Its arrays, and a MiB for what orbax writes around them.
@@ -100,9 +101,9 @@ class Checkpoints:
                 raise self._disk_full() from error
             raise
 
-    def _disk_full(self) -> ValueError:
+    def _disk_full(self) -> UserError:
         free = shutil.disk_usage(self.folder).free
-        return ValueError(
+        return UserError(
             f"no room for a checkpoint in {self.folder}: {self._needed / 2**20:.1f} MiB"
             f" are needed, {free / 2**20:.1f} MiB free. {self.kept()}. Free some space;"
             " the same command goes on"
@@ -112,7 +113,7 @@ class Checkpoints:
         """Returns the latest state, placed as `target` says, or None where none is.
 
         `target` holds arrays or ShapeDtypeStructs with shardings: the topology that
-        saved does not matter. Raises ValueError where another network was saved, or
+        saved does not matter. Raises UserError where another network was saved, or
         where the latest checkpoint is not whole.
         """
         step = self._manager.latest_step()
@@ -136,7 +137,7 @@ class Checkpoints:
         return TrainState(**restored["model"], **restored["optimizer"])
 
     def _check_fits(self, step: int, target: Mapping[str, Any]) -> None:
-        """Raises ValueError unless `target` has the arrays that were saved at `step`.
+        """Raises UserError unless `target` has the arrays that were saved at `step`.
 
         Orbax would cast another type silently, and names no array of another shape.
         """
@@ -145,7 +146,7 @@ class Checkpoints:
         one, two = kinds(stored.tree), kinds(target)
         other = [name for name in one | two if one.get(name) != two.get(name)]
         if other:
-            raise ValueError(
+            raise UserError(
                 f"the checkpoint of step {step} in {self.folder} is of another network:"
                 f" {len(other)} arrays differ, the first is {other[0]}:"
                 f" {_kind(one, other[0])} there, {_kind(two, other[0])} in this"
@@ -153,7 +154,7 @@ class Checkpoints:
             )
 
     def _check_whole(self, step: int, items: tuple[str, ...]) -> None:
-        """Raises ValueError unless all of `items` of `step` can be read.
+        """Raises UserError unless all of `items` of `step` can be read.
 
         Orbax would find out in the middle of a restore, with tracebacks from threads.
         """
@@ -168,7 +169,7 @@ class Checkpoints:
                 f"whole: {whole}. To go on from there, delete this one: rm -r"
                 f" {self.folder / str(step)}"
             )
-        raise ValueError(
+        raise UserError(
             f"the checkpoint of step {step} in {self.folder} is not whole, its"
             f" {broken} is missing or damaged; {advice}"
         )
@@ -198,7 +199,7 @@ class Checkpoints:
         """Returns `{"params", "batch_stats"}` of `step` as arrays of NumPy.
 
         All that was saved, so that nobody need trace a network to know what there is:
-        that takes longer than reading. Raises ValueError where they are not whole.
+        that takes longer than reading. Raises UserError where they are not whole.
         """
         self._check_whole(step, ("model",))
         folder = epath.Path(self.folder / str(step) / "model")
@@ -212,7 +213,7 @@ class Checkpoints:
     def about(self, step: int) -> dict[str, Any]:
         """Returns what was stored beside the state of `step`.
 
-        Raises ValueError where it is not whole.
+        Raises UserError where it is not whole.
         """
         self._check_whole(step, ("about",))
         return json.loads((self.folder / str(step) / "about" / "metadata").read_text())
@@ -220,11 +221,11 @@ class Checkpoints:
     def find(self, which: str | int) -> int:
         """Returns the step that "last", "best" or a number means.
 
-        Raises ValueError, naming the steps there are, if there is no such checkpoint.
+        Raises UserError, naming the steps there are, if there is no such checkpoint.
         """
         steps = sorted(self._manager.all_steps())
         if not steps:
-            raise ValueError(
+            raise UserError(
                 f"no checkpoint in {self.folder}; train first: python -m"
                 " vireid_jax.main --config CONFIG --workdir DIR"
             )
@@ -234,14 +235,14 @@ class Checkpoints:
             # Orbax takes the latest for the best where it was told of no metric.
             step = self._manager.best_step() if self._validated else None
             if step is None:
-                raise ValueError(
+                raise UserError(
                     f"no checkpoint in {self.folder} has a validation mAP, so none is"
                     " best; use last, or train with"
                     " config.data.validation_identities > 0"
                 )
             return step
         if which not in steps:
-            raise ValueError(
+            raise UserError(
                 f"no checkpoint of step {which} in {self.folder}; steps: {steps}, or"
                 " last, or best"
             )
@@ -258,12 +259,12 @@ class Checkpoints:
         return f"The last checkpoint, of step {steps[-1]}, is whole"
 
     def wait(self) -> None:
-        """Returns when all is on disk; raises ValueError where that is full."""
+        """Returns when all is on disk; raises UserError where that is full."""
         with self._writing():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, and lets the folder go; raises ValueError where the disk is full."""
+        """Waits, and lets the folder go; raises UserError where the disk is full."""
         with self._writing():
             self._manager.close()
 

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from vireid_jax.config import OPTIMIZERS
 from vireid_jax.modality import MODALITIES
+from vireid_jax.run.errors import UserError
 
 
 def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
@@ -25,7 +26,7 @@ def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
         return optax.chain(clip, optax.scale_by_adam(), decay)
     if c.name == "sgd":
         return optax.chain(clip, decay, optax.trace(decay=0.9, nesterov=True))
-    raise ValueError(
+    raise UserError(
         f"config.optimizer.name is {c.name!r}; legal values are {list(OPTIMIZERS)}"
     )
 

@@ -56,7 +56,7 @@ def make_program(
 ) -> Program:
     """Builds the program of a config for the devices of `mesh`; compiles nothing yet.
 
-    Raises ValueError where a batch's rows do not divide over the mesh.
+    Raises UserError where a batch's rows do not divide over the mesh.
     """
     sharding.check_divides(batch_size_of(config), mesh, "a batch's P x K")
     model = create_model(config, num_classes)

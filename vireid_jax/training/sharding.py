@@ -13,13 +13,14 @@ import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vireid_jax.data.source import Records
+from vireid_jax.run.errors import UserError
 
 
 def make_mesh(model: int = 1) -> Mesh:
     """Arranges all devices of all processes as `(data, model)`.
 
     Auto axes: XLA places what is between inputs and outputs, and a batch norm's mean or
-    a loss over the batch is global without a word in the model. Raises ValueError if
+    a loss over the batch is global without a word in the model. Raises UserError if
     `model` does not divide the number of a process's devices: sharers of a classifier
     hold the same rows of a batch, and a process reads rows that no other reads.
     """
@@ -27,7 +28,7 @@ def make_mesh(model: int = 1) -> Mesh:
     if devices % model:
         fits = [n for n in range(1, devices + 1) if devices % n == 0]
         each = "each process has" if jax.process_count() > 1 else "there are"
-        raise ValueError(
+        raise UserError(
             f"config.mesh.model is {model}, and {each} {devices} devices; legal are"
             f" {fits}"
         )
@@ -118,13 +119,13 @@ def place_images(
 
 
 def check_divides(rows: int, mesh: Mesh | AbstractMesh, what: str) -> None:
-    """Raises ValueError if `rows` do not split evenly over the mesh's `data` axis."""
+    """Raises UserError if `rows` do not split evenly over the mesh's `data` axis."""
     devices = mesh.shape["data"]
     if rows % devices:
         fits = sorted(
             {max(rows // devices, 1) * devices, (rows // devices + 1) * devices}
         )
-        raise ValueError(
+        raise UserError(
             f"{what} is {rows}, which {devices} devices cannot share evenly;"
             f" the nearest that work are {fits}"
         )

@@ -15,6 +15,7 @@ from vireid_jax.data import augment
 from vireid_jax.modality import MODALITIES
 from vireid_jax.models.heads import l2_normalise
 from vireid_jax.models.self_distillation import STUDENTS
+from vireid_jax.run.errors import UserError
 from vireid_jax.training.state import TrainState
 
 Batch = dict[str, Array]
@@ -245,7 +246,7 @@ def make_embed_step(
     all of them.
     """
     if modality not in MODALITIES:
-        raise ValueError(f"modality is {modality!r}; legal are {list(MODALITIES)}")
+        raise UserError(f"modality is {modality!r}; legal are {list(MODALITIES)}")
 
     def embed(variables, images):
         images = augment.normalise(images)

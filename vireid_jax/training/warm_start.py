@@ -5,6 +5,7 @@ from typing import Any
 import jax
 
 from vireid_jax.embed.embedder import load
+from vireid_jax.run.errors import UserError
 from vireid_jax.weights import pretrained
 
 
@@ -17,7 +18,7 @@ def insert_pretrained(variables: dict[str, Any], source: str) -> dict[str, Any]:
 def insert_run(target: dict[str, Any], source: str) -> dict[str, Any]:
     """Returns the variables of another run, a checkpoint's folder.
 
-    Classifiers of other identities start anew. Raises ValueError, naming the first
+    Classifiers of other identities start anew. Raises UserError, naming the first
     array, where anything else does not fit.
     """
     leaves = lambda tree: jax.tree_util.tree_leaves_with_path(tree)
@@ -29,7 +30,7 @@ def insert_run(target: dict[str, Any], source: str) -> dict[str, Any]:
         if found is None or found.shape != mine.shape:
             if "classifier" not in name:
                 shape = None if found is None else found.shape
-                raise ValueError(
+                raise UserError(
                     f"config.init_from={source} does not fit the network: {name} is"
                     f" {mine.shape} here and {shape or 'absent'} there. Give"
                     " config.model as that run has it, or another run"

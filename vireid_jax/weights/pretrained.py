@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from vireid_jax.modality import MODALITIES
-from vireid_jax.run.errors import one_line_errors
+from vireid_jax.run.errors import UserError, one_line_errors
 
 Tensors = dict[str, np.ndarray]
 Variables = dict[str, Any]
@@ -44,12 +44,12 @@ def shipped_weights() -> dict[str, Path]:
 def read_weights(name_or_path: str) -> tuple[Tensors, dict[str, str]]:
     """Reads weights by shipped name or file path; returns tensors and metadata.
 
-    Raises ValueError for a name that is neither, or a file that is not safetensors.
+    Raises UserError for a name that is neither, or a file that is not safetensors.
     """
     shipped = shipped_weights()
     path = shipped.get(name_or_path, Path(name_or_path).expanduser())
     if not path.is_file():
-        raise ValueError(
+        raise UserError(
             f"config.model.pretrained is {name_or_path!r}, which is neither a file nor"
             f" one of the shipped weights {list(shipped)}; give one of these, a path to"
             " a .safetensors file (python -m vireid_jax.convert makes one of"
@@ -61,14 +61,14 @@ def read_weights(name_or_path: str) -> tuple[Tensors, dict[str, str]]:
 def read_file(path: Path) -> tuple[Tensors, dict[str, str]]:
     """Reads a safetensors file; returns tensors and metadata.
 
-    Raises ValueError where it is of another kind, or not whole.
+    Raises UserError where it is of another kind, or not whole.
     """
     try:
         with safe_open(path, "np") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             return tensors, file.metadata() or {}
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+        raise UserError(f"{path} is not a safetensors file: {error}") from error
 
 
 def write_weights(
@@ -77,13 +77,13 @@ def write_weights(
     """Writes one stream under torch's names; `about` is metadata.
 
     The stages of a two-stream network with k = 0, or the whole of a single-modality
-    one. Raises ValueError where some layer has a copy per modality.
+    one. Raises UserError where some layer has a copy per modality.
     """
     tensors = {}
     for place, leaf in _leaves(variables):
         # A norm per modality has two leaves for one name of torch's.
         if place[1] in MODALITIES or _torch_key(place) in tensors:
-            raise ValueError(
+            raise UserError(
                 f"the network has separate parameters {'/'.join(place)}; only one with"
                 " num_specific_stages=0 and separate_norm=False is a plain OSNet"
             )
@@ -102,7 +102,7 @@ def insert_weights(variables: Variables, tensors: Tensors, source: str) -> Varia
     A stage with a copy per modality gets the same tensor twice, and so does a norm per
     modality. A single-modality network gets its `fc` too, and its classifier if that of
     `tensors` has as many classes. All other heads stay as they are; tensors nobody asks
-    for are left. Raises ValueError naming every missing and every mis-shaped tensor.
+    for are left. Raises UserError naming every missing and every mis-shaped tensor.
     """
     wrong, found = [], {}
     for place, leaf in _leaves(variables):
@@ -117,7 +117,7 @@ def insert_weights(variables: Variables, tensors: Tensors, source: str) -> Varia
         else:
             wrong.append(f"{key} is {value.shape}, the network wants {leaf.shape}")
     if wrong:
-        raise ValueError(
+        raise UserError(
             f"{source} does not fit the network; is it of the same width and variant?"
             "\n  " + "\n  ".join(wrong)
         )

@@ -20,6 +20,7 @@ import numpy as np
 from vireid_jax import __version__, models
 from vireid_jax.models.build import init_variables
 from vireid_jax.models.osnet import CHANNELS, variant_of
+from vireid_jax.run.errors import UserError
 from vireid_jax.training.checkpoint import save_variables
 from vireid_jax.weights import pretrained
 from vireid_jax.weights.pretrained import Tensors, Variables
@@ -56,11 +57,11 @@ class Report(NamedTuple):
 def read_checkpoint(path: Path) -> tuple[Tensors, list[str]]:
     """Reads tensors by torch's keys, and notes on what was taken off or lay around.
 
-    Raises ValueError for what is neither a safetensors file nor a checkpoint of
+    Raises UserError for what is neither a safetensors file nor a checkpoint of
     torch's, and for one that wants anything to be run.
     """
     if not path.is_file():
-        raise ValueError(
+        raise UserError(
             f"there is no file {path}; give a .pth, .pt or .pth.tar file of"
             " torchreid's, or a .safetensors file with its keys"
         )
@@ -70,7 +71,7 @@ def read_checkpoint(path: Path) -> tuple[Tensors, list[str]]:
         tensors, notes = _read_torch(path)
     plain = {key.removeprefix(_PREFIX): x for key, x in tensors.items()}
     if len(plain) < len(tensors):
-        raise ValueError(
+        raise UserError(
             f"{path} holds some keys with {_PREFIX!r} and without; save one of the two"
         )
     count = sum(key.startswith(_PREFIX) for key in tensors)
@@ -98,7 +99,7 @@ def _read_torch(path: Path) -> tuple[Tensors, list[str]]:
             if kind not in ("Tensor", "Parameter") or not isinstance(key, str)
         ]
     if strangers:
-        raise ValueError(
+        raise UserError(
             f"{path} holds no state_dict, neither at its top nor under one of"
             f" {list(_WRAPPERS)}: {', '.join(strangers[:3])}. Save"
             " network.state_dict() with torch.save"
@@ -123,12 +124,12 @@ def _load(path: Path) -> Any:
     try:
         import torch
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             f"reading {path} needs PyTorch, which is not installed: pip install"
             " 'torch>=2.10' (its CPU build suffices), or give a .safetensors file"
         ) from error
     if torch.__version__ < _TORCH:
-        raise ValueError(
+        raise UserError(
             f"torch is {torch.__version__}, whose weights-only loader a hostile file"
             " can get around (CVE-2026-24747): pip install 'torch>=2.10'"
         )
@@ -143,7 +144,7 @@ def _load(path: Path) -> Any:
     except OSError:
         raise
     except Exception as error:  # of a damaged file torch raises almost anything
-        raise ValueError(_explain_refusal(path, str(error))) from error
+        raise UserError(_explain_refusal(path, str(error))) from error
 
 
 def _explain_refusal(path: Path, said: str) -> str:
@@ -171,7 +172,7 @@ def _to_numpy(key: str, tensor: Any) -> np.ndarray:
         return tensor.numpy()
     except (TypeError, RuntimeError) as error:
         kind = f"{tensor.layout} of {tensor.dtype} on {tensor.device}"
-        raise ValueError(
+        raise UserError(
             f"{key} is {kind}; save it dense, as {' or '.join(_FLOATS)}"
         ) from error
 
@@ -183,28 +184,26 @@ def recognise(tensors: Tensors) -> str:
     """Names the network that keys and shapes are of.
 
     The branches' keys and the instance norms tell the variant, the stem's channels the
-    width. Raises ValueError where they tell none, or two.
+    width. Raises UserError where they tell none, or two.
     """
     legal = f"give --name, one of {models.list_models()}"
     signs = {"ain": ".conv2.0.layers.", "base": ".conv2a."}
     found = [v for v, sign in signs.items() if any(sign in key for key in tensors)]
     if len(found) != 1:
         what = "both OSNet and OSNet-AIN" if found else "no OSNet"
-        raise ValueError(
-            f"the keys are of {what} (first: {list(tensors)[:3]}); {legal}"
-        )
+        raise UserError(f"the keys are of {what} (first: {list(tensors)[:3]}); {legal}")
     variant = found[0]
     if variant == "base" and any(".IN." in key for key in tensors):
         variant = "ibn"
     stem = tensors.get("conv1.conv.weight")
     if stem is None or stem.ndim != 4:
         shape = "missing" if stem is None else stem.shape
-        raise ValueError(
+        raise UserError(
             f"conv1.conv.weight, which tells the width, is {shape}; {legal}"
         )
     widths = {c[0]: name for name, c in CHANNELS.items() if variant_of(name) == variant}
     if len(stem) not in widths:
-        raise ValueError(
+        raise UserError(
             f"conv1.conv.weight has {len(stem)} channels; OSNet ({variant}) has one of"
             f" {list(widths)}; {legal}"
         )
@@ -220,7 +219,7 @@ def _shapes(name: str) -> Variables:
 def fit(tensors: Tensors, name: str, source: str) -> tuple[Variables, list[Row]]:
     """Returns the variables of `create_single(name)`, and what became of each tensor.
 
-    All floating types become float32. Raises ValueError naming every tensor that is
+    All floating types become float32. Raises UserError naming every tensor that is
     missing, of another shape, not of floats, not finite, or unknown within a stage.
     """
     shapes = _shapes(name)
@@ -258,18 +257,18 @@ def _fate(key: str, x: np.ndarray, wanted: bool) -> str:
 
 def _refuse(source: str, wrong: list[str]) -> None:
     if wrong:
-        raise ValueError(f"{source} cannot be converted:\n  " + "\n  ".join(wrong))
+        raise UserError(f"{source} cannot be converted:\n  " + "\n  ".join(wrong))
 
 
 # --- Writing --------------------------------------------------------------------------
 
 
 def outputs(out: Path, name: str) -> tuple[Path, Path]:
-    """Returns where the weights and the checkpoint go; ValueError if one is there."""
+    """Returns where the weights and the checkpoint go; UserError if one is there."""
     places = (out / f"{name}.safetensors", out / name)
     there = [str(place) for place in places if place.exists()]
     if there:
-        raise ValueError(
+        raise UserError(
             f"{' and '.join(there)} would be overwritten; give another folder than"
             f" {out}, or first: rm -r {' '.join(there)}"
         )
@@ -280,7 +279,7 @@ def write(out: Path, name: str, variables: Variables, about: dict[str, str]) -> 
     """Writes the weights and the checkpoint aside, and moves them when both are whole.
 
     The checkpoint is what orbax's StandardCheckpointer restores. `about` becomes the
-    metadata of the weights. Raises ValueError where one of them is there already.
+    metadata of the weights. Raises UserError where one of them is there already.
     """
     out = out.expanduser().resolve()  # orbax takes no relative path
     weights, folder = outputs(out, name)
@@ -302,7 +301,7 @@ def _check_room(folder: Path, variables: Variables) -> None:
     needed = 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(variables)) + 2**20
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise ValueError(
+        raise UserError(
             f"no room in {folder.parent}: {needed / 2**20:.1f} MiB are needed,"
             f" {free / 2**20:.1f} MiB free; free some space, or give another folder"
         )
@@ -325,7 +324,7 @@ def describe(path: Path, name: str, rows: list[Row]) -> dict[str, str]:
 def convert(path: Path, out: Path, name: str | None = None) -> Report:
     """Converts a checkpoint into a folder; `name` is told by keys and shapes if None.
 
-    Raises ValueError, and writes nothing, unless every tensor of the network is there
+    Raises UserError, and writes nothing, unless every tensor of the network is there
     and right.
     """
     tensors, notes = read_checkpoint(path)

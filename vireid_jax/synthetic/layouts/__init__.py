@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vireid_jax.run.errors import UserError
 from vireid_jax.synthetic.layouts import llcm, regdb, sysu_mm01
 from vireid_jax.synthetic.layouts.tree import Tree, write_tree
 
@@ -29,20 +30,20 @@ def plan_tree(
 ) -> Tree:
     """Plan the tree of a release; `ids` identities, None for as many as it has.
 
-    Raises ValueError, naming the legal values, for an unknown layout or bad numbers.
+    Raises UserError, naming the legal values, for an unknown layout or bad numbers.
     """
     if layout not in LAYOUTS:
-        raise ValueError(f"layout {layout!r} is unknown: choose {', '.join(LAYOUTS)}.")
+        raise UserError(f"layout {layout!r} is unknown: choose {', '.join(LAYOUTS)}.")
     module = LAYOUTS[layout]
     ids = module.FULL if ids is None else ids
     if not module.LEAST <= ids <= module.FULL:
-        raise ValueError(
+        raise UserError(
             f"ids={ids}: {layout} takes {module.LEAST} to {module.FULL} identities."
         )
     if max_images is not None and max_images < 1:
-        raise ValueError(f"images={max_images}: give at least 1.")
+        raise UserError(f"images={max_images}: give at least 1.")
     if seed < 0:
-        raise ValueError(f"seed={seed}: give 0 or more.")
+        raise UserError(f"seed={seed}: give 0 or more.")
     rng = np.random.default_rng((seed, list(LAYOUTS).index(layout)))
     return module.tree(ids, rng, max_images)
 
@@ -74,7 +75,7 @@ def write_release(
       what was written.
 
     Raises:
-      ValueError: for a value out of range, or where `out` holds something.
+      UserError: for a value out of range, or where `out` holds something.
     """
     tree = plan_tree(layout, ids, seed, max_images)
     height, width = size

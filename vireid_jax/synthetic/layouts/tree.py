@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vireid_jax.run.errors import UserError
 from vireid_jax.synthetic.generate import generate
 from vireid_jax.synthetic.knobs import preset
 from vireid_jax.synthetic.plan import Spec
@@ -59,12 +60,12 @@ def write_tree(
 ) -> None:
     """Write the tree to the folder `out`, whole or not at all.
 
-    Raises ValueError for a bad size, and where `out` is a file, or a folder that holds
+    Raises UserError for a bad size, and where `out` is a file, or a folder that holds
     something.
     """
     check_size(size)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} is not empty; give a new folder, or delete it.")
+        raise UserError(f"{out} is not empty; give a new folder, or delete it.")
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
     try:
