@@ -73,7 +73,7 @@ class TestEvaluate:
             (
                 "results into a folder that is not there",
                 "--runs a b --out none/eval.json",
-                "no such folder",
+                "there is no folder",
             ),
         ],
     )

@@ -326,7 +326,11 @@ class TestMistakes:
                 "a.csv",
                 "suffix is one of ['.npz'",
             ),
-            ("features in a folder that is not there", "no/a.npz", "no such folder"),
+            (
+                "features in a folder that is not there",
+                "no/a.npz",
+                "there is no folder",
+            ),
             ("features in place of a folder", "b.npz", "is a folder; give a file's"),
         ],
     )

@@ -277,7 +277,7 @@ def test_the_commands_do_it_on_a_released_checkpoint(images, tmp_path):
     [
         ("a list of no image", ["--top", "0"], "--top is 0"),
         ("a page of another kind", ["--out", "a.png"], "the page is a FILE.html"),
-        ("a page in no folder", ["--out", "none/a.html"], "no such folder"),
+        ("a page in no folder", ["--out", "none/a.html"], "there is no folder"),
     ],
 )
 def test_mistakes_are_told_before_the_work(title, given, reason, refuses, monkeypatch):

@@ -71,7 +71,7 @@ def test_flags_that_make_no_sense_are_refused(refused, tmp_path):
     three = [x for n in "abc" for x in ("--workdir", tmp_path / n)]
     assert "3 times; give one run, or two" in refused(*three)
     out = tmp_path / "no/such.html"
-    assert "there is no such folder" in refused("--workdir", run, "--out", out)
+    assert "there is no folder" in refused("--workdir", run, "--out", out)
     words = "--out DIR/run is a folder; name a file: DIR/run/report.html"
     assert refused("--workdir", run, "--out", run) == words
 

@@ -27,8 +27,8 @@ from vireid_jax.embed.folder import (
 )
 from vireid_jax.modality import MODALITIES
 from vireid_jax.run.errors import UserError, explain_os_error, one_line_errors
+from vireid_jax.run.files import check_parent, replace_text
 from vireid_jax.run.runtime import set_up
-from vireid_jax.run.workdir import replace_text
 
 
 class Shown(NamedTuple):
@@ -141,8 +141,7 @@ def check(arguments: argparse.Namespace) -> None:
         return
     if out.suffix != ".html":
         raise UserError(f"--out {out}: the page is a FILE.html")
-    if not out.absolute().parent.is_dir():
-        raise UserError(f"--out {out}: there is no such folder; make it")
+    check_parent(out)
     from vireid_jax.report.build import check_installed
 
     check_installed("jinja2")

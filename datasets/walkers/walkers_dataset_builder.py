@@ -11,10 +11,9 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
-from rich.console import Console
-from rich.progress import track
 
 from vireid_jax import synthetic
+from vireid_jax.run.console import track
 from vireid_jax.run.errors import UserError
 from vireid_jax.run.runtime import only_errors
 from vireid_jax.synthetic.plan import MODALITIES
@@ -170,7 +169,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(split) for split in ("train", "test")}
 
     def _generate_examples(self, split: str):
-        config, console = self.builder_config, Console(stderr=True)
+        config = self.builder_config
         specs = config.specs(split)
         made = synthetic.generate(
             specs,
@@ -179,14 +178,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             knobs=synthetic.preset(config.difficulty, **dict(config.knobs)),
         )
         title = f"drawing walkers ({split})"
-        for spec, data, silhouette in track(
-            made,
-            title,
-            total=len(specs),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        ):
+        for spec, data, silhouette in track(made, title, len(specs)):
             yield (
                 spec.filename,
                 {

@@ -62,8 +62,8 @@ def main(_: Sequence[str]) -> None:
     set_up()
     from vireid_jax.ablate.figure import svg
     from vireid_jax.ablate.table import find, markdown
+    from vireid_jax.run.files import replace_text
     from vireid_jax.run.stopping import Stop, Stopped
-    from vireid_jax.run.workdir import replace_text
 
     holder, workdir = FLAGS["config"], Path(FLAGS.workdir).expanduser().resolve()
     try:

@@ -236,7 +236,7 @@ def _line_of(study: Study, run: Run, folder: Path, seconds: float) -> dict[str, 
 def _add_line(workdir: Path, line: dict[str, Any]) -> None:
     """Adds a line; the file is replaced as a whole, so that it is never half one."""
     from vireid_jax.ablate.table import RESULTS
-    from vireid_jax.run.workdir import replace_text
+    from vireid_jax.run.files import replace_text
 
     path = workdir / RESULTS
     before = path.read_text() if path.exists() else ""

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import functools
 import hashlib
 import importlib
@@ -18,6 +17,7 @@ from typing import Any
 import vireid_jax.datasets
 from vireid_jax.modality import MODALITIES
 from vireid_jax.run.errors import UserError
+from vireid_jax.run.files import lock
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNWRITABLE = (
@@ -180,12 +180,13 @@ def _find_config(
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Keep other processes from preparing `folder`; their death frees it as well."""
-    with folder.with_name(f".{folder.name}.lock").open("a") as lock:
+    path = folder.with_name(f".{folder.name}.lock")
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.enter_context(lock(path))
         except BlockingIOError:
             sys.stderr.write(f"waiting for another process to prepare {folder}\n")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            held.enter_context(lock(path, wait=True))
         yield
 
 

@@ -1,7 +1,6 @@
 """Embed the images of a folder, part by part, so that a stopped command resumes."""
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import os
@@ -11,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vireid_jax import __version__
 from vireid_jax.embed.feature_files import (
@@ -22,8 +20,9 @@ from vireid_jax.embed.feature_files import (
     write_features,
 )
 from vireid_jax.modality import MODALITIES
+from vireid_jax.run.console import progress_bar
 from vireid_jax.run.errors import UserError
-from vireid_jax.run.workdir import replace_bytes, replace_text
+from vireid_jax.run.files import check_parent, lock, replace_bytes, replace_text
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 BATCHES_A_PART = 16  # what a killed process has to do again
@@ -116,13 +115,7 @@ def embed_folder(
     there, whole, of the same network and the same files.
     """
     count = BATCHES_A_PART * embedder.batch_size
-    columns = (
-        TextColumn("[bold]embed"),
-        BarColumn(bar_width=None),
-        TextColumn("{task.completed}/{task.total}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with progress_bar("embed", console) as bar:
         task = bar.add_task("embed", total=len(filename))
         for start in range(0, len(filename), count):
             names = filename[start : start + count]
@@ -232,8 +225,7 @@ def extract(
 def check_out(out: Path) -> None:
     """Raises UserError for a place where no feature file can be written."""
     check_suffix(out)
-    if not out.absolute().parent.is_dir():
-        raise UserError(f"--out {out}: there is no such folder; make it")
+    check_parent(out)
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; give a file's name")
 
@@ -243,12 +235,12 @@ def _parts_of(out: Path) -> Iterator[Path]:
     """Makes the folder of parts beside `out`, and keeps other processes out of it."""
     kept = out.with_name(f"{out.name}.parts")
     kept.mkdir(exist_ok=True)
-    with (kept / _LOCK).open("a") as lock:
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.enter_context(lock(kept / _LOCK))
         except BlockingIOError as error:
             raise UserError(
-                f"another process is writing {out}; wait for it, or give another --out"
+                f"{error} is writing {out}; wait for it, or give another --out"
             ) from error
         yield kept
 

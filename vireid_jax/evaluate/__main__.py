@@ -39,6 +39,7 @@ from vireid_jax.protocols import (
     KReciprocal,
 )
 from vireid_jax.run.errors import UserError, one_line_errors
+from vireid_jax.run.files import check_parent
 from vireid_jax.run.runtime import set_up
 
 
@@ -117,8 +118,8 @@ def main() -> None:
     """Runs the command."""
     arguments, console = parse(), Console(emoji=False)
     with one_line_errors():
-        if arguments.out and not arguments.out.absolute().parent.is_dir():
-            raise UserError(f"--out {arguments.out}: there is no such folder; make it")
+        if arguments.out:
+            check_parent(arguments.out)
         if arguments.workdir:
             evaluate_workdir(arguments, console)
         elif arguments.features:

@@ -26,7 +26,7 @@ from vireid_jax.protocols.uncertainty import (
     weighted_mean,
 )
 from vireid_jax.run.errors import UserError
-from vireid_jax.run.workdir import replace_bytes
+from vireid_jax.run.files import replace_bytes
 
 METRICS = ("Rank-1", "mAP", "mINP")
 

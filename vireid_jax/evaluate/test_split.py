@@ -28,7 +28,7 @@ from vireid_jax.protocols import (
     uncertainty_table,
 )
 from vireid_jax.run.errors import UserError
-from vireid_jax.run.workdir import replace_text
+from vireid_jax.run.files import replace_text
 
 Config = ConfigDict | FrozenConfigDict
 

@@ -23,13 +23,13 @@ from rich.table import Table
 
 from vireid_jax.export.formats import FORMATS, STREAMS, check_installed, describe, write
 from vireid_jax.run.errors import UserError, one_line_errors
+from vireid_jax.run.files import check_parent
 from vireid_jax.run.runtime import set_up
 
 
 def check_new(out: Path) -> None:
     """Raises UserError unless a folder can appear here."""
-    if not out.parent.is_dir():
-        raise UserError(f"--out {out}: there is no folder {out.parent}; make it")
+    check_parent(out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(
             f"--out {out} is there already, and nothing is overwritten; give a new"

@@ -11,9 +11,10 @@ from ml_collections import ConfigDict
 from vireid_jax.data.source import Records, load_records
 from vireid_jax.embed.embedder import Embedder
 from vireid_jax.evaluate.test_split import dataset_title, open_split
-from vireid_jax.export.runtimes import Target, threads
+from vireid_jax.export.runtimes import Target
 from vireid_jax.modality import MODALITIES
 from vireid_jax.protocols import Protocol, cosine_distances, evaluate, get_protocols
+from vireid_jax.run.cpu import cores
 from vireid_jax.run.environment import environment, version
 from vireid_jax.run.errors import UserError
 
@@ -97,7 +98,7 @@ def prove(
         "trained_on_walkers": trial.own,
         "runs": runs,
         "latency_of": list(next(iter(targets[0].runs))),
-        "threads": threads(),
+        "threads": cores(),
         "environment": _environment(),
     }
 

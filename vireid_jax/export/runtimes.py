@@ -1,7 +1,6 @@
 """Running exported files where they will be run, by nothing but the files."""
 
 import importlib.util
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from vireid_jax.export.formats import Files
+from vireid_jax.run.cpu import cores
 from vireid_jax.run.environment import version
 
 AT_ONCE = 8  # images: more leave a CPU's cache
@@ -49,13 +49,6 @@ class Target(NamedTuple):
         return np.concatenate(found)
 
 
-def threads() -> int:
-    """Counts the processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def open_files(format: str, files: Files) -> list[Target]:
     """Opens files in every runtime of the format that is installed."""
     found = []
@@ -73,7 +66,7 @@ def in_onnxruntime(path: Path, _: Group) -> Run:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads()
+    options.intra_op_num_threads = cores()
     session = onnxruntime.InferenceSession(
         str(path), options, providers=["CPUExecutionProvider"]
     )
@@ -89,7 +82,7 @@ def in_openvino(path: Path, _: Group) -> Run:
 
     settings = {
         "INFERENCE_PRECISION_HINT": "f32",
-        "INFERENCE_NUM_THREADS": threads(),
+        "INFERENCE_NUM_THREADS": cores(),
         "PERFORMANCE_HINT": "LATENCY",
     }
     model = openvino.Core().compile_model(str(path), "CPU", settings)

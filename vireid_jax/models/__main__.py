@@ -22,7 +22,7 @@ from rich.table import Table
 from vireid_jax import models
 from vireid_jax.models.build import init_variables
 from vireid_jax.models.complexity import complexity
-from vireid_jax.run.environment import processor
+from vireid_jax.run.cpu import processor
 from vireid_jax.run.errors import UserError, one_line_errors
 from vireid_jax.run.runtime import set_up
 

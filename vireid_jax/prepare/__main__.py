@@ -9,15 +9,15 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import track
 from rich.table import Table
 
+from vireid_jax.run.console import track
 from vireid_jax.run.errors import UserError, one_line_errors
 
 
@@ -119,7 +119,8 @@ def check(options: argparse.Namespace, console: Console) -> None:
         raise UserError("--check needs the release: --source DIR")
     root = builder.root(options.source.expanduser())
     names = [config if isinstance(config, str) else "" for config in configs]
-    rows = check_release(builder, root, names, _progress(f"reading {root}"))
+    progress = lambda items, total: track(items, f"reading {root}", total)
+    rows = check_release(builder, root, names, progress)
     table = Table("", "found", "published", title=f"{builder.TITLE} at {root}")
     table.add_column("", no_wrap=True)
     for what, found, expected, verdict in rows:
@@ -143,20 +144,6 @@ def check(options: argparse.Namespace, console: Console) -> None:
 
 
 _STYLES = {"wrong": "bold red", "differs": "bold red", "ok": "green"}
-
-
-def _progress(title: str) -> Callable[[Iterator, int], Iterator]:
-    """Return a wrapper that shows how far an iterator is, on a terminal."""
-
-    console = Console(stderr=True)
-    return lambda iterator, total: track(
-        iterator,
-        title,
-        total=total,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """Read image files ahead of their use, and find those that do not decode."""
 
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ import cv2
 import numpy as np
 
 from vireid_jax.data.encoded import flaw
+from vireid_jax.run.cpu import cores
 
 _CHUNK = 32  # images a thread takes at a time
 _AHEAD = 4  # chunks a thread may be ahead of their use
@@ -21,7 +21,7 @@ def read_images(root: Path, filenames: Sequence[str]) -> Iterator[tuple[bytes, s
     Threads read and decode ahead: OpenCV lets go of the interpreter meanwhile.
     """
     chunks = (filenames[i : i + _CHUNK] for i in range(0, len(filenames), _CHUNK))
-    threads = len(os.sched_getaffinity(0))
+    threads = cores()
     with ThreadPoolExecutor(threads) as pool:
         waiting = deque()
         try:

@@ -9,13 +9,12 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
-from rich.console import Console
-from rich.progress import track
 from tensorflow_datasets.proto import tf_example_pb2
 
 from vireid_jax.modality import MODALITIES
 from vireid_jax.prepare.image_files import read_images
 from vireid_jax.prepare.release import Image, Splits, find_root
+from vireid_jax.run.console import track
 from vireid_jax.run.errors import UserError
 
 _SHARD_BYTES = 2**28
@@ -110,19 +109,13 @@ class ReleaseBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         }
 
     def _generate_examples(self, root: Path, split: str, images: list[Image]):
-        console, refused = Console(stderr=True), []
+        refused = []
         files = read_images(root, [image.filename for image in images])
         title = (
             f"storing {' '.join(filter(None, [self.name, self.config_name, split]))}"
         )
-        for image, (encoded, reason) in track(
-            zip(images, files, strict=True),
-            title,
-            total=len(images),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        ):
+        found = zip(images, files, strict=True)
+        for image, (encoded, reason) in track(found, title, len(images)):
             if reason:
                 refused.append(f"{image.filename} {reason}")
                 continue

@@ -18,7 +18,7 @@ from vireid_jax.report.figures import (
 from vireid_jax.report.maps import maps
 from vireid_jax.report.rank_lists import KINDS, rank_lists
 from vireid_jax.run.errors import UserError, explain_os_error
-from vireid_jax.run.workdir import replace_text
+from vireid_jax.run.files import check_parent, replace_text
 
 
 def write(workdirs: Sequence[Path], path: Path) -> int:
@@ -34,8 +34,8 @@ def write(workdirs: Sequence[Path], path: Path) -> int:
     places = [workdir.resolve() for workdir in workdirs]
     if len(set(places)) < len(places):
         raise UserError(f"{workdirs[0]} is given twice; a run has no difference to it")
-    if not path.absolute().parent.is_dir() and path.parent != workdirs[0]:
-        raise UserError(f"--out {path}: there is no such folder; make it")
+    if path.parent != workdirs[0]:
+        check_parent(path)
     if path.is_dir():
         raise UserError(f"--out {path} is a folder; name a file: {path}/report.html")
     check_installed("jinja2", "sklearn")

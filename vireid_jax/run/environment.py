@@ -9,6 +9,8 @@ from typing import Any
 import jax
 from flax.traverse_util import flatten_dict
 
+from vireid_jax.run.cpu import processor
+
 
 def environment() -> dict[str, Any]:
     """Describes the machine: versions, devices, and the commit where git knows it."""
@@ -67,13 +69,3 @@ def commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return described.stdout.strip()
-
-
-def processor() -> str:
-    """Names the processor as Linux does, else as Python does."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()

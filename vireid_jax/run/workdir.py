@@ -1,27 +1,13 @@
 """A run's folder: one process at a time, one config, files that are whole or absent."""
 
 import contextlib
-import fcntl
-import os
-import platform
 from collections.abc import Iterator
 from pathlib import Path
 
 from vireid_jax.run.errors import UserError
+from vireid_jax.run.files import lock
 
 CONFIG, ENVIRONMENT, METRICS = "config.json", "environment.json", "metrics.jsonl"
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Writes a file whole: who is killed meanwhile leaves the old one."""
-    replace_bytes(path, text.encode())
-
-
-def replace_bytes(path: Path, content: bytes) -> None:
-    """Does as `replace_text`, for what is no text."""
-    new = path.with_name(f".{path.name}.new")
-    new.write_bytes(content)
-    os.replace(new, path)
 
 
 @contextlib.contextmanager
@@ -32,24 +18,18 @@ def claimed(path: str | Path) -> Iterator[Path]:
     where the folder cannot be written to, or another process trains in it.
     """
     workdir = Path(path).expanduser().resolve()
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / ".lock").open("a+")
-    except OSError as error:
-        raise UserError(
-            f"--workdir {workdir} cannot be written to ({error.strerror}); give a"
-            " folder of your own"
-        ) from error
-    with lock:
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            workdir.mkdir(parents=True, exist_ok=True)
+            held.enter_context(lock(workdir / ".lock"))
         except BlockingIOError as error:
-            lock.seek(0)
             raise UserError(
-                f"{lock.read() or 'another process'} is training in {workdir}; wait"
-                " for it, stop it, or give another --workdir"
+                f"{error} is training in {workdir}; wait for it, stop it, or give"
+                " another --workdir"
             ) from error
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {platform.node()}")
-        lock.flush()
+        except OSError as error:
+            raise UserError(
+                f"--workdir {workdir} is not writable ({error.strerror}); give a folder"
+                " that you own"
+            ) from error
         yield workdir

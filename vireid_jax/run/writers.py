@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from vireid_jax.run.console import progress_bar
 from vireid_jax.run.errors import UserError
-from vireid_jax.run.workdir import replace_text
+from vireid_jax.run.files import replace_text
 
 
 class JsonLines:
@@ -71,15 +71,7 @@ class Bar:
 
     def __init__(self, console: Console, num_steps: int, start_step: int):
         """Starts at `start_step` of `num_steps`."""
-        self._progress = Progress(
-            TextColumn("[bold]train"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.completed}/{task.total}"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[numbers]}"),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        self._progress = progress_bar("train", console, numbers="numbers")
         self._task = self._progress.add_task(
             "train", total=num_steps, completed=start_step, numbers=""
         )

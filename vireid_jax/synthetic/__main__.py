@@ -10,9 +10,8 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
+from vireid_jax.run.console import track
 from vireid_jax.synthetic.generate import generate
 from vireid_jax.synthetic.knobs import preset
 from vireid_jax.synthetic.layouts import LAYOUTS, write_release
@@ -98,15 +97,7 @@ def write_manifest(path: str, specs, **world) -> None:
 
 def write_layout(options: argparse.Namespace) -> None:
     """Write the release tree that was asked for, with a progress bar."""
-    console = Console(stderr=True)
-    bar = lambda made, total: track(
-        made,
-        f"drawing {options.layout}",
-        total=total,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
+    bar = lambda made, total: track(made, f"drawing {options.layout}", total)
     tree = write_release(
         options.layout, options.out, ids=options.ids, size=options.size,
         seed=options.seed, max_images=options.images, workers=options.workers,

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from vireid_jax.run.cpu import cores
 from vireid_jax.run.errors import UserError
 from vireid_jax.synthetic.knobs import Knobs
 from vireid_jax.synthetic.plan import Spec
@@ -69,7 +70,7 @@ def generate(
       RuntimeError: if a worker dies.
     """
     if workers is None:
-        workers = len(os.sched_getaffinity(0))
+        workers = cores()
     if workers < 1:
         raise UserError(f"workers={workers}: give at least 1, or None for all cores.")
     if suffix not in _OPTIONS:
