@@ -22,7 +22,6 @@ from types import SimpleNamespace
 
 import flax.linen as nn
 import numpy as np
-from absl import app
 
 from vireid_jax import models
 from vireid_jax.config import default_config
@@ -197,6 +196,6 @@ if __name__ == "__main__":
     if "KILL" in os.environ:
         place, count = os.environ["KILL"].split(":")
         die_at(place, int(count))
-    from vireid_jax import main
+    from vireid_jax.main import main
 
-    app.run(main.main, flags_parser=main.parse)
+    main()

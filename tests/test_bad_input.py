@@ -37,7 +37,7 @@ MAIN = ("--config=configs/demo.py", "--workdir=runs/never")
 WRONG_COMMANDS = {
     "no such config file": (
         ("--config=configs/dem.py", "--workdir=runs/never"),
-        ("configs/dem.py", "configs/demo.py"),
+        ("configs/dem.py", "did you mean demo?", "regdb"),
     ),
     "a key that is not one": (
         (*MAIN, "--config.model.nam=osnet_x0_5"),
@@ -57,7 +57,7 @@ WRONG_COMMANDS = {
     ),
     "keys without a config file": (
         ("--workdir=runs/never", "--config.seed=1"),
-        ("--config FILE.py",),
+        ("give --config NAME or FILE.py",),
     ),
 }
 

@@ -7,7 +7,6 @@ test_compare_runs.py, test_foreign_features.py, test_ablate.py, test_export.py.
 import importlib
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,21 +27,13 @@ PROTOCOL = "walkers/visible-to-infrared"
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
-    """Call a command in this process; it ends as it does in its own."""
+def command(monkeypatch):
+    """Call a command in this process."""
 
     def call(name, *arguments):
         module = importlib.import_module(f"vireid_jax.{name}")
         monkeypatch.setattr(module, "set_up", lambda: None)
-        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-        try:
-            module.main()
-        except SystemExit as stop:
-            if stop.code != 2:
-                raise
-            # Of the command line: said below the usage, after the command's name.
-            last = capsys.readouterr().err.splitlines()[-1]
-            raise SystemExit(last[last.index("error: ") :]) from stop
+        module.main([*map(str, arguments)])
 
     return call
 
@@ -78,7 +69,7 @@ class TestEvaluate:
         ],
     )
     def test_flags(self, title, given, words, command, refuses):
-        refuses(title, lambda: command("evaluate", *given.split()), words)
+        refuses(title, lambda: command("evaluate.__main__", *given.split()), words)
 
 
 @pytest.mark.mistakes("evaluation")

@@ -185,7 +185,7 @@ from vireid_jax import feature_files
 owner, name = {
     "part": (extracting, "_write_part"),
     "replace": (feature_files.os, "replace"),
-    "never": (extracting, "parse"),
+    "never": (extracting, "create_parser"),
 }[sys.argv[2]]
 extracting.BATCHES_A_PART = 1
 write, left = getattr(owner, name), [int(sys.argv[3])]

@@ -280,7 +280,8 @@ def test_the_commands_do_it_on_a_released_checkpoint(images, tmp_path):
         ("a page in no folder", ["--out", "none/a.html"], "there is no folder"),
     ],
 )
-def test_mistakes_are_told_before_the_work(title, given, reason, refuses, monkeypatch):
+def test_mistakes_are_errors_before_the_work(title, given, reason, refuses):
     needed = ["--checkpoint", "c", "--query", "q", "--query_modality", "visible"]
-    monkeypatch.setattr("sys.argv", ["rank", *needed, "--gallery", "g", *given])
-    refuses(title, lambda: ranking.check(ranking.parse()), reason)
+    parse = ranking.create_parser().parse_args
+    action = lambda: ranking.check(parse([*needed, "--gallery", "g", *given]))
+    refuses(title, action, reason)

@@ -1,50 +1,49 @@
-"""Compare two images: one person's, or two people's?
+"""Compare two images: do they show one person, or two people?
 
-    python -m vireid_jax.compare night/7.png day/3.jpg --checkpoint runs/demo \
-        --modalities infrared visible --false_match_rate 0.01
+Print the cosine of their embeddings, and "same" where it reaches the threshold at which
+that share of pairs of two people passed for one, among the identities that training
+held out (`config.data.validation_identities`). The exit code is 0 for either verdict.
 
-prints the cosine of their embeddings, and "same" where it reaches the threshold at
-which that share of pairs of two people passed for one, among the identities that
-training held out (`config.data.validation_identities`). The verdict is not in the exit
-code: that is 0 either way. docs/embed.md says what it is worth.
+    python -m vireid_jax.compare night/7.png day/3.jpg --checkpoint runs/demo \\
+        --modalities infrared visible
+    python -m vireid_jax.compare night/7.png day/3.jpg --checkpoint runs/demo \\
+        --modalities infrared visible --false_match_rate 0.1 --json
 """
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from vireid_jax.embed.pairs import Verdict, compare_images
 from vireid_jax.modality import MODALITIES
-from vireid_jax.run.errors import one_line_errors
+from vireid_jax.run.command import Parser, run_command
 from vireid_jax.run.runtime import set_up
 
 
 def sentence(verdict: Verdict) -> str:
-    """Says a verdict in a line."""
+    """Return a verdict as one line of text."""
     if verdict.same is None:
         return (
             f"cosine {verdict.cosine:.3f}. No verdict: the checkpoint has no threshold"
-            " for such pairs, since training held no or few identities out"
+            " for such pairs, because training held no or few identities out"
             " (config.data.validation_identities), or was done by an older version."
         )
-    told = (
+    line = (
         f"{'same' if verdict.same else 'different'}: cosine {verdict.cosine:.3f},"
         f" threshold {verdict.threshold:.3f}, which {100 * verdict.false_match_rate:g}%"
         " of pairs of two people reach"
     )
     if verdict.true_match_rate is None:
-        return f"{told}."
-    return f"{told} and {100 * verdict.true_match_rate:.0f}% of pairs of one person."
+        return f"{line}."
+    return f"{line} and {100 * verdict.true_match_rate:.0f}% of pairs of one person."
 
 
-def parse() -> argparse.Namespace:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m vireid_jax.compare",
-        description="Do two images show one person? docs/embed.md",
-    )
+def create_parser() -> Parser:
+    """Return the parser of the command line."""
+    parser = Parser("compare", __doc__, "embed.md")
     add = parser.add_argument
     add("images", type=Path, nargs=2, metavar="IMAGE")
     add("--checkpoint", type=Path, required=True, help="a run's workdir")
@@ -53,25 +52,27 @@ def parse() -> argparse.Namespace:
         help="of each image: visible or infrared")  # fmt: skip
     add("--false_match_rate", type=float, help="default: 0.01")
     add("--json", action="store_true", help="print the verdict as JSON")
-    return parser.parse_args()
+    return parser
 
 
-def main() -> None:
-    """Runs the command."""
-    arguments, console = parse(), Console(emoji=False, highlight=False)
+def run(arguments: argparse.Namespace) -> None:
+    """Compare the images and print the verdict."""
     set_up()
-    with one_line_errors():
-        from vireid_jax.embed.embedder import load
+    from vireid_jax.embed.embedder import load
 
-        embedder = load(arguments.checkpoint, arguments.which)
-        verdict = compare_images(
-            embedder,
-            tuple(arguments.images),
-            tuple(arguments.modalities),
-            arguments.false_match_rate,
-        )
-    told = json.dumps(verdict._asdict()) if arguments.json else sentence(verdict)
-    console.print(told, soft_wrap=True, markup=False)
+    verdict = compare_images(
+        load(arguments.checkpoint, arguments.which),
+        tuple(arguments.images),
+        tuple(arguments.modalities),
+        arguments.false_match_rate,
+    )
+    text = json.dumps(verdict._asdict()) if arguments.json else sentence(verdict)
+    Console(emoji=False, highlight=False).print(text, soft_wrap=True, markup=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    run_command(create_parser(), run, arguments)
 
 
 if __name__ == "__main__":

@@ -1,31 +1,31 @@
 """Embed a folder of images into a file of features.
 
-    python -m vireid_jax.extract --checkpoint runs/demo --images night/ \
-        --modality infrared --out night.npz
-
 `--checkpoint` is a run's workdir, or one step's folder in it. Images of any size and
 type are read, in the folder and below it. What cannot be read is left out and listed
 in `night.npz.unreadable.txt`; with `--unreadable refuse` the command fails instead.
-Stopped, the same command goes on; finished, the file is the same. docs/embed.md.
+Stopped, the same command resumes; finished, the file is the same.
+
+    python -m vireid_jax.extract --checkpoint runs/demo --images night/ \\
+        --modality infrared --out night.npz
+    python -m vireid_jax.extract --checkpoint runs/demo --images day/ \\
+        --modality visible --out day.parquet
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from vireid_jax.embed.folder import check_out, extract, list_images
 from vireid_jax.modality import MODALITIES
-from vireid_jax.run.errors import one_line_errors
+from vireid_jax.run.command import Parser, run_command
 from vireid_jax.run.runtime import set_up
 
 
-def parse() -> argparse.Namespace:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m vireid_jax.extract",
-        description="Embed a folder of images into a file of features: docs/embed.md",
-    )
+def create_parser() -> Parser:
+    """Return the parser of the command line."""
+    parser = Parser("extract", __doc__, "embed.md")
     add = parser.add_argument
     add("--checkpoint", type=Path, required=True, help="a run's workdir")
     add("--which", default="last", help="checkpoint: last, best, or a step")
@@ -34,35 +34,40 @@ def parse() -> argparse.Namespace:
     add("--out", type=Path, required=True, help="FILE.npz or FILE.parquet")
     add("--unreadable", choices=("skip", "refuse"), default="skip",
         help="what to do with images that cannot be read")  # fmt: skip
-    return parser.parse_args()
+    return parser
 
 
-def main() -> None:
-    """Runs the command."""
-    arguments, console = parse(), Console(emoji=False)
+def run(arguments: argparse.Namespace) -> None:
+    """Embed the folder and print where the file is."""
     set_up()
-    with one_line_errors():
-        check_out(arguments.out)
-        count = len(list_images(arguments.images))
-        from vireid_jax.embed.embedder import load
+    check_out(arguments.out)
+    count = len(list_images(arguments.images))
+    from vireid_jax.embed.embedder import load
 
-        embedder = load(arguments.checkpoint, arguments.which)
-        why = extract(
-            embedder,
-            arguments.images,
-            arguments.modality,
-            arguments.out,
-            unreadable=arguments.unreadable,
-            console=console,
-        )
-    for reason in why.values():
-        console.print(f"Left out: {reason}", soft_wrap=True, markup=False)
-    console.print(
-        f"Wrote {arguments.out}: {count - len(why)} of {count} images,"
-        f" {embedder.dim} numbers each.",
-        soft_wrap=True,
-        markup=False,
+    embedder, console = (
+        load(arguments.checkpoint, arguments.which),
+        Console(emoji=False),
     )
+    errors = extract(
+        embedder,
+        arguments.images,
+        arguments.modality,
+        arguments.out,
+        unreadable=arguments.unreadable,
+        console=console,
+    )
+    lines = [f"Left out: {error}" for error in errors.values()]
+    lines.append(
+        f"Wrote {arguments.out}: {count - len(errors)} of {count} images,"
+        f" {embedder.dim} numbers each."
+    )
+    for line in lines:
+        console.print(line, soft_wrap=True, markup=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    run_command(create_parser(), run, arguments)
 
 
 if __name__ == "__main__":

@@ -1,51 +1,43 @@
-"""Train and evaluate: `python -m vireid_jax.main --config FILE.py --workdir DIR`.
+"""Train a network and evaluate it.
 
-Any value of the config can be changed on the command line, for instance
-`--config.schedule.epochs=30`. The same command goes on where it stopped. Scripts that
-start it on many machines are in launch/.
+Any value of the config can be changed on the command line. The same command resumes a
+run that was stopped. Scripts that start it on many machines are in launch/.
+
+    python -m vireid_jax.main --config demo --workdir runs/demo
+    python -m vireid_jax.main --config regdb:trial=3 --workdir runs/regdb-3 \\
+        --config.schedule.epochs=30
 """
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
-from vireid_jax.flags import check_config_path, explain_flags_error
-from vireid_jax.run.errors import one_line_errors
+from vireid_jax.flags import run_flags
+from vireid_jax.run.errors import UserError, one_line_errors
 
-FLAGS = flags.FLAGS
-config_flags.DEFINE_config_file("config", None, "Path of the config, FILE.py[:ARG].")
-flags.DEFINE_string("workdir", None, "Where checkpoints, logs and results go.")
-flags.DEFINE_float("max_minutes", None, "Save and exit with 75 after this long.")
-flags.DEFINE_string("profile_steps", None, "FIRST:LAST: trace them into the workdir.")
-flags.DEFINE_boolean("dry_run", False, "Compile, tell what a step takes, do not train.")
-flags.DEFINE_list("topology", [], "For a dry run: chips to compile for, as v5e-8.")
-flags.DEFINE_string("json", None, "For a dry run: where to write its numbers.")
-flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, of several.")
-flags.DEFINE_integer("num_processes", None, "Of this run, on all machines together.")
-flags.DEFINE_integer("process_id", None, "This one's, counted from 0.")
-
-
-def parse(argv: Sequence[str]) -> list[str]:
-    """Parses the flags and loads the config file; ends with one line on a mistake."""
-    try:
-        check_config_path(argv)
-        rest = FLAGS(argv)
-        if len(rest) > 1 or not (FLAGS.config and (FLAGS.workdir or FLAGS.dry_run)):
-            raise flags.Error("give --config FILE.py and --workdir DIR")
-        if (FLAGS.topology or FLAGS.json) and not FLAGS.dry_run:
-            raise flags.Error("--topology and --json belong to --dry_run")
-    except Exception as error:  # a config file may raise anything
-        what = explain_flags_error(error, argv, "vireid_jax.main")
-        raise SystemExit(f"error: {what}") from error
-    return rest
+FLAGS = flags.FlagValues()
+_OWN = {"flag_values": FLAGS}
+config_flags.DEFINE_config_file("config", None, "NAME or FILE.py, then [:ARG].", **_OWN)
+flags.DEFINE_string("workdir", None, "Folder of checkpoints, logs and results.", **_OWN)
+flags.DEFINE_float("max_minutes", None, "Save and exit with 75 after this.", **_OWN)
+flags.DEFINE_string("profile_steps", None, "FIRST:LAST: trace to the workdir.", **_OWN)
+flags.DEFINE_boolean("dry_run", False, "Compile the step, print its cost.", **_OWN)
+flags.DEFINE_list("topology", [], "For a dry run: chips, such as v5e-8.", **_OWN)
+flags.DEFINE_string("json", None, "For a dry run: file of its numbers.", **_OWN)
+flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, if several.", **_OWN)
+flags.DEFINE_integer("num_processes", None, "Total number of processes.", **_OWN)
+flags.DEFINE_integer("process_id", None, "Index of this process, from 0.", **_OWN)
 
 
-def main(_: Sequence[str]) -> None:
-    """Runs the command."""
+def run() -> None:
+    """Train, or compile the step for a dry run."""
+    if not (FLAGS.workdir or FLAGS.dry_run):
+        raise UserError("--workdir is missing; give --workdir DIR for the results")
+    if (FLAGS.topology or FLAGS.json) and not FLAGS.dry_run:
+        raise UserError("--topology and --json need --dry_run")
     from vireid_jax.run.runtime import set_up
 
     set_up()
@@ -53,38 +45,38 @@ def main(_: Sequence[str]) -> None:
         dry_run()
         return
     from vireid_jax.run.processes import connect, fall_together
-    from vireid_jax.run.stopping import Stop, Stopped
+    from vireid_jax.run.stopping import Stop
     from vireid_jax.train import train
 
-    try:
-        with fall_together(), one_line_errors(), Stop(FLAGS.max_minutes) as stop:
-            train(
-                FLAGS.config,
-                FLAGS.workdir,
-                stop,
-                profile_steps=FLAGS.profile_steps,
-                started_as=connect(
-                    FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id
-                ),
-            )
-    except Stopped as stopped:
-        sys.stderr.write(f"{stopped}\n")
-        sys.exit(stopped.code)
+    with fall_together(), one_line_errors(), Stop(FLAGS.max_minutes) as stop:
+        train(
+            FLAGS.config,
+            FLAGS.workdir,
+            stop,
+            profile_steps=FLAGS.profile_steps,
+            started_as=connect(
+                FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id
+            ),
+        )
 
 
 def dry_run() -> None:
-    """Compiles the step, here and for each `--topology`, and prints what it takes."""
+    """Compile the step, here and for each `--topology`, and print its cost."""
     from rich.console import Console
 
     from vireid_jax.planning import dry_run
 
-    with one_line_errors():
-        report = dry_run.dry_run(
-            FLAGS.config, topologies=FLAGS.topology, console=Console(emoji=False)
-        )
-        if FLAGS.json:
-            Path(FLAGS.json).write_text(json.dumps(report.to_json(), indent=2) + "\n")
+    report = dry_run.dry_run(
+        FLAGS.config, topologies=FLAGS.topology, console=Console(emoji=False)
+    )
+    if FLAGS.json:
+        Path(FLAGS.json).write_text(json.dumps(report.to_json(), indent=2) + "\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    run_flags(FLAGS, run, arguments, name="main", doc=__doc__, page="reliability.md")
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse)
+    main()

@@ -1,34 +1,35 @@
 """Rank a gallery of your own images for a query, as a table and as a page.
 
-    python -m vireid_jax.rank --checkpoint runs/demo --query night/7.png \
-        --query_modality infrared --gallery day/ --gallery_modality visible \
-        --top 10 --out ranks.html
-
 `--gallery` is a folder, or a file of `python -m vireid_jax.extract` by the same
 checkpoint, which knows its modality. The page holds the images themselves and needs
-nothing else; images of a feature file are looked for in the folder that it was made of,
-or in `--images`. docs/embed.md.
+nothing else; images of a feature file are read from the folder that it was made of, or
+from `--images`.
+
+    python -m vireid_jax.rank --checkpoint runs/demo --query night/7.png \\
+        --query_modality infrared --gallery day/ --gallery_modality visible
+    python -m vireid_jax.rank --checkpoint runs/demo --query night/7.png \\
+        --query_modality infrared --gallery day.npz --top 20 --out ranks.html
 """
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from vireid_jax.data.any_image import read_image
-from vireid_jax.embed.folder import (
-    Gallery,
-    leads_inside,
-    open_gallery,
-)
+from vireid_jax.embed.folder import Gallery, leads_inside, open_gallery
 from vireid_jax.modality import MODALITIES
-from vireid_jax.run.errors import UserError, explain_os_error, one_line_errors
+from vireid_jax.run.command import Parser, run_command
+from vireid_jax.run.errors import UserError, explain_os_error
 from vireid_jax.run.files import check_parent, replace_text
 from vireid_jax.run.runtime import set_up
+
+if TYPE_CHECKING:
+    from vireid_jax.embed.embedder import Embedder
 
 
 class Shown(NamedTuple):
@@ -47,38 +48,42 @@ class RankList(NamedTuple):
 
 
 def rank_images(
-    embedder: Any, queries: Sequence[Path], modality: str, gallery: Gallery, top: int
+    embedder: "Embedder",
+    queries: Sequence[Path],
+    modality: str,
+    gallery: Gallery,
+    top: int,
 ) -> list[RankList]:
-    """Finds the gallery's images nearest to each query, with small pictures of all.
+    """Find the gallery's images nearest to each query, with small pictures of all.
 
-    Raises UserError for a query that cannot be read, and for a `top` below 1.
+    Raise UserError for a query that cannot be read, and for a `top` below 1.
     """
-    found = embedder.embed(queries, modality)
-    ranked = embedder.rank(found, gallery.features, top)
+    embeddings = embedder.embed(queries, modality)
+    ranked = embedder.rank(embeddings, gallery.features, top)
     return [
         RankList(
             Shown(str(query), _picture(query, embedder.size), None),
             [
                 Shown(
-                    gallery.filename[place],
+                    gallery.filename[index],
                     _picture(
-                        gallery.folder / gallery.filename[place],
+                        gallery.folder / gallery.filename[index],
                         embedder.size,
                         inside=gallery.folder,
                     ),
                     float(cosine),
                 )
-                for place, cosine in zip(places, cosines, strict=True)
+                for index, cosine in zip(indices, cosines, strict=True)
             ],
         )
-        for query, places, cosines in zip(queries, *ranked, strict=True)
+        for query, indices, cosines in zip(queries, *ranked, strict=True)
     ]
 
 
 def _picture(
     path: Path, size: tuple[int, int], inside: Path | None = None
 ) -> str | None:
-    """Writes an image into a `data:` address: no pipe, nor what is not `inside`."""
+    """Return an image as a `data:` address; None for a pipe or a file not `inside`."""
     from vireid_jax.report.pictures import HIGHEST, data_uri
 
     width = round(HIGHEST * size[1] / size[0])  # in the shape that the network sees
@@ -91,34 +96,28 @@ def _picture(
 
 
 def table(one: RankList) -> Table:
-    """Lists a query's nearest images with their cosines."""
-    title = Text(f"nearest to {one.query.name}")  # as it is: a name may hold [red]
-    found = Table(title=title)
-    found.add_column("rank", justify="right")
-    found.add_column("image", overflow="fold")
-    found.add_column("cosine", justify="right")
+    """Return a query's nearest images with their cosines."""
+    title = Text(f"nearest to {one.query.name}")  # no markup: a name may hold [red]
+    rows = Table(title=title)
+    rows.add_column("rank", justify="right")
+    rows.add_column("image", overflow="fold")
+    rows.add_column("cosine", justify="right")
     for number, image in enumerate(one.nearest, 1):
-        found.add_row(str(number), image.name, f"{image.cosine:.3f}")
-    return found
+        rows.add_row(str(number), image.name, f"{image.cosine:.3f}")
+    return rows
 
 
 def page(lists: Sequence[RankList], gallery: Gallery, modality: str) -> str:
-    """Writes rank lists as one page of HTML that needs nothing else."""
+    """Return rank lists as one page of HTML that needs nothing else."""
     from vireid_jax.report.build import templates
 
-    return (
-        templates()
-        .get_template("ranks.html.j2")
-        .render(lists=lists, gallery=gallery, modality=modality)
-    )
+    template = templates().get_template("ranks.html.j2")
+    return template.render(lists=lists, gallery=gallery, modality=modality)
 
 
-def parse() -> argparse.Namespace:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m vireid_jax.rank",
-        description="Rank a gallery of images for a query: docs/embed.md",
-    )
+def create_parser() -> Parser:
+    """Return the parser of the command line."""
+    parser = Parser("rank", __doc__, "embed.md")
     add = parser.add_argument
     add("--checkpoint", type=Path, required=True, help="a run's workdir")
     add("--which", default="last", help="checkpoint: last, best, or a step")
@@ -129,11 +128,11 @@ def parse() -> argparse.Namespace:
     add("--images", type=Path, help="where a feature file's images are now")
     add("--top", type=int, default=10, help="how many of the gallery to show")
     add("--out", type=Path, help="where to write the page, FILE.html")
-    return parser.parse_args()
+    return parser
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Raises UserError for what would only be noticed after the work is done."""
+    """Raise UserError for what would only be noticed after the work is done."""
     if arguments.top < 1:
         raise UserError(f"--top is {arguments.top}; give 1 or more")
     out = arguments.out
@@ -147,32 +146,38 @@ def check(arguments: argparse.Namespace) -> None:
     check_installed("jinja2")
 
 
-def main() -> None:
-    """Runs the command."""
-    arguments, console = parse(), Console(emoji=False)
+def run(arguments: argparse.Namespace) -> None:
+    """Rank the gallery, print a table for each query, and write the page."""
     set_up()
-    with one_line_errors():
-        check(arguments)
-        from vireid_jax.embed.embedder import load
+    check(arguments)
+    from vireid_jax.embed.embedder import load
 
-        embedder = load(arguments.checkpoint, arguments.which)
-        gallery = open_gallery(
-            embedder,
-            arguments.gallery,
-            arguments.gallery_modality,
-            arguments.images,
-            console,
-        )
-        modality = arguments.query_modality
-        lists = rank_images(embedder, arguments.query, modality, gallery, arguments.top)
-        for one in lists:
-            console.print(table(one), markup=False)
-        if arguments.out:
-            try:
-                replace_text(arguments.out, page(lists, gallery, modality))
-            except OSError as error:
-                raise UserError(f"--out {explain_os_error(error)}") from error
-            console.print(f"Wrote {arguments.out}.", soft_wrap=True, markup=False)
+    embedder, console = (
+        load(arguments.checkpoint, arguments.which),
+        Console(emoji=False),
+    )
+    gallery = open_gallery(
+        embedder,
+        arguments.gallery,
+        arguments.gallery_modality,
+        arguments.images,
+        console,
+    )
+    modality = arguments.query_modality
+    lists = rank_images(embedder, arguments.query, modality, gallery, arguments.top)
+    for one in lists:
+        console.print(table(one), markup=False)
+    if arguments.out:
+        try:
+            replace_text(arguments.out, page(lists, gallery, modality))
+        except OSError as error:
+            raise UserError(f"--out {explain_os_error(error)}") from error
+        console.print(f"Wrote {arguments.out}.", soft_wrap=True, markup=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    run_command(create_parser(), run, arguments)
 
 
 if __name__ == "__main__":

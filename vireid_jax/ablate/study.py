@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from vireid_jax import configs
 from vireid_jax.run.errors import UserError
 
 
@@ -66,7 +67,11 @@ def read_study(
         )
     legal = list(module["ROWS"])
     baseline = baseline or change.__defaults__[0]
-    upon = (_read_base(base),) if base else ()
+    upon = ()
+    if base:
+        upon = (
+            functools.partial(configs.get_config, configs.find_config(base, "--base")),
+        )
     for row in (*rows, baseline):
         if row not in legal:
             raise UserError(f"there is no row {row!r} in {path}; legal are {legal}")
@@ -82,15 +87,6 @@ def read_study(
     wanted = [row for row in legal if not rows or row in rows or row == baseline]
     rows = {row: getter(row) for row in wanted}
     return Study(path.stem, rows, baseline, {} if base else module.get("ELSEWHERE", {}))
-
-
-def _read_base(text: str) -> Callable[[], ConfigDict]:
-    """Reads FILE.py:ARGUMENT, as --config of training does."""
-    name, _, argument = text.partition(":")
-    if not Path(name).is_file():
-        raise UserError(f"--base {text}: there is no file {name}; give a config's path")
-    get_config = runpy.run_path(name)["get_config"]
-    return functools.partial(get_config, argument) if argument else get_config
 
 
 def run_study(

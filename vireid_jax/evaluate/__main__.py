@@ -1,25 +1,22 @@
-"""Evaluate a trained network, anybody's features, or several runs against each other.
+"""Evaluate a trained network, exported features, or several runs together.
 
-    python -m vireid_jax.evaluate --workdir DIR [--which last|best|STEP]
+`--workdir` embeds the test split once and ranks it by every protocol; it needs the
+checkpoint and the data set, and writes `DIR/eval.json` with each query's metrics beside
+it, as training does at its end. With --which, --protocol, --feature or --rerank it
+writes only to --out. `--features`, `--compare` and `--runs` need no data set.
 
-embeds the test split once and ranks it by every protocol; needs the checkpoint and the
-data set, and writes `DIR/eval.json`, each query's metrics beside it. Training ends with
-the same. With --which, --protocol, --feature or --rerank it writes only where --out
-says.
-
-    python -m vireid_jax.evaluate --features FILE.npz --protocol sysu_mm01/all/single
-    python -m vireid_jax.evaluate --compare DIR_A DIR_B
-    python -m vireid_jax.evaluate --runs DIR_1 DIR_2 ...
-
-need no data set. docs/evaluate.md tells of all four.
+    python -m vireid_jax.evaluate --workdir runs/demo --which best
+    python -m vireid_jax.evaluate --features f.npz --protocol sysu_mm01/all/single
+    python -m vireid_jax.evaluate --compare runs/a runs/b
+    python -m vireid_jax.evaluate --runs runs/regdb-1 runs/regdb-2 runs/regdb-3
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from vireid_jax.config import with_defaults
 from vireid_jax.evaluate.compare_runs import (
     compare,
     fingerprint,
@@ -30,50 +27,40 @@ from vireid_jax.evaluate.compare_runs import (
 from vireid_jax.evaluate.foreign_features import evaluate_file
 from vireid_jax.evaluate.test_split import (
     choose_protocols,
-    dataset_title,
-    evaluate_test_split,
+    evaluate_run,
     report,
     write_report,
 )
-from vireid_jax.protocols import (
-    KReciprocal,
-)
-from vireid_jax.run.errors import UserError, one_line_errors
+from vireid_jax.protocols import KReciprocal
+from vireid_jax.run.command import Parser, run_command
+from vireid_jax.run.errors import UserError
 from vireid_jax.run.files import check_parent
 from vireid_jax.run.runtime import set_up
 
 
 def evaluate_workdir(arguments: argparse.Namespace, console: Console) -> None:
-    """Evaluates a checkpoint; eval.json is of the last epoch, by all protocols."""
+    """Evaluate a checkpoint; eval.json is of the last epoch, by all protocols."""
     set_up()
-    from vireid_jax.embed.embedder import load
-
-    which, path = arguments.which, arguments.out
     changed = arguments.protocol or arguments.feature or arguments.rerank
-    is_the_runs = which == "last" and not changed
-    if path is None and is_the_runs:
+    path = arguments.out
+    if path is None and arguments.which == "last" and not changed:
         path = arguments.workdir / "eval.json"
-    which = int(which) if which.isdigit() else which
-    embedder = load(arguments.workdir, which, arguments.feature)
-    config = with_defaults(embedder.about["config"])
-    evaluate_test_split(
-        embedder,
-        config,
-        about=embedder.about,
-        selection=None if isinstance(which, int) else which,
+    evaluate_run(
+        arguments.workdir,
+        arguments.which,
+        protocols=arguments.protocol,
+        feature=arguments.feature,
+        permutations=arguments.permutations,
+        reranking=KReciprocal() if arguments.rerank else None,
         path=path,
         console=console,
-        protocols=choose_protocols(
-            arguments.protocol, arguments.permutations, dataset_title(config)
-        ),
-        reranking=KReciprocal() if arguments.rerank else None,
     )
     if path is None:
         console.print("Not written: eval.json keeps the run's result; give --out FILE.")
 
 
 def evaluate_features(arguments: argparse.Namespace, console: Console) -> None:
-    """Evaluates the features, or distances, of a file."""
+    """Evaluate the features, or distances, of a file."""
     if not arguments.protocol:
         raise UserError("--features needs --protocol NAME; docs/protocols.md has all")
     results, rows = evaluate_file(
@@ -88,12 +75,9 @@ def evaluate_features(arguments: argparse.Namespace, console: Console) -> None:
         write_report(results, {"features": str(arguments.features)}, arguments.out)
 
 
-def parse() -> argparse.Namespace:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m vireid_jax.evaluate",
-        description="Evaluate a network or features, or compare runs: docs/evaluate.md",
-    )
+def create_parser() -> Parser:
+    """Return the parser of the command line."""
+    parser = Parser("evaluate", __doc__, "evaluate.md")
     what = parser.add_mutually_exclusive_group(required=True)
     add = what.add_argument
     add("--workdir", type=Path, help="of a training run")
@@ -103,31 +87,31 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add("--which", default="last", help="checkpoint: last, best, or a step")
     add("--protocol", nargs="+", default=[], metavar="NAME", help="docs/protocols.md")
-    add(
-        "--feature",
-        choices=("all", "global"),
-        help="of a network with parts: all, or global",
-    )
+    add("--feature", choices=("all", "global"), help="of a network with parts")
     add("--permutations", type=Path, help="rand_perm_cam.mat, for /official")
     add("--rerank", action="store_true", help="by k-reciprocal neighbours")
     add("--out", type=Path, help="where to write the results as JSON")
-    return parser.parse_args()
+    return parser
 
 
-def main() -> None:
-    """Runs the command."""
-    arguments, console = parse(), Console(emoji=False)
-    with one_line_errors():
-        if arguments.out:
-            check_parent(arguments.out)
-        if arguments.workdir:
-            evaluate_workdir(arguments, console)
-        elif arguments.features:
-            evaluate_features(arguments, console)
-        elif arguments.compare:
-            console.print(compare(*arguments.compare))
-        else:
-            console.print(summarise(arguments.runs))
+def run(arguments: argparse.Namespace) -> None:
+    """Evaluate and print the tables."""
+    console = Console(emoji=False)
+    if arguments.out:
+        check_parent(arguments.out)
+    if arguments.workdir:
+        evaluate_workdir(arguments, console)
+    elif arguments.features:
+        evaluate_features(arguments, console)
+    elif arguments.compare:
+        console.print(compare(*arguments.compare))
+    else:
+        console.print(summarise(arguments.runs))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    run_command(create_parser(), run, arguments)
 
 
 if __name__ == "__main__":

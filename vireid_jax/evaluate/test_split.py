@@ -9,6 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
+from vireid_jax.config import with_defaults
 from vireid_jax.data.source import Records, load_records
 from vireid_jax.evaluate.baselines import evaluate_baselines
 from vireid_jax.evaluate.compare_runs import (
@@ -128,6 +129,41 @@ def evaluate_test_split(
     if path:
         write_report(results, about, path)
     return results
+
+
+def evaluate_run(
+    workdir: str | Path,
+    which: str | int = "last",
+    *,
+    protocols: Sequence[str] = (),
+    feature: str | None = None,
+    permutations: Path | None = None,
+    reranking: KReciprocal | None = None,
+    path: Path | None = None,
+    console: Console | None = None,
+) -> list[Result]:
+    """Score a run's checkpoint on its test split; return a result per protocol.
+
+    `which` is "last", "best" or a step. `protocols` are names of docs/protocols.md,
+    none: the data set's own. `feature` is "all", or "global" without the parts, None:
+    as the run's config says. `path` is where to write the results as JSON, None:
+    nowhere. `console` shows the tables, None: they are not shown. Raise UserError if
+    the checkpoint or the data set is missing, or for a protocol of another data set.
+    """
+    from vireid_jax.embed.embedder import load
+
+    embedder = load(workdir, which, feature)
+    config = with_defaults(embedder.about["config"])
+    return evaluate_test_split(
+        embedder,
+        config,
+        about=embedder.about,
+        selection=str(which) if which in ("last", "best") else None,
+        path=path,
+        console=console or Console(quiet=True),
+        protocols=choose_protocols(protocols, permutations, dataset_title(config)),
+        reranking=reranking,
+    )
 
 
 def choose_protocols(

@@ -1,18 +1,18 @@
 """Export a trained network for other programs, with a proof that it is the same.
 
+Write the files, `model.json` (inputs and outputs) and `proof.json`: how far features
+are from those of JAX, Rank-1 and mAP of both on `walkers`, sizes and latencies.
+Features that differ by more than 1e-4 are an error, and nothing is written.
+
     python -m vireid_jax.export --checkpoint runs/demo --format onnx --out model/
     python -m vireid_jax.export --checkpoint runs/demo --format onnx --int8 --out small/
-
-writes the files, `model.json`, which says what goes in and comes out, and `proof.json`:
-how far features are from those of JAX, Rank-1 and mAP of both on `walkers`, sizes and
-latencies. Features that differ by more than 1e-4 are an error, and nothing is written.
-docs/deployment.md shows how to use the files.
 """
 
 import argparse
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from vireid_jax.export.formats import FORMATS, STREAMS, check_installed, describe, write
-from vireid_jax.run.errors import UserError, one_line_errors
+from vireid_jax.run.command import Parser, run_command
+from vireid_jax.run.errors import UserError
 from vireid_jax.run.files import check_parent
 from vireid_jax.run.runtime import set_up
 
@@ -157,12 +158,9 @@ def table_of(proof: dict[str, Any]) -> Table:
     return table
 
 
-def parse() -> argparse.Namespace:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m vireid_jax.export",
-        description="Export a trained network, with proof: docs/deployment.md",
-    )
+def create_parser() -> Parser:
+    """Return the parser of the command line."""
+    parser = Parser("export", __doc__, "deployment.md")
     add = parser.add_argument
     add("--checkpoint", type=Path, required=True, help="a run's workdir")
     add("--which", default="last", help="checkpoint: last, best, or a step")
@@ -172,24 +170,23 @@ def parse() -> argparse.Namespace:
         help="a file for each modality, or one of both")  # fmt: skip
     add("--int8", action="store_true", help="ONNX in int8, too")
     add("--data_dir", type=Path, help="of the images, if not as in the config")
-    return parser.parse_args()
+    return parser
 
 
-def main() -> None:
-    """Runs the command."""
-    arguments, console = parse(), Console(emoji=False, highlight=False)
+def run(arguments: argparse.Namespace) -> None:
+    """Export the network and print the proof."""
     set_up()
-    with one_line_errors():
-        proof = export(
-            arguments.checkpoint,
-            arguments.format,
-            arguments.out,
-            which=arguments.which,
-            streams=arguments.streams,
-            int8=arguments.int8,
-            data_dir=arguments.data_dir,
-            console=console,
-        )
+    console = Console(emoji=False, highlight=False)
+    proof = export(
+        arguments.checkpoint,
+        arguments.format,
+        arguments.out,
+        which=arguments.which,
+        streams=arguments.streams,
+        int8=arguments.int8,
+        data_dir=arguments.data_dir,
+        console=console,
+    )
     console.print(table_of(proof))
     sizes = ", ".join(
         f"{name} {n / 2**20:.2f} MiB" for name, n in proof["bytes"].items()
@@ -199,6 +196,11 @@ def main() -> None:
         soft_wrap=True,
         markup=False,
     )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    run_command(create_parser(), run, arguments)
 
 
 if __name__ == "__main__":

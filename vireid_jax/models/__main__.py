@@ -1,9 +1,11 @@
-"""Model cards: `python -m vireid_jax.models [--name osnet_x1_0 --size 288x144]`.
+"""List the networks, or describe one.
 
-Without a name it lists the networks. With one it prints, for each stage, the shape an
-image leaves it with, parameters and MACs, those of the test graph beside those of the
-training graph (forwards); and the latency measured here. `--json` prints the same for
-programs.
+With `--name`, print for each stage the output shape of one image, parameters and MACs,
+of the test graph and of the training graph (forward pass), and the latency measured
+here. `--json` prints the same for programs.
+
+    python -m vireid_jax.models
+    python -m vireid_jax.models --name osnet_x1_0 --size 288x144
 """
 
 import argparse
@@ -11,6 +13,7 @@ import json
 import platform
 import statistics
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -22,8 +25,9 @@ from rich.table import Table
 from vireid_jax import models
 from vireid_jax.models.build import init_variables
 from vireid_jax.models.complexity import complexity
+from vireid_jax.run.command import Parser, run_command
 from vireid_jax.run.cpu import processor
-from vireid_jax.run.errors import UserError, one_line_errors
+from vireid_jax.run.errors import UserError
 from vireid_jax.run.runtime import set_up
 
 
@@ -87,40 +91,40 @@ def show(found: dict[str, Any], console: Console) -> None:
         console.print(f"latency {found['latency_ms']} ms on {found['machine']}")
 
 
-def main() -> None:
-    """Runs the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m vireid_jax.models", description=__doc__.partition("\n")[0]
-    )
-    parser.add_argument("--name", help="one of the list")
-    parser.add_argument("--size", default="288x144", help="height x width")
-    parser.add_argument("--specific", type=int, default=1, help="specific stages, 0..5")
-    parser.add_argument("--parts", default="", help="granularities, as 2,3,6")
-    parser.add_argument("--students", default="", help="as conv2,conv3,conv4")
-    parser.add_argument(
-        "--classes", type=int, default=395, help="of the training graph"
-    )
-    parser.add_argument("--runs", type=int, default=20, help="0: measure no latency")
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
+def create_parser() -> Parser:
+    """Return the parser of the command line."""
+    parser = Parser("models", __doc__, "performance.md")
+    add = parser.add_argument
+    add("--name", help="one of the list")
+    add("--size", default="288x144", help="height x width")
+    add("--specific", type=int, default=1, help="number of specific stages, 0 to 5")
+    add("--parts", default="", help="granularities, such as 2,3,6")
+    add("--students", default="", help="such as conv2,conv3,conv4")
+    add("--classes", type=int, default=395, help="of the training graph")
+    add("--runs", type=int, default=20, help="0: measure no latency")
+    add("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the list or the description."""
     console = Console()
     if not arguments.name:
         names = models.list_models()
         console.print(json.dumps(names) if arguments.json else "\n".join(names))
         return
     set_up()
-    with one_line_errors():
-        model = models.create(
-            arguments.name,
-            num_classes=arguments.classes,
-            num_specific_stages=arguments.specific,
-            granularities=numbers(arguments.parts, ","),
-            students=tuple(filter(None, arguments.students.split(","))),
-        )
-        size = numbers(arguments.size, "x")
-        if len(size) != 2:
-            raise UserError(f"--size is {arguments.size!r}; give HEIGHTxWIDTH")
-        found = card(model, arguments.name, size, arguments.runs)
+    size = numbers(arguments.size, "x")
+    if len(size) != 2:
+        raise UserError(f"--size is {arguments.size!r}; give HEIGHTxWIDTH")
+    model = models.create(
+        arguments.name,
+        num_classes=arguments.classes,
+        num_specific_stages=arguments.specific,
+        granularities=numbers(arguments.parts, ","),
+        students=tuple(filter(None, arguments.students.split(","))),
+    )
+    found = card(model, arguments.name, size, arguments.runs)
     if arguments.json:
         console.print_json(json.dumps(found))
     else:
@@ -128,11 +132,16 @@ def main() -> None:
 
 
 def numbers(text: str, separator: str) -> tuple[int, ...]:
-    """Reads `288x144` or `2,3,6`; raises UserError naming what is no number."""
+    """Read `288x144` or `2,3,6`; raise UserError for what is not a number."""
     parts = [part for part in text.split(separator) if part]
     if not all(part.isdigit() for part in parts):
         raise UserError(f"{text!r} is not numbers with {separator!r} between them")
     return tuple(map(int, parts))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    run_command(create_parser(), run, arguments)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
-"""Prepares or checks a data set: `python -m vireid_jax.prepare --dataset NAME ...`.
+"""Prepare or check a data set.
 
-`--source DIR` is the release as its authors give it out; `--check` compares it with
-what was published, and writes nothing. The same command can be given again at any time.
+`--source DIR` is the release as its authors distribute it; `--check` compares it with
+what was published, and writes nothing. The same command can be run again at any time.
+
+    python -m vireid_jax.prepare --dataset regdb --source RegDB --check
+    python -m vireid_jax.prepare --dataset regdb --source RegDB --data_dir data
 """
 
 import argparse
 import contextlib
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,21 +19,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from vireid_jax.run.command import Parser, run_command
 from vireid_jax.run.console import track
-from vireid_jax.run.errors import UserError, one_line_errors
+from vireid_jax.run.errors import UserError
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports a bad value in one line."""
-
-    def error(self, message: str):
-        """Print the message and leave with code 2."""
-        self.exit(2, f"error: {message}; for all flags: {self.prog} --help\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    """Return the command line."""
-    parser = _Parser(prog="python -m vireid_jax.prepare", description=__doc__)
+def create_parser() -> Parser:
+    """Return the parser of the command line."""
+    parser = Parser("prepare", __doc__, "datasets.md")
     add = parser.add_argument
     add("--dataset", required=True, help="sysu_mm01, regdb, llcm, custom or walkers")
     add("--source", type=Path, help="the release; for custom a CSV file, or its folder")
@@ -148,26 +143,29 @@ _STYLES = {"wrong": "bold red", "differs": "bold red", "ok": "green"}
 
 @contextlib.contextmanager
 def _own_flags() -> Iterator[None]:
-    """Name the flags of this command in errors that speak of others' ways."""
+    """Name the flags of this command in errors that name others'."""
     try:
         yield
-    except ValueError as error:
+    except UserError as error:
         text = str(error).replace("--config.data.dir=DIR", "--data_dir DIR")
         raise UserError(text.replace("manual_dir=", "--source DIR")) from error
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+def run(options: argparse.Namespace) -> None:
+    """Prepare the data set, or check it."""
     if options.partial and not options.check:
-        parser.error("--partial belongs to --check")
+        raise UserError("--partial needs --check")
     from vireid_jax.run.runtime import only_errors
 
-    with one_line_errors(), _own_flags(), only_errors():
+    with _own_flags(), only_errors():
         command = check if options.check else prepare_all
         command(options, Console())
 
 
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    run_command(create_parser(), run, arguments)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

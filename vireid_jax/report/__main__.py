@@ -1,45 +1,46 @@
 """Show a run, or two beside each other, in one self-contained HTML file.
 
-    python -m vireid_jax.report --workdir DIR [--out FILE.html]
-    python -m vireid_jax.report --workdir DIR_A --workdir DIR_B
+Write `DIR/report.html` from what training and evaluation left in the workdir, and from
+the embeddings of the test split by the last checkpoint.
 
-writes `DIR/report.html`. It reads what training and evaluation left in the workdir, and
-embeds the test split once more, by the last checkpoint. docs/report.md tells what is
-on the page.
+    python -m vireid_jax.report --workdir runs/demo
+    python -m vireid_jax.report --workdir runs/a --workdir runs/b --out both.html
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from vireid_jax.run.errors import one_line_errors
+from vireid_jax.run.command import Parser, run_command
 from vireid_jax.run.runtime import set_up
 
 
-def parse() -> argparse.Namespace:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m vireid_jax.report",
-        description="Show a run, or two, in one HTML file: docs/report.md",
-    )
+def create_parser() -> Parser:
+    """Return the parser of the command line."""
+    parser = Parser("report", __doc__, "report.md")
     add = parser.add_argument
     add("--workdir", type=Path, action="append", required=True, metavar="DIR",
         help="of a training run; a second one is compared with the first")  # fmt: skip
     add("--out", type=Path, help="where to write; without it DIR/report.html")
-    return parser.parse_args()
+    return parser
 
 
-def main() -> None:
-    """Runs the command."""
-    arguments, console = parse(), Console(emoji=False)
+def run(arguments: argparse.Namespace) -> None:
+    """Write the page and print where it is."""
     set_up()
-    with one_line_errors():
-        from vireid_jax.report.build import write
+    from vireid_jax.report.build import write
 
-        path = arguments.out or arguments.workdir[0] / "report.html"
-        size = write(arguments.workdir, path)
-    console.print(f"Wrote {path}, {size / 2**20:.1f} MiB.", soft_wrap=True)
+    path = arguments.out or arguments.workdir[0] / "report.html"
+    size = write(arguments.workdir, path)
+    text = f"Wrote {path}, {size / 2**20:.1f} MiB."
+    Console(emoji=False).print(text, soft_wrap=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    run_command(create_parser(), run, arguments)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
-"""Draws a contact sheet, a manifest or a release tree; see --help.
+"""Draw synthetic people, visible and infrared.
 
-`python -m vireid_jax.synthetic --layout regdb --out DIR` writes a tree as RegDB's.
+Write a contact sheet, a manifest, or a tree of files like that of a release.
+
+    python -m vireid_jax.synthetic --sheet people.png --ids 8
+    python -m vireid_jax.synthetic --layout regdb --out RegDB --ids 20
 """
 
 import argparse
@@ -11,20 +14,14 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from vireid_jax.run.command import Parser, run_command
 from vireid_jax.run.console import track
+from vireid_jax.run.errors import UserError
 from vireid_jax.synthetic.generate import generate
 from vireid_jax.synthetic.knobs import preset
 from vireid_jax.synthetic.layouts import LAYOUTS, write_release
 from vireid_jax.synthetic.plan import CAMERAS, plan
 from vireid_jax.synthetic.sheet import contact_sheet
-
-
-class _Parser(argparse.ArgumentParser):
-    """Reports a bad value in one line."""
-
-    def error(self, message: str):
-        """Print the message and leave with code 2."""
-        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def _ids(text: str) -> int | None:
@@ -44,12 +41,9 @@ def _size(text: str) -> tuple[int, int]:
     return height, width
 
 
-def _parser() -> argparse.ArgumentParser:
-    """Return the command line."""
-    parser = _Parser(
-        prog="python -m vireid_jax.synthetic",
-        description="Draw synthetic people, visible and infrared.",
-    )
+def create_parser() -> Parser:
+    """Return the parser of the command line."""
+    parser = Parser("synthetic", __doc__, "datasets.md")
     parser.add_argument("--sheet", metavar="PNG", help="write a contact sheet here")
     parser.add_argument(
         "--manifest",
@@ -106,47 +100,51 @@ def write_layout(options: argparse.Namespace) -> None:
     sys.stdout.write(f"{options.out}: {len(tree.images):,} synthetic images\n")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+def run(options: argparse.Namespace) -> None:
+    """Write the release tree, or the contact sheet and the manifest."""
     if bool(options.layout) != bool(options.out):
-        parser.error("give --layout NAME and --out DIR together.")
-    try:
-        if options.layout:
-            write_layout(options)
-            return
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
+        raise UserError("give --layout NAME and --out DIR together")
+    if options.layout:
+        write_layout(options)
+        return
     options.ids = 5 if options.ids is None else options.ids
     options.images = 4 if options.images is None else options.images
     variants = list(CAMERAS) if options.variant == "both" else [options.variant]
     identities = range(options.first_id, options.first_id + options.ids)
     size = (options.height, options.height // 2)
     if not options.sheet and not options.manifest:
-        parser.error(
-            "nothing to do: give --sheet out.png, --manifest out.tsv or --layout."
+        raise UserError(
+            "nothing to do: give --sheet out.png, --manifest out.tsv or --layout"
         )
     if options.ids < 1 or options.seed < 0:
-        parser.error("give at least --ids 1 and a --seed of 0 or more.")
-    try:
-        knobs = preset(options.difficulty)
-        if options.sheet:
-            sheet = contact_sheet(
-                variants, identities, seed=options.seed, size=size, knobs=knobs,
-                columns=options.images,
-            )  # fmt: skip
-            if not cv2.imwrite(options.sheet, sheet[..., ::-1]):
-                raise OSError(f"cannot write {options.sheet}")
-        if options.manifest:
-            specs = [s for v in variants for s in plan(v, identities, options.images)]
-            write_manifest(
-                options.manifest, specs, seed=options.seed, size=size, knobs=knobs,
-                workers=options.workers,
-            )  # fmt: skip
-    except (ValueError, OSError, cv2.error) as error:
-        parser.error(str(error).strip().splitlines()[0])
+        raise UserError("give at least --ids 1 and a --seed of 0 or more")
+    knobs = preset(options.difficulty)
+    if options.sheet:
+        sheet = contact_sheet(
+            variants, identities, seed=options.seed, size=size, knobs=knobs,
+            columns=options.images,
+        )  # fmt: skip
+        try:
+            written = cv2.imwrite(options.sheet, sheet[..., ::-1])
+        except cv2.error:  # an ending that it does not know
+            written = False
+        if not written:
+            raise UserError(
+                f"--sheet {options.sheet} cannot be written; give a FILE.png in a"
+                " folder that exists"
+            )
+    if options.manifest:
+        specs = [s for v in variants for s in plan(v, identities, options.images)]
+        write_manifest(
+            options.manifest, specs, seed=options.seed, size=size, knobs=knobs,
+            workers=options.workers,
+        )  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    run_command(create_parser(), run, arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
