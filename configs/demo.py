@@ -7,7 +7,7 @@ Starts from `osnet_x0_25_walkers`: an OSNet x0.25 pretrained on the visible imag
 in minutes; on real data one starts from ImageNet weights for the same reason.
 
     make demo
-    python -m vireid_jax.main --config configs/demo.py --workdir runs/demo
+    python -m vireid_jax.main --config demo --workdir runs/demo
 
 Each part has one switch: `--config.model.students="()"` leaves self-distillation (SDM)
 out, `--config.model.granularities="()"` the part relations (MGIM).
@@ -17,7 +17,7 @@ from vireid_jax.config import default_config
 
 
 def get_config():
-    """Returns the config."""
+    """Return the config."""
     c = default_config()
 
     c.data.name = "walkers"

@@ -5,7 +5,7 @@ stream; each pair is two colour images of a person, the second one seen through 
 random response to colour (`augment.pseudo_infrared`). No infrared image is read, and
 the 3,000 identities (100,000 and up) are in no other set.
 
-    python -m vireid_jax.main --config configs/pretrain.py --workdir runs/pretrain
+    python -m vireid_jax.main --config pretrain --workdir runs/pretrain
     python -m vireid_jax.convert runs/pretrain weights/
 
 Stop it and type the same again: it goes on where it was. The shipped weights are the
@@ -17,7 +17,7 @@ from vireid_jax.config import default_config
 
 
 def get_config():
-    """Returns the config."""
+    """Return the config."""
     c = default_config()
 
     c.data.name = "walkers"

@@ -1,4 +1,4 @@
-"""RegDB: the whole method, OSNet x1.0 at 288x144, from ImageNet weights.
+"""RegDB: the complete method, OSNet x1.0 at 288x144, from ImageNet weights.
 
 Paper: Zhang & Zeng 2024 (its numbers and hyper-parameters are not known here; the
 recipe is that of vireid_jax/config.py). Measured: nothing, since the data set was not
@@ -7,32 +7,34 @@ on its own trial only: others' test identities are among those it learned.
 
     python -m vireid_jax.prepare --dataset regdb --source RegDB --data_dir data
     python -m vireid_jax.convert osnet_x1_0_imagenet.pth weights/
-    python -m vireid_jax.main --config configs/regdb.py:trial=3 --workdir runs/regdb-3
+    python -m vireid_jax.main --config regdb:trial=3 --workdir runs/regdb-3
     python -m vireid_jax.evaluate --runs runs/regdb-*
 
-The last line gives mean and deviation over the trials. `configs/regdb.py:smoke` is a
+The last line gives mean and deviation over the trials. `regdb:smoke` is a
 rehearsal in minutes on any CPU, from weights that come with the package;
 docs/datasets.md says how to make a release to rehearse with.
 """
 
-from vireid_jax.config import default_config, read_argument, shrink_for_a_rehearsal
+from vireid_jax.configs._real import real_config
+
+from vireid_jax.run.errors import UserError
 
 
 def get_config(argument=""):
-    argument = read_argument(argument, trial=1, smoke=False)
-    c = default_config()
-
-    c.data.name = "regdb"
-    c.data.variant = f"trial_{argument['trial']}"
-    c.data.dir = "data"
-
-    c.model.name = "osnet_x1_0"
-    c.model.students = ("conv2", "conv3", "conv4")
-    c.model.granularities = (2, 3, 6)
-    c.model.pretrained = "weights/osnet_x1_0.safetensors"
-
-    c.schedule.epochs = 150.0
-
-    if argument["smoke"]:
-        shrink_for_a_rehearsal(c)
+    trial, smoke = 1, ""
+    for part in filter(None, argument.split(",")):
+        name, _, value = part.partition("=")
+        if name == "trial" and value.isdigit():
+            trial = int(value)
+        elif part == "smoke":
+            smoke = part
+        else:
+            raise UserError(
+                f"{part!r} is not an argument of regdb; valid values: smoke and"
+                " trial=1 to trial=10, as in regdb:trial=3,smoke"
+            )
+    c = real_config("regdb", smoke)
+    c.data.variant = f"trial_{trial}"
+    if not smoke:
+        c.schedule.epochs = 150.0
     return c

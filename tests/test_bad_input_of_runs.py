@@ -80,7 +80,9 @@ def test_a_run_goes_on_under_a_release_with_more_keys(run, config):
     assert train(config, run)
     stored["model"]["neck_norm"] = 3
     path.write_text(json.dumps(stored))
-    with pytest.raises(ValueError, match=r"config\.json is no config \("):
+    with pytest.raises(
+        ValueError, match=r"config\.json cannot be read .*another --workdir"
+    ):
         train(config, run)
 
 

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from vireid_jax.config import changed_keys, flat, validate
+from vireid_jax.config import changed_keys, flat, validate, with_defaults
+from vireid_jax.configs import find_config, get_config, list_configs
+from vireid_jax.run.errors import UserError
 from vireid_jax.weights.pretrained import shipped_weights
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-FILES = {str(path.relative_to(CONFIGS)): path for path in CONFIGS.rglob("*.py")}
+FILES = {f"{name}.py": CONFIGS / f"{name}.py" for name in list_configs()}
 STUDIES = [name for name in FILES if name.startswith("ablations/")]
 
 
@@ -22,7 +24,8 @@ def test_a_config_is_valid_and_says_how_to_run_it(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     module = runpy.run_path(str(FILES[name]))
     validate(module["get_config"]())
-    assert f"python -m vireid_jax.main --config configs/{name}" in module["__doc__"]
+    name = name.removesuffix(".py")
+    assert f"python -m vireid_jax.main --config {name}" in module["__doc__"]
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -69,7 +72,7 @@ def test_a_row_is_given_on_the_command_line(tmp_path):
     assert "data set is 'none'" in run("2,separate_norm")  # after the config is stored
     model = json.loads((tmp_path / "run/config.json").read_text())["model"]
     assert (model["num_specific_stages"], model["separate_norm"]) == (2, True)
-    assert "there is no row '3,norms'; give FILE.py:ROW, of ['0'," in run("3,norms")
+    assert "there is no row '3,norms'; valid values: ['0'," in run("3,norms")
 
 
 @pytest.mark.parametrize("name", ["sysu_mm01.py", "regdb.py", "llcm.py", "custom.py"])
@@ -79,7 +82,7 @@ def test_a_rehearsal_is_small_and_needs_no_file(name):
     assert (whole.model.name, smoke.model.name) == ("osnet_x1_0", "osnet_x0_25")
     assert smoke.model.pretrained in shipped_weights()
     assert smoke.data.name == whole.data.name == name.removesuffix(".py")
-    with pytest.raises(ValueError, match=r"'trail=3' is no argument .* of .*smoke"):
+    with pytest.raises(ValueError, match=r"'trail=3' is not an argument .*smoke"):
         get_config("trail=3")
 
 
@@ -88,5 +91,43 @@ def test_regdb_has_a_trial():
     assert get_config().data.variant == "trial_1"
     assert get_config("smoke,trial=10").data.variant == "trial_10"
     for wrong in ("trial", "trial=x", "smoke=1"):
-        with pytest.raises(ValueError, match=f"'{wrong}' is no argument"):
+        with pytest.raises(ValueError, match=f"'{wrong}' is not an argument"):
             get_config(wrong)
+
+
+@pytest.mark.parametrize("text", ["demo", "regdb:trial=3,smoke", "ablations/sharing:2"])
+def test_a_config_by_its_name_is_that_of_its_path(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name, colon, argument = text.partition(":")
+    path = f"{CONFIGS / name}.py{colon}{argument}"
+    assert find_config(text) == find_config(path) == path
+    assert flat(get_config(text)) == flat(get_config(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("dmeo", r"dmeo; did you mean demo\? Valid values: .*regdb"),
+        ("runs/sharing.py", r"did you mean ablations/sharing\? .*FILE\.py"),
+        ("_real", "no config _real"),
+        ("demo:x", "no arguments; remove :x"),
+    ],
+)
+def test_an_unknown_name_is_an_error_with_the_valid_ones(text, words):
+    with pytest.raises(UserError, match=words):
+        get_config(text)
+
+
+def test_a_removed_key_of_an_old_run_is_dropped_at_its_old_value():
+    stored = get_config("demo").to_dict()
+    stored["data"] |= {"workers": 0}
+    stored["model"] |= {"part_width": "lite", "contrastive": False}
+    assert flat(with_defaults(json.loads(json.dumps(stored)))) == flat(
+        get_config("demo")
+    )
+    stored["model"]["part_width"] = "full"
+    with pytest.raises(UserError, match=r"part_width='full'.* valid values: 'lite'"):
+        with_defaults(stored)
+    for wrong in ([], {"model": 3}, {"batch": {"images": "many"}}):
+        with pytest.raises(UserError, match="stored config"):
+            with_defaults(wrong)

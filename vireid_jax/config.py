@@ -1,13 +1,14 @@
-"""Every option, its default and its legal values; and the numbers derived from them.
+"""Every option, its default and its valid values; and the numbers derived from them.
 
 A config file starts from `default_config()` and changes what it needs to.
 """
 
+import copy
 import dataclasses
 import difflib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,25 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from vireid_jax import models
 from vireid_jax.losses import METRIC_LOSSES
 from vireid_jax.models.heads import NECK_NORMS
-from vireid_jax.models.part_relations import PART_WIDTHS, RELATIONS
+from vireid_jax.models.part_relations import RELATIONS
 from vireid_jax.models.self_distillation import STUDENTS
 from vireid_jax.run.errors import UserError
 from vireid_jax.run.workdir import CONFIG, METRICS
 
 OPTIMIZERS = ("adamw", "sgd")
 
-# What may differ when a run goes on: none of it changes a number.
-_FREE = ("data.dir", "data.threads", "data.workers", "data.cache", "log.tensorboard")
+# What may differ when a run is resumed: none of it changes a number.
+_FREE = ("data.dir", "data.threads", "data.cache", "log.tensorboard")
+
+# What older runs stored, and the value that means what is done today.
+_REMOVED = {"data.workers": 0, "model.part_width": "lite", "model.contrastive": False}
 
 
 def default_config() -> ConfigDict:
-    """Returns the recipe for real data at 288x144.
+    """Return the recipe for real data at 288x144.
 
-    Beside a value stands where it comes from; "ours" was not tried at this scale. What
-    the studies of docs/results.md say is of small images of synthetic people.
+    The comment beside a value is its source; "ours" was not tried at this scale. The
+    studies of docs/results.md are of small images of synthetic people.
     """
     c = ConfigDict()
     c.seed = 0
@@ -47,7 +51,6 @@ def default_config() -> ConfigDict:
     c.data.second_side = "infrared"  # "visible": pretrain on pairs of colour images
     c.data.validation_identities = 0  # held out of training, to choose the best epoch
     c.data.threads = 2  # that decode ahead
-    c.data.workers = 0  # processes that decode ahead, with `threads` in each
     c.data.cache = "none"  # "host": decoded images in memory; "device": in its memory
 
     c.mesh = ConfigDict()
@@ -71,9 +74,7 @@ def default_config() -> ConfigDict:
     c.model.num_stripes = 0  # of the last map, appended; 4 won on shifted walkers
     c.model.students = ()  # SDM: after which of the stages conv2, conv3, conv4
     c.model.granularities = ()  # MGIM: parts of the last map, for instance (2, 3, 6)
-    c.model.part_width = "lite"  # 128 features a part; "full": 256, no weights shared
     c.model.relation = "one_vs_rest"  # Park & Ham 2020; "attention" lost in the studies
-    c.model.contrastive = False  # a feature of the whole map for each granularity
     c.model.zero_init_residual = True  # a block begins as its shortcut (Goyal et al.)
     c.model.dtype = "float32"  # "bfloat16" on accelerators
     c.model.rematerialise = False  # compute blocks twice: less memory, more time
@@ -122,209 +123,156 @@ def default_config() -> ConfigDict:
 def with_row(
     config: ConfigDict, rows: Mapping[str, Mapping[str, Any]], name: str
 ) -> ConfigDict:
-    """Returns the config, changed as the row `name` of a study's table says.
+    """Return the config with the changes of the row `name` of a study's table.
 
-    A row maps dotted keys to values. Raises UserError naming the rows for any other.
+    A row maps dotted keys to values. Raise UserError with the valid rows for any other.
     """
     if name not in rows:
-        raise UserError(f"there is no row {name!r}; give FILE.py:ROW, of {list(rows)}")
+        raise UserError(f"there is no row {name!r}; valid values: {list(rows)}")
     config.update_from_flattened_dict(rows[name])
     return config
 
 
-def read_argument(text: str, **defaults: bool | int) -> dict[str, bool | int]:
-    """Reads what follows FILE.py: as `trial=3,smoke`; whatever is left out is default.
-
-    Raises UserError naming the legal arguments.
-    """
-    found = dict(defaults)
-    for part in filter(None, text.split(",")):
-        name, _, value = part.partition("=")
-        kind = type(defaults.get(name))
-        if kind is bool and not value:
-            found[name] = True
-        elif kind is int and value.isdigit():
-            found[name] = int(value)
-        else:
-            legal = (n if d is False else f"{n}={d}" for n, d in defaults.items())
-            raise UserError(
-                f"{part!r} is no argument of this config; give FILE.py:ARGUMENT, of"
-                f" {', '.join(legal)}"
-            )
-    return found
-
-
-def shrink_for_a_rehearsal(config: ConfigDict) -> None:
-    """Makes a config one of minutes on a CPU: shows that all runs, and nothing else."""
-    config.data.size = (64, 32)
-    config.data.validation_identities = 2
-    config.data.cache = "host"
-    config.batch.identities = 4
-    config.batch.images = 2
-    config.augment.pad = 3
-    config.model.name = "osnet_x0_25"
-    config.model.granularities = (2, 4)
-    config.model.pretrained = "osnet_x0_25_walkers"
-    config.schedule.epochs = 0.5
-    config.eval.every_epochs = 0.5
-
-
 def with_defaults(stored: Mapping[str, Any]) -> ConfigDict:
-    """Returns a config that was stored as JSON; keys younger than it at their default.
+    """Return a config that was stored as JSON; missing keys get their defaults.
 
-    So a new key's default must be what was done before there was the key.
+    So a new key's default must be what was done before there was the key. Raise
+    UserError for what is not a config, or has a value that was removed since.
     """
     c = default_config()
-    with c.unlocked():
-        c.update(stored)
+    try:
+        stored = {group: copy.copy(values) for group, values in stored.items()}
+        for key, default in _REMOVED.items():
+            group, name = key.split(".")
+            if (value := stored.get(group, {}).pop(name, default)) != default:
+                raise UserError(
+                    f"the stored config has config.{key}={value!r}, which was removed;"
+                    f" valid values: {default!r}. Use the version of vireid_jax that"
+                    " made this run"
+                )
+        with c.unlocked():
+            c.update(stored)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"the stored config is not valid: {error}") from error
     return c
 
 
-_CHOICES = {
-    "data.second_side": ("infrared", "visible"),
-    "data.cache": ("none", "host", "device"),
-    "model.name": tuple(models.list_models()),
-    "model.num_specific_stages": tuple(range(6)),
-    "model.neck_norm": NECK_NORMS,
-    "model.dtype": models.DTYPES,
-    "model.part_width": tuple(PART_WIDTHS),
-    "model.relation": RELATIONS,
-    "loss.metric_form": tuple(METRIC_LOSSES),
-    "eval.feature": ("all", "global"),
-    "optimizer.name": OPTIMIZERS,
+def _one_of(*values: Any) -> tuple[Callable[[Any], bool], str]:
+    return values.__contains__, str(list(values))
+
+
+_POSITIVE = lambda value: value > 0, "larger than 0"
+_NOT_NEGATIVE = lambda value: value >= 0, "0 or larger"
+_FRACTION = lambda value: 0 <= value <= 1, "0..1"
+_SIZE = (
+    lambda size: (
+        len(size) == 2 and all(type(n) is int and n >= 32 and n % 16 == 0 for n in size)
+    ),
+    "(height, width), each a multiple of 16 (the network's output stride) from 32 on",
+)
+_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "seed": _NOT_NEGATIVE,
+    "data.size": _SIZE,
+    "data.second_side": _one_of("infrared", "visible"),
+    "data.validation_identities": _NOT_NEGATIVE,
+    "data.threads": _NOT_NEGATIVE,
+    "data.cache": _one_of("none", "host", "device"),
+    "mesh.model": _POSITIVE,
+    "batch.identities": _POSITIVE,
+    "batch.images": _POSITIVE,
+    "augment.pad": _NOT_NEGATIVE,
+    "augment.flip": _FRACTION,
+    "augment.erase": _FRACTION,
+    "model.name": _one_of(*models.list_models()),
+    "model.num_specific_stages": _one_of(*range(6)),
+    "model.neck_norm": _one_of(*NECK_NORMS),
+    "model.students": (set(STUDENTS).issuperset, f"any of {STUDENTS}, () for none"),
+    "model.relation": _one_of(*RELATIONS),
+    "model.dtype": _one_of(*models.DTYPES),
+    "loss.identity": _NOT_NEGATIVE,
+    "loss.metric": _NOT_NEGATIVE,
+    "loss.infonce": _NOT_NEGATIVE,
+    "loss.distillation": _NOT_NEGATIVE,
+    "loss.parts": _NOT_NEGATIVE,
+    "loss.metric_form": _one_of(*METRIC_LOSSES),
+    "loss.smoothing": _FRACTION,
+    "loss.margin": _NOT_NEGATIVE,
+    "loss.temperature": _POSITIVE,
+    "loss.soft_target": _FRACTION,
+    "loss.softness": _POSITIVE,
+    "loss.imitation": _NOT_NEGATIVE,
+    "optimizer.name": _one_of(*OPTIMIZERS),
+    "optimizer.learning_rate": _POSITIVE,
+    "optimizer.pretrained_factor": _NOT_NEGATIVE,
+    "optimizer.weight_decay": _NOT_NEGATIVE,
+    "optimizer.clip_norm": _POSITIVE,
+    "schedule.epochs": _POSITIVE,
+    "schedule.warmup": _FRACTION,
+    "schedule.final": _FRACTION,
+    "eval.every_epochs": _POSITIVE,
+    "eval.batch_size": _POSITIVE,
+    "eval.feature": _one_of("all", "global"),
+    "log.every_steps": _POSITIVE,
 }
-_POSITIVE = (
-    "mesh.model",
-    "batch.identities",
-    "batch.images",
-    "loss.temperature",
-    "loss.softness",
-    "optimizer.learning_rate",
-    "optimizer.clip_norm",
-    "schedule.epochs",
-    "eval.every_epochs",
-    "eval.batch_size",
-    "log.every_steps",
-)
-_NOT_NEGATIVE = (
-    "data.validation_identities",
-    "data.threads",
-    "data.workers",
-    "augment.pad",
-    "model.num_stripes",
-    "loss.identity",
-    "loss.metric",
-    "loss.infonce",
-    "loss.distillation",
-    "loss.parts",
-    "loss.imitation",
-    "loss.margin",
-    "optimizer.pretrained_factor",
-    "optimizer.weight_decay",
-)
-_FRACTIONS = (
-    "augment.flip",
-    "augment.erase",
-    "loss.smoothing",
-    "loss.soft_target",
-    "schedule.warmup",
-    "schedule.final",
-)
 
 
 def validate(config: ConfigDict) -> FrozenConfigDict:
-    """Checks every value that can be wrong by itself; returns the config frozen.
+    """Return the config frozen, after a check of keys, types and values.
 
-    Raises UserError naming the key, its value and the legal ones.
+    Raise UserError with the key, its value and the valid ones.
     """
-    _check_keys(config)
-    if config.seed < 0:
-        raise UserError(f"config.seed is {config.seed}; it must be 0 or larger")
-    for key, legal in _CHOICES.items():
-        if (value := _get(config, key)) not in legal:
-            raise UserError(f"config.{key} is {value!r}; legal values: {list(legal)}")
-    for key in _POSITIVE:
-        if not (value := _get(config, key)) > 0:
-            raise UserError(f"config.{key} is {value}; it must be larger than 0")
-    for key in _NOT_NEGATIVE:
-        if not (value := _get(config, key)) >= 0:
-            raise UserError(f"config.{key} is {value}; it must be 0 or larger")
-    for key in _FRACTIONS:
-        if not 0 <= (value := _get(config, key)) <= 1:
-            raise UserError(f"config.{key} is {value}; it must lie in 0..1")
-    size = tuple(config.data.size)
-    if len(size) != 2 or any(type(n) is not int or n < 32 or n % 16 for n in size):
-        raise UserError(
-            f"config.data.size is {size}; it must be (height, width), each a multiple"
-            " of 16 (the network's output stride) and at least 32"
-        )
-    if config.model.num_stripes > size[0] // 16:
-        raise UserError(
-            f"config.model.num_stripes is {config.model.num_stripes}; the last map of"
-            f" images {size[0]} high has {size[0] // 16} rows to cut, so give 0 to"
-            f" {size[0] // 16}, or a larger config.data.size"
-        )
-    if wrong := [name for name in config.model.students if name not in STUDENTS]:
-        raise UserError(
-            f"config.model.students holds {wrong[0]!r}; legal are any of {STUDENTS}, or"
-            " () for no self-distillation"
-        )
-    for count in config.model.granularities:
-        if type(count) is not int or not 2 <= count <= size[0] // 16:
+    default, values = flat(default_config()), flat(config)
+    for key, value in values.items():
+        if unknown := explain_unknown_key(f"config.{key}"):
+            raise UserError(unknown)
+        kind = type(default.get(key, value))  # of data.options, the builder's own
+        kinds = (int, float) if kind is float else kind
+        if not isinstance(value, kinds) or isinstance(value, bool) != (kind is bool):
             raise UserError(
-                f"config.model.granularities holds {count!r}; the last map of images"
-                f" {size[0]} high has {size[0] // 16} rows to cut, so each must be 2 to"
-                f" {size[0] // 16}, or a larger config.data.size"
+                f"config.{key} is {value!r}; it must be of type {kind.__name__}, such"
+                f" as {default[key]!r}"
             )
+    if missing := sorted(default.keys() - values.keys()):
+        raise UserError(
+            f"config.{missing[0]} is missing; start a config from"
+            " vireid_jax.config.default_config()"
+        )
+    for key, (is_valid, valid) in _CHECKS.items():
+        if not is_valid(values[key]):
+            raise UserError(f"config.{key} is {values[key]!r}; valid values: {valid}")
+    rows = config.data.size[0] // 16
+    for key, least in {"num_stripes": 0, "granularities": 2}.items():
+        value = config.model[key]
+        for count in (value,) if isinstance(value, int) else value:
+            if type(count) is not int or not least <= count <= rows:
+                raise UserError(
+                    f"config.model.{key} is {value!r}; the last feature map of images"
+                    f" {config.data.size[0]} high has {rows} rows to divide. Valid"
+                    f" values: {least} to {rows}; or raise config.data.size"
+                )
     return FrozenConfigDict(config)
 
 
-def _check_keys(config: ConfigDict) -> None:
-    """Raises UserError for a key that is not ours, one that lacks, or a wrong type."""
-    legal, given = flat(default_config()), flat(config)
-    for key, value in given.items():
-        if key.startswith("data.options."):
-            continue  # the data set's builder knows them
-        if unknown := explain_unknown_key(f"config.{key}"):
-            raise UserError(unknown)
-        types = (int, float) if isinstance(legal[key], float) else type(legal[key])
-        if not isinstance(value, types) or isinstance(value, bool) != (types is bool):
-            raise UserError(
-                f"config.{key} is {value!r}; it must be of type"
-                f" {type(legal[key]).__name__}, such as {legal[key]!r}"
-            )
-    if lacking := sorted(legal.keys() - given.keys()):
-        raise UserError(
-            f"config.{lacking[0]} is missing; begin a config with"
-            " vireid_jax.config.default_config()"
-        )
-
-
 def explain_unknown_key(name: str) -> str:
-    """Says that there is no key `name`, and what may be meant; "" if there is one."""
-    legal = [f"config.{key}" for key in flat(default_config())]
-    if name in legal or name.startswith("config.data.options."):
+    """Return that there is no key `name`, and a similar one; "" if there is one."""
+    names = [f"config.{key}" for key in flat(default_config())]
+    if name in names or name.startswith("config.data.options."):
         return ""
-    close = difflib.get_close_matches(name, legal, 1)
+    close = difflib.get_close_matches(name, names, 1)
     meant = f"did you mean {close[0]}? " if close else ""
-    return f"there is no {name}; {meant}All keys stand in vireid_jax/config.py"
+    return f"there is no {name}; {meant}All keys are in vireid_jax/config.py"
 
 
 def flat(config: ConfigDict | FrozenConfigDict) -> dict[str, Any]:
-    """Lists a config's values by dotted key."""
+    """Return a config's values by dotted key."""
     return flatten_dict(config.to_dict(), sep=".")
 
 
 def changed_keys(config: ConfigDict | FrozenConfigDict) -> str:
-    """Lists what differs from the default config: `data.name='walkers' seed=1 ...`."""
-    default, given = flat(default_config()), flat(config)
-    changed = (key for key in given if given[key] != default.get(key))
-    return " ".join(f"{key}={given[key]!r}" for key in changed)
-
-
-def _get(config: ConfigDict, key: str):
-    group, name = key.split(".")
-    return config[group][name]
+    """Return what differs from the default config: `data.name='walkers' seed=1`."""
+    default, values = flat(default_config()), flat(config)
+    changed = (key for key in values if values[key] != default.get(key))
+    return " ".join(f"{key}={values[key]!r}" for key in changed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -338,16 +286,16 @@ class Plan:
     eval_steps: int  # steps between two evaluations
 
     def epoch(self, step: int) -> float:
-        """Returns how many epochs `step` steps are."""
+        """Return how many epochs `step` steps are."""
         return round(step / self.steps_per_epoch, 3)
 
     def is_eval(self, step: int) -> bool:
-        """Tells whether to evaluate and save after `step` steps."""
+        """Return whether to evaluate and save after `step` steps."""
         return step % self.eval_steps == 0 or step == self.num_steps
 
 
 def make_plan(config: FrozenConfigDict, steps_per_epoch: int) -> Plan:
-    """Derives a run's numbers from the config and the length of an epoch."""
+    """Derive a run's numbers from the config and the length of an epoch."""
     steps = lambda epochs: max(1, math.ceil(epochs * steps_per_epoch))
     batch_size = config.batch.identities * config.batch.images
     return Plan(
@@ -360,37 +308,36 @@ def make_plan(config: FrozenConfigDict, steps_per_epoch: int) -> Plan:
 
 
 def decisive(config: ConfigDict | FrozenConfigDict) -> dict[str, Any]:
-    """Lists by dotted key what of a config changes a number."""
+    """Return by dotted key what of a config changes a number."""
     return {key: value for key, value in flat(config).items() if key not in _FREE}
 
 
 def check_same_config(workdir: Path, config: ConfigDict | FrozenConfigDict) -> None:
-    """Raises UserError where a run of another config has work in the folder.
+    """Raise UserError if the folder holds work of a run of another config.
 
-    It names each key that differs. What changes no number may: where data lie, and how
-    many threads read them.
+    The message has each key that differs. What changes no number may differ: where data
+    are, and how many threads read them.
     """
-    path = workdir / CONFIG
+    path, metrics = workdir / CONFIG, workdir / METRICS
     has_work = any((workdir / "checkpoints").glob("[0-9]*"))
-    metrics = workdir / METRICS
     has_work = has_work or (metrics.exists() and metrics.stat().st_size > 0)
     if not has_work or not path.exists():
         return
     try:
-        old = with_defaults(json.loads(path.read_text()))
-    except (TypeError, ValueError) as error:
+        old = decisive(with_defaults(json.loads(path.read_text())))
+    except ValueError as error:  # of JSON's, or a UserError
         raise UserError(
-            f"{path} is no config ({error}), so what began this run is not known; give"
-            " another --workdir"
+            f"{path} cannot be read ({error}), so the config of this run is unknown;"
+            " give another --workdir"
         ) from error
-    old, new = decisive(old), decisive(config)
-    other = [
+    new = decisive(config)
+    different = [
         f"config.{key} is {new.get(key, 'absent')!r}, was {old.get(key, 'absent')!r}"
         for key in sorted(old.keys() | new.keys())
         if old.get(key, "absent") != new.get(key, "absent")
     ]
-    if other:
+    if different:
         raise UserError(
-            f"{workdir} holds a run of another config: {'; '.join(other)}. Give its"
-            " config to go on, or another --workdir to begin anew"
+            f"{workdir} holds a run of another config: {'; '.join(different)}. Give its"
+            " config to resume it, or another --workdir to start a new run"
         )

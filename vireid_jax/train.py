@@ -209,7 +209,6 @@ def train_in(
         start_step=start_step,
         num_steps=plan.num_steps - start_step,
         threads=config.data.threads,
-        workers=config.data.workers,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         cache=config.data.cache,

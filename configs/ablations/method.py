@@ -4,19 +4,15 @@ Source: Zhang & Zeng 2024. `both` has self-distillation (SDM) and part relations
 with one seed more is learned of chance than of the method, so this pair has five.
 Everything else is as in configs/walkers_bench.py.
 
-    python -m vireid_jax.main --config configs/ablations/method.py:both \
+    python -m vireid_jax.main --config ablations/method:both \
         --workdir runs/both
-    python -m vireid_jax.ablate --config configs/ablations/method.py \
+    python -m vireid_jax.ablate --config ablations/method \
         --workdir runs/method --seeds 3
 """
 
-import runpy
-from pathlib import Path
+from vireid_jax.configs import walkers_bench
 
-from vireid_jax.config import with_row
-
-BENCH = runpy.run_path(str(Path(__file__).parents[1] / "walkers_bench.py"))
-ELSEWHERE = {"shifted": BENCH["SHIFTED"]}
+ELSEWHERE = walkers_bench.ELSEWHERE
 STUDENTS = ("conv2", "conv3", "conv4")  # Zhang & Zeng: three
 ROWS = {
     "baseline": {"model.students": (), "model.granularities": ()},
@@ -24,8 +20,4 @@ ROWS = {
     "sdm": {"model.students": STUDENTS, "model.granularities": ()},
     "mgim": {"model.students": (), "model.granularities": (2, 4)},
 }
-
-
-def get_config(row="baseline", base=BENCH["get_config"]):
-    """Returns the config of a row, upon that of `base`."""
-    return with_row(base(), ROWS, row)
+get_config = walkers_bench.study(ROWS)

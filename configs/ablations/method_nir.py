@@ -4,25 +4,18 @@ Source: our choice. RegDB is thermal with two cameras; SYSU-MM01 is near-infrare
 six, four of them visible, as these walkers are. Everything else is as in
 configs/ablations/method.py.
 
-    python -m vireid_jax.main --config configs/ablations/method_nir.py:both \
+    python -m vireid_jax.main --config ablations/method_nir:both \
         --workdir runs/both-nir
-    python -m vireid_jax.ablate --config configs/ablations/method_nir.py \
+    python -m vireid_jax.ablate --config ablations/method_nir \
         --workdir runs/method_nir --seeds 3
 """
 
-import runpy
-from pathlib import Path
+from vireid_jax.configs.ablations import method
+from vireid_jax.configs.walkers_bench import study
 
-from vireid_jax.config import with_row
-
-METHOD = runpy.run_path(str(Path(__file__).parent / "method.py"))
-ELSEWHERE = METHOD["ELSEWHERE"]
+ELSEWHERE = method.ELSEWHERE
 ROWS = {
     name: {"data.options.variant": "nir", **changes}
-    for name, changes in METHOD["ROWS"].items()
+    for name, changes in method.ROWS.items()
 }
-
-
-def get_config(row="baseline", base=METHOD["BENCH"]["get_config"]):
-    """Returns the config of a row, upon that of `base`."""
-    return with_row(base(), ROWS, row)
+get_config = study(ROWS)

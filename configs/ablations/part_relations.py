@@ -4,19 +4,15 @@ Source: the study that Zhang & Zeng 2024 name; which rows is our choice. `stripe
 parts without relations. The last map of the bench has four rows, so its granularities
 are 2 and 4. Everything else is as in configs/walkers_bench.py.
 
-    python -m vireid_jax.main --config configs/ablations/part_relations.py:attention \
+    python -m vireid_jax.main --config ablations/part_relations:attention \
         --workdir runs/attention
-    python -m vireid_jax.ablate --config configs/ablations/part_relations.py \
+    python -m vireid_jax.ablate --config ablations/part_relations \
         --workdir runs/part_relations --seeds 3
 """
 
-import runpy
-from pathlib import Path
+from vireid_jax.configs import walkers_bench
 
-from vireid_jax.config import with_row
-
-BENCH = runpy.run_path(str(Path(__file__).parents[1] / "walkers_bench.py"))
-ELSEWHERE = {"shifted": BENCH["SHIFTED"]}
+ELSEWHERE = walkers_bench.ELSEWHERE
 ROWS = {
     "none": {"model.granularities": ()},
     "stripes": {"model.granularities": (), "model.num_stripes": 4},
@@ -24,11 +20,5 @@ ROWS = {
     "4": {"model.granularities": (4,)},
     "2,4": {"model.granularities": (2, 4)},
     "attention": {"model.granularities": (2, 4), "model.relation": "attention"},
-    "contrastive": {"model.granularities": (2, 4), "model.contrastive": True},
-    "full": {"model.granularities": (2, 4), "model.part_width": "full"},
 }
-
-
-def get_config(row="none", base=BENCH["get_config"]):
-    """Returns the config of a row, upon that of `base`."""
-    return with_row(base(), ROWS, row)
+get_config = walkers_bench.study(ROWS)

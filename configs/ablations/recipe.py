@@ -4,19 +4,15 @@ Source: our choice. `third_view` (CAJ) and `erase` are augmentations, `shared_ne
 gives the embedding's norm one set of statistics, the others change the losses.
 Everything else is as in configs/walkers_bench.py.
 
-    python -m vireid_jax.main --config configs/ablations/recipe.py:erase \
+    python -m vireid_jax.main --config ablations/recipe:erase \
         --workdir runs/erase
-    python -m vireid_jax.ablate --config configs/ablations/recipe.py \
+    python -m vireid_jax.ablate --config ablations/recipe \
         --workdir runs/recipe --seeds 3
 """
 
-import runpy
-from pathlib import Path
+from vireid_jax.configs import walkers_bench
 
-from vireid_jax.config import with_row
-
-BENCH = runpy.run_path(str(Path(__file__).parents[1] / "walkers_bench.py"))
-ELSEWHERE = {"shifted": BENCH["SHIFTED"]}
+ELSEWHERE = walkers_bench.ELSEWHERE
 ROWS = {
     "baseline": {},
     "third_view": {"augment.third_view": True},
@@ -31,8 +27,4 @@ ROWS = {
         "batch.images": 4,
     },
 }
-
-
-def get_config(row="baseline", base=BENCH["get_config"]):
-    """Returns the config of a row, upon that of `base`."""
-    return with_row(base(), ROWS, row)
+get_config = walkers_bench.study(ROWS)

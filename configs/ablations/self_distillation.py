@@ -6,19 +6,15 @@ students without a teacher (deep supervision), `soft` adds the teacher's soft ta
 `half` and `double` weigh the loss otherwise. Everything else is as in
 configs/walkers_bench.py.
 
-    python -m vireid_jax.main --config configs/ablations/self_distillation.py:all \
+    python -m vireid_jax.main --config ablations/self_distillation:all \
         --workdir runs/students
-    python -m vireid_jax.ablate --config configs/ablations/self_distillation.py \
+    python -m vireid_jax.ablate --config ablations/self_distillation \
         --workdir runs/self_distillation --seeds 3
 """
 
-import runpy
-from pathlib import Path
+from vireid_jax.configs import walkers_bench
 
-from vireid_jax.config import with_row
-
-BENCH = runpy.run_path(str(Path(__file__).parents[1] / "walkers_bench.py"))
-ELSEWHERE = {"shifted": BENCH["SHIFTED"]}
+ELSEWHERE = walkers_bench.ELSEWHERE
 STUDENTS = ("conv2", "conv3", "conv4")  # Zhang & Zeng: three
 ROWS = {
     "none": {"model.students": ()},
@@ -34,8 +30,4 @@ ROWS = {
     "half": {"model.students": STUDENTS, "loss.distillation": 0.25},
     "double": {"model.students": STUDENTS, "loss.distillation": 1.0},
 }
-
-
-def get_config(row="none", base=BENCH["get_config"]):
-    """Returns the config of a row, upon that of `base`."""
-    return with_row(base(), ROWS, row)
+get_config = walkers_bench.study(ROWS)

@@ -6,19 +6,15 @@ learn a tenth of what the whole image's does, since each has a sixth of the grad
 as long. It explains; no default was chosen by it. Everything else is as in
 configs/walkers_bench.py.
 
-    python -m vireid_jax.main --config configs/ablations/weights.py:parts_x6 \
+    python -m vireid_jax.main --config ablations/weights:parts_x6 \
         --workdir runs/parts-x6
-    python -m vireid_jax.ablate --config configs/ablations/weights.py \
+    python -m vireid_jax.ablate --config ablations/weights \
         --workdir runs/weights --seeds 3
 """
 
-import runpy
-from pathlib import Path
+from vireid_jax.configs import walkers_bench
 
-from vireid_jax.config import with_row
-
-BENCH = runpy.run_path(str(Path(__file__).parents[1] / "walkers_bench.py"))
-ELSEWHERE = {"shifted": BENCH["SHIFTED"]}
+ELSEWHERE = walkers_bench.ELSEWHERE
 PARTS = {"model.granularities": (2, 4)}
 LONG = {"schedule.epochs": 6.0, "eval.every_epochs": 6.0}
 ROWS = {
@@ -29,8 +25,4 @@ ROWS = {
     "long": LONG,
     "long_both": {**LONG, **PARTS, "model.students": ("conv2", "conv3", "conv4")},
 }
-
-
-def get_config(row="baseline", base=BENCH["get_config"]):
-    """Returns the config of a row, upon that of `base`."""
-    return with_row(base(), ROWS, row)
+get_config = walkers_bench.study(ROWS)

@@ -1,23 +1,16 @@
-"""Decode the batches of a stream ahead of the train step, in threads or processes.
+"""Decode the batches of a stream ahead of the train step, in threads.
 
 Grain does the scheduling. One element of its data set is one whole batch, addressed by
 step, so order and contents cannot depend on who decodes what.
 """
 
-import contextlib
 import functools
 import math
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
-from multiprocessing import resource_tracker
 from typing import Any
 
 import grain
 import numpy as np
-from absl import flags
 from jaxtyping import Int
 
 from vireid_jax.data.any_image import Images, read_image
@@ -37,7 +30,6 @@ def batches(
     start_step: int = 0,
     num_steps: int,
     threads: int = 2,
-    workers: int = 0,
     process_index: int = 0,
     process_count: int = 1,
     cache: str = "none",
@@ -50,12 +42,10 @@ def batches(
     side from the visible images too, for a stream that was made so. `size` is (height,
     width).
 
-    `threads` decode inside this process (0: when asked), or inside each of `workers`
-    processes. The bytes are the same for every choice. `cache="host"` keeps each
-    decoded image in this process's memory. With `cache="device"` nothing is decoded:
-    `visible` and `infrared` are the row numbers, int32 `[batch]`.
-    Raises UserError when P*K does not divide among the processes, or for a host cache
-    with workers.
+    `threads` decode ahead (0: when asked); the bytes are the same for every number.
+    `cache="host"` keeps each decoded image in this process's memory. With
+    `cache="device"` nothing is decoded: `visible` and `infrared` are the row numbers,
+    int32 `[batch]`. Raises UserError when P*K does not divide among the processes.
     """
     load = functools.partial(
         _load_train_batch,
@@ -66,7 +56,7 @@ def batches(
         size=size,
         cache=cache,
     )
-    return _in_order(load, start_step, num_steps, threads, workers, cache)
+    return _in_order(load, start_step, num_steps, threads, cache)
 
 
 def eval_batches(
@@ -76,7 +66,6 @@ def eval_batches(
     size: tuple[int, int],
     batch_size: int,
     threads: int = 2,
-    workers: int = 0,
     process_index: int = 0,
     process_count: int = 1,
     cache: str = "none",
@@ -100,7 +89,7 @@ def eval_batches(
         size=size,
         cache=cache,
     )
-    return _in_order(load, 0, num_batches, threads, workers, cache)
+    return _in_order(load, 0, num_batches, threads, cache)
 
 
 def file_batches(
@@ -122,7 +111,7 @@ def file_batches(
     count = math.ceil(len(sources) / batch_size)
     if count == 1:  # threads would take longer to begin
         return map(load, range(1))
-    return _in_order(load, 0, count, threads, 0, "none")
+    return _in_order(load, 0, count, threads, "none")
 
 
 def _load_files(
@@ -193,19 +182,9 @@ def _share(batch_size: int, process_index: int, process_count: int) -> slice:
 
 
 def _in_order(
-    load: Callable[[int], Any],
-    start: int,
-    count: int,
-    threads: int,
-    workers: int,
-    cache: str,
+    load: Callable[[int], Any], start: int, count: int, threads: int, cache: str
 ) -> Iterator[Any]:
     """Yield load(start), load(start + 1), ...: `count` of them, computed ahead."""
-    if workers and cache == "host":
-        raise UserError(
-            f"cache='host' keeps images in this process; {workers} worker processes "
-            "cannot see them. Set workers=0, or cache='none'."
-        )
     if count == 0:
         return iter(())
     if cache == "device":  # to draw row numbers takes less than to hand them over
@@ -213,44 +192,4 @@ def _in_order(
     # Grain's default buffer is 500 elements, and an element is a whole batch.
     ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     steps = grain.MapDataset.range(start, start + count)
-    dataset = steps.map(load).to_iter_dataset(ahead)
-    if not workers:
-        return iter(dataset)
-    # Grain hands its flags to the workers; outside an absl app nobody parsed them.
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
-    options = grain.MultiprocessingOptions(num_workers=workers)
-    begin = functools.partial(_begin_worker, load, start)
-    return _deaf_to_ctrl_c(iter(dataset.mp_prefetch(options, begin)))
-
-
-def _deaf_to_ctrl_c(iterator: Iterator[Any]) -> Iterator[Any]:
-    """Yield what `iterator` does, whose worker processes start at its first element.
-
-    A terminal sends Ctrl-C to all processes, and only the run itself knows how to stop.
-    """
-    # What is blocked in this thread is blocked in the processes that it starts; another
-    # thread of this one still hears it. The tracker would unblock it on its way.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        first = next(iterator)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    yield first
-    yield from iterator
-
-
-def _begin_worker(load: Callable[[int], Any], start: int, *_: int) -> None:
-    """Load a batch before there are threads, and end this worker when the run is gone.
-
-    The first read imports TFDS, whose lazy modules two threads at once deadlock in.
-    """
-
-    def wait() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-    with contextlib.suppress(Exception):  # it comes again where Grain passes it on
-        load(start)
+    return iter(steps.map(load).to_iter_dataset(ahead))
