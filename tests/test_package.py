@@ -127,16 +127,44 @@ def test_a_clones_root_works_without_an_installation(clone, tmp_path):
     assert all(Path(place).is_relative_to(clone) for place in places)
 
 
-def test_import_is_light_and_load_is_the_embedders():
+def test_import_is_light():
     heavy = {"jax", "flax", "numpy", "tensorflow", "torch", "tensorflow_datasets"}
-    code = "import sys, vireid_jax; print(*sys.modules)"
+    code = "import sys, vireid_jax; dir(vireid_jax); print(*sys.modules)"
     assert not heavy & set(python("-c", code, cwd=ROOT).split())
-
-    from vireid_jax.embed.embedder import load
-
-    assert vireid_jax.load is load
+    assert {*vireid_jax.__all__} <= {*dir(vireid_jax)}
     with pytest.raises(AttributeError, match="'vireid_jax' has no attribute 'laod'"):
         vireid_jax.laod  # noqa: B018
+
+
+# Imports every module, and checks that the process is as before.
+IMPORTS = """
+import importlib, logging, pkgutil, signal, jax
+state = lambda: (
+    {**jax.config.values}, logging.root.level,  # orbax adds a handler
+    signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM),
+)
+before = state()
+import vireid_jax
+for module in pkgutil.walk_packages(vireid_jax.__path__, "vireid_jax."):
+    importlib.import_module(module.name)
+assert state() == before
+"""
+PUBLIC = """
+import inspect
+for name in vireid_jax.__all__:
+    public = getattr(vireid_jax, name)
+    kinds = {"Embedder": "class", "Result": "class", "losses": "module"}
+    if name != "__version__":
+        assert getattr(inspect, "is" + kinds.get(name, "function"))(public), name
+    assert public is getattr(vireid_jax, name)
+assert vireid_jax.losses.METRIC_LOSSES
+assert vireid_jax.get_config("demo").data.name == "walkers"
+assert vireid_jax.get_protocols("walkers/thermal")
+"""
+
+
+def test_imports_change_nothing_global_and_hide_no_public_name():
+    python("-c", IMPORTS + PUBLIC, cwd=ROOT)
 
 
 def test_nothing_installs_tensorflow_or_torch_by_default():

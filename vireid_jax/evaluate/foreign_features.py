@@ -4,15 +4,17 @@ docs/evaluate.md has the format. Nothing that a file holds is ever run.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
+from rich.console import Console
 
+from vireid_jax.evaluate.test_split import report
 from vireid_jax.modality import MODALITIES
-from vireid_jax.protocols import Protocol, Result, Rows, evaluate
+from vireid_jax.protocols import Protocol, Result, Rows, evaluate, find_protocol
 from vireid_jax.protocols.reranking import KReciprocal
 from vireid_jax.run.errors import UserError
 
@@ -102,16 +104,50 @@ def _read_distances(path: Path, arrays: Arrays, protocol: Protocol) -> Foreign:
     return Foreign(_rows(path, filename, **columns), None, distances)
 
 
+def evaluate_features(
+    arrays: Mapping[str, np.ndarray],
+    protocols: Sequence[str],
+    *,
+    reranking: KReciprocal | None = None,
+    console: Console | None = None,
+) -> list[Result]:
+    """Score features of any framework; return a result for each protocol.
+
+    `arrays` are those of docs/evaluate.md: `features` `[rows, dim]`, `identity`,
+    `camera` and `modality` `[rows]`, for instance. `protocols` are names of
+    docs/protocols.md. `console` shows the tables, None: they are not shown. Raise
+    UserError for arrays that a protocol cannot rank.
+    """
+    results, _ = _evaluate(
+        Path("features"),
+        {name: np.asarray(array) for name, array in arrays.items()},
+        [find_protocol(name) for name in protocols],
+        reranking,
+    )
+    if console:
+        report(results, console)
+    return results
+
+
 def evaluate_file(
     path: Path, protocols: Sequence[Protocol], reranking: KReciprocal | None = None
 ) -> tuple[list[Result], Rows]:
-    """Reads a file once and ranks it by each protocol; returns its rows as well.
+    """Read a file once and rank it by each protocol; return its rows as well."""
+    return _evaluate(path, read_arrays(path), protocols, reranking)
 
-    All trials of a protocol are ranked from one pass over the distances. Raises
+
+def _evaluate(
+    path: Path,
+    arrays: Arrays,
+    protocols: Sequence[Protocol],
+    reranking: KReciprocal | None,
+) -> tuple[list[Result], Rows]:
+    """Rank the arrays by each protocol; errors name `path`.
+
+    All trials of a protocol are ranked from one pass over the distances. Raise
     UserError for arrays that are missing, do not fit together, or are not finite; for
     distances, whose queries are of one modality, in both directions, or re-ranked.
     """
-    arrays = read_arrays(path)
     directions = {protocol.direction for protocol in protocols}
     if "distances" in arrays and len(directions) > 1:
         raise UserError(
