@@ -59,13 +59,29 @@ for module in (vireid_jax, builder, models):
 """
 
 
+# Resolves what `vireid train --config demo` starts with: the recipe and its builder.
+RECIPES = """
+import importlib.metadata, vireid_jax
+from vireid_jax.config import validate
+from vireid_jax.configs import list_configs
+from vireid_jax.data.builders import find_builder
+for name in list_configs():
+    validate(vireid_jax.get_config(name))
+config = vireid_jax.get_config("regdb:trial=3")
+builder = find_builder("regdb", config.data.variant, "data")
+assert builder.builder_config.name == "trial_3"
+(script,) = importlib.metadata.distribution("vireid-jax").entry_points
+assert (script.name, script.load().__module__) == ("vireid", "vireid_jax.__main__")
+"""
+
+
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
     """A copy of what a build reads, so that no build leaves anything in the tree."""
     folder = tmp_path_factory.mktemp("clone")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
-    for name in ("vireid_jax", "datasets"):
+    for name in ("vireid_jax", "configs", "datasets"):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
     return folder
@@ -107,6 +123,9 @@ def test_wheel_holds_the_package_its_builders_and_nothing_else(wheel):
         for pattern in METADATA_OF_BUILDERS
         for p in (ROOT / "datasets").glob(f"*/{pattern}")
     }
+    expected |= {
+        f"vireid_jax/{p.relative_to(ROOT)}" for p in (ROOT / "configs").rglob("*.py")
+    }
     found = {str(p.relative_to(wheel)) for p in wheel.rglob("*") if p.is_file()}
     assert {name for name in found if ".dist-info/" not in name} == expected
     assert "vireid_jax/datasets/walkers/CITATIONS.bib" in expected
@@ -117,14 +136,19 @@ def test_wheel_works_in_a_foreign_folder(wheel, tmp_path):
     places = python("-c", TOUR, tmp_path, cwd=tmp_path, path=wheel).split()
     assert len(places) == 3
     assert all(Path(place).is_relative_to(wheel) for place in places)
-    command = ("-m", "vireid_jax.synthetic", "--help")
-    assert "--sheet" in python(*command, cwd=tmp_path, path=wheel)
+    for command, word in {"synthetic": "--sheet", "train": "--workdir"}.items():
+        help_text = python(
+            "-m", "vireid_jax", command, "--help", cwd=tmp_path, path=wheel
+        )
+        assert word in help_text
+    python("-c", RECIPES, cwd=tmp_path, path=wheel)
 
 
 def test_a_clones_root_works_without_an_installation(clone, tmp_path):
     places = python("-c", TOUR, tmp_path, cwd=clone).split()
     assert len(places) == 3
     assert all(Path(place).is_relative_to(clone) for place in places)
+    python("-c", "import vireid_jax as v; v.get_config('ablations/method')", cwd=clone)
 
 
 def test_import_is_light():
