@@ -9,7 +9,8 @@ others than it has.
 
     python small_run.py embed WORKDIR FILE.npy
 
-writes the embeddings of some images by a checkpoint.
+writes the embeddings of some images by a checkpoint, and `small_run.py NAME ...` is the
+command `vireid NAME ...`.
 """
 
 import os
@@ -24,6 +25,7 @@ import flax.linen as nn
 import numpy as np
 
 from vireid_jax import models
+from vireid_jax.__main__ import COMMANDS, main
 from vireid_jax.config import default_config
 from vireid_jax.models.heads import IdentityHead, l2_normalise
 from vireid_jax.models.osnet import Stem
@@ -48,7 +50,7 @@ class Small(nn.Module):
         return l2_normalise(out["neck"]), out
 
 
-def create(_, *, num_classes, **__):
+def create(*_, num_classes, **__):
     """Stands in for `models.create`."""
     return Small(num_classes)
 
@@ -196,6 +198,6 @@ if __name__ == "__main__":
     if "KILL" in os.environ:
         place, count = os.environ["KILL"].split(":")
         die_at(place, int(count))
-    from vireid_jax.main import main
-
+    if sys.argv[1] not in COMMANDS:
+        sys.argv.insert(1, "train")
     main()

@@ -124,7 +124,7 @@ def test_only_the_plain_evaluation_replaces_a_runs_result(tested, monkeypatch):
     monkeypatch.setattr(
         vireid_jax.evaluate.test_split,
         "evaluate_test_split",
-        lambda *_, path, **__: found.append(path),
+        lambda *_, path, **__: found.append(path) or [],
     )
     plain = {
         "which": "last",

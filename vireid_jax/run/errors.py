@@ -6,7 +6,9 @@ import os
 import signal
 from collections.abc import Iterator
 
-REPORT_A_BUG = "https://github.com/vireid-jax/vireid_jax/issues"
+REPORT = (
+    "This is a bug; please report it at https://github.com/vireid-jax/vireid_jax/issues"
+)
 
 
 class UserError(ValueError):
@@ -26,8 +28,8 @@ def one_line_errors() -> Iterator[None]:
         raise SystemExit(128 + signal.SIGINT) from error
     except Exception as error:
         message = _explain(error)
-        if not message:
-            error.add_note(f"This is a bug; please report it at {REPORT_A_BUG}")
+        if not message and REPORT not in getattr(error, "__notes__", ()):
+            error.add_note(REPORT)
         if not message or os.environ.get("VIREID_TRACEBACK") == "1":
             raise
         raise SystemExit(f"error: {message}") from error
