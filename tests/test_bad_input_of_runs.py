@@ -153,7 +153,8 @@ def test_a_workdir_that_cannot_be_written_to(refuses, config, tmp_path):
         refuses(
             "a workdir that cannot be written to",
             lambda: train(config, locked / "run"),
-            "DIR/theirs/run cannot be written to (Permission denied)",
+            "--workdir DIR/theirs/run",
+            "Permission denied",
         )
 
 
@@ -162,7 +163,8 @@ def test_a_workdir_that_is_a_file(refuses, config, tmp_path):
     refuses(
         "a workdir that is a file",
         lambda: train(config, tmp_path / "file"),
-        "DIR/file cannot be written to (File exists)",
+        "--workdir DIR/file",
+        "File exists",
     )
 
 

@@ -104,7 +104,7 @@ def test_a_traceback_of_every_error_on_request(monkeypatch):
     monkeypatch.setenv("VIREID_TRACEBACK", "1")
     with pytest.raises(UserError, match="--query"):
         call(monkeypatch, "bin/vireid", "rank")
-    with pytest.raises(UserError, match="no_such_flag"):
-        call(monkeypatch, "bin/vireid", "train", "--config=demo", "--no_such_flag")
+    with pytest.raises(UserError, match="no config none"):
+        call(monkeypatch, "bin/vireid", "train", "--config=none")
     with pytest.raises(OSError, match="full"), one_line_errors():
         raise OSError(28, "full")

@@ -133,7 +133,7 @@ def with_row(
     return config
 
 
-def with_defaults(stored: Mapping[str, Any]) -> ConfigDict:
+def with_defaults(stored: Any) -> ConfigDict:
     """Return a config that was stored as JSON; missing keys get their defaults.
 
     So a new key's default must be what was done before there was the key. Raise
@@ -186,7 +186,10 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model.name": _one_of(*models.list_models()),
     "model.num_specific_stages": _one_of(*range(6)),
     "model.neck_norm": _one_of(*NECK_NORMS),
-    "model.students": (set(STUDENTS).issuperset, f"any of {STUDENTS}, () for none"),
+    "model.students": (
+        lambda names: all(name in STUDENTS for name in names),
+        f"any of {STUDENTS}, () for none",
+    ),
     "model.relation": _one_of(*RELATIONS),
     "model.dtype": _one_of(*models.DTYPES),
     "loss.identity": _NOT_NEGATIVE,

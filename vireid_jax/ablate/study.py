@@ -190,9 +190,9 @@ def _test_elsewhere(folder: Path, name: str, changes: dict[str, Any]) -> None:
 
 def _settings(config: ConfigDict) -> dict[str, Any]:
     """Returns what decides a run's numbers, as JSON would give it back."""
-    from vireid_jax.config import decisive, flat, validate
+    from vireid_jax.config import decisive, validate
 
-    return json.loads(json.dumps(flat(decisive(validate(config))), default=str))
+    return json.loads(json.dumps(decisive(validate(config)), default=str))
 
 
 def _check_same(run: Run, line: dict[str, Any], workdir: Path) -> None:

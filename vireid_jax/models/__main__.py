@@ -115,8 +115,13 @@ def run(arguments: argparse.Namespace) -> None:
         return
     set_up()
     size = numbers(arguments.size, "x")
-    if len(size) != 2:
-        raise UserError(f"--size is {arguments.size!r}; give HEIGHTxWIDTH")
+    if len(size) != 2 or any(n < 32 or n % 16 for n in size):
+        raise UserError(
+            f"--size is {arguments.size!r}; give HEIGHTxWIDTH, multiples of 16 from 32"
+            " on"
+        )
+    if arguments.classes < 1 or arguments.runs < 0:
+        raise UserError("give --classes of 1 or more and --runs of 0 or more")
     model = models.create(
         arguments.name,
         num_classes=arguments.classes,
