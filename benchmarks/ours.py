@@ -127,13 +127,18 @@ def train(job: Job):
 
 
 def jitted_step(config, model, variables):
-    """Jits the training step; gives it, a state to begin with, a key and knobs."""
+    """Jit the training step; return it, a first state, a key and its numbers."""
     import jax
     import jax.numpy as jnp
 
     from vireid_jax.training.optimizer import make_optimizer, rate_factors
     from vireid_jax.training.state import TrainState
-    from vireid_jax.training.step import Views, make_knobs, make_train_step
+    from vireid_jax.training.step import (
+        BatchViews,
+        Schedule,
+        make_coefficients,
+        make_train_step,
+    )
 
     optimizer = make_optimizer(config)
     params = variables["params"]
@@ -142,15 +147,16 @@ def jitted_step(config, model, variables):
             model,
             optimizer,
             rate_factors(params, False, 1.0),
-            Views(config.augment.pad, third_view=config.augment.third_view),
+            BatchViews(config.augment.pad, third_view=config.augment.third_view),
             config.loss.metric_form,
         ),
         donate_argnums=0,
     )
     opt_state = jax.jit(optimizer.init)(params)
     state = TrainState(jnp.zeros((), int), params, variables["batch_stats"], opt_state)
-    knobs = make_knobs(config, config.optimizer.learning_rate)
-    return step, state, jax.random.key(0), knobs
+    rates = jnp.full(1, config.optimizer.learning_rate)  # of every step
+    numbers = make_coefficients(config), Schedule(rates, jnp.zeros(1))
+    return step, state, jax.random.key(0), numbers
 
 
 def stepper(config, model, variables, batch):
@@ -159,14 +165,14 @@ def stepper(config, model, variables, batch):
 
     from vireid_jax.training.program import compile_step
 
-    step, state, key, knobs = jitted_step(config, model, variables)
+    step, state, key, numbers = jitted_step(config, model, variables)
     take_step = None
 
     def run():
         nonlocal state, take_step
         if take_step is None:
-            take_step = compile_step(step.lower(state, batch, key, knobs))
-        state, metrics = jax.block_until_ready(take_step(state, batch, key, knobs))
+            take_step = compile_step(step.lower(state, batch, key, *numbers))
+        state, metrics = jax.block_until_ready(take_step(state, batch, key, *numbers))
         return {name: metrics[name] for name in ("loss", "gradient_norm")}
 
     return run

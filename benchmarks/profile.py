@@ -130,14 +130,14 @@ def profile(case: cases.Case) -> dict[str, dict[str, float]]:
     config = config_of(job)
     model = create_model(config, job["classes"])
     batch = batch_of(job, job["images"] // 2)
-    step, state, key, knobs = jitted_step(config, model, variables_of(model))
-    step = step.lower(state, batch, key, knobs).compile()
+    step, state, key, numbers = jitted_step(config, model, variables_of(model))
+    step = step.lower(state, batch, key, *numbers).compile()
     for _ in range(2):
-        state, _ = jax.block_until_ready(step(state, batch, key, knobs))
+        state, _ = jax.block_until_ready(step(state, batch, key, *numbers))
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             for _ in range(STEPS):
-                state, _ = jax.block_until_ready(step(state, batch, key, knobs))
+                state, _ = jax.block_until_ready(step(state, batch, key, *numbers))
         spent = share_out(spans_of(Path(folder)))
     known = operations(step.as_text())
     found: dict[str, dict[str, float]] = {}

@@ -19,7 +19,7 @@ import vireid_jax
 from vireid_jax import models
 from vireid_jax import train as training
 from vireid_jax.run.workdir import claimed
-from vireid_jax.train import train
+from vireid_jax.train import train_run
 from vireid_jax.training.checkpoint import Checkpoints
 
 # Slow: several runs, each of which XLA compiles.
@@ -44,7 +44,7 @@ def config(data):
 def finished(tmp_path_factory, data, compiled_once, small_network):
     """A finished run."""
     workdir = tmp_path_factory.mktemp("finished")
-    train(small_run.config_of(data), workdir)
+    train_run(small_run.config_of(data), workdir)
     return workdir
 
 
@@ -64,7 +64,7 @@ def test_a_run_of_another_config(refuses, run, config):
     with unchanged(run):
         said = refuses(
             "the workdir of another config's run",
-            lambda: train(config, run),
+            lambda: train_run(config, run),
             "config.optimizer.name is 'sgd', was 'adamw'",
             "config.schedule.epochs is 2.0, was 1.0",
             "another --workdir",
@@ -77,11 +77,11 @@ def test_a_run_goes_on_under_a_release_with_more_keys(run, config):
     stored = json.loads(path.read_text())
     del stored["model"]["separate_norm"]  # as if it had come later
     path.write_text(json.dumps(stored))
-    assert train(config, run)
+    assert train_run(config, run)
     stored["model"]["neck_norm"] = 3
     path.write_text(json.dumps(stored))
     with pytest.raises(ValueError, match=r"config\.json is no config \("):
-        train(config, run)
+        train_run(config, run)
 
 
 def test_other_data_under_the_same_name(refuses, run, config, tmp_path, monkeypatch):
@@ -95,7 +95,7 @@ def test_other_data_under_the_same_name(refuses, run, config, tmp_path, monkeypa
     with unchanged(run):
         refuses(
             "other data than the run began with",
-            lambda: train(config, run),
+            lambda: train_run(config, run),
             "fingerprint HASH",
             "step 6",
             "config.data.dir",
@@ -106,7 +106,7 @@ def test_two_processes_on_one_workdir(refuses, run, config):
     with claimed(run), unchanged(run):
         refuses(
             "two processes on one workdir",
-            lambda: train(config, run),
+            lambda: train_run(config, run),
             "process N on HOST is training in DIR/run",
             "another --workdir",
         )
@@ -150,7 +150,7 @@ def test_a_workdir_that_cannot_be_written_to(refuses, config, tmp_path):
     with as_nobody():
         refuses(
             "a workdir that cannot be written to",
-            lambda: train(config, locked / "run"),
+            lambda: train_run(config, locked / "run"),
             "DIR/theirs/run cannot be written to (Permission denied)",
         )
 
@@ -159,7 +159,7 @@ def test_a_workdir_that_is_a_file(refuses, config, tmp_path):
     (tmp_path / "file").touch()
     refuses(
         "a workdir that is a file",
-        lambda: train(config, tmp_path / "file"),
+        lambda: train_run(config, tmp_path / "file"),
         "DIR/file cannot be written to (File exists)",
     )
 
@@ -172,7 +172,7 @@ def test_a_loss_that_is_no_number(refuses, config, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "learning_rate", rate)
     refuses(
         "a loss that is not finite",
-        lambda: train(config, tmp_path / "run"),
+        lambda: train_run(config, tmp_path / "run"),
         "the loss is nan at step 6",
         "of step 3, is whole",
         "learning_rate",
@@ -195,7 +195,7 @@ def test_out_of_memory(refuses, config, tmp_path, monkeypatch):
     monkeypatch.setattr(models, "create", greedy)
     refuses(
         "too little memory for a step",
-        lambda: train(config, tmp_path / "run"),
+        lambda: train_run(config, tmp_path / "run"),
         "Out of memory",
         "Lower config.batch.identities",
     )
@@ -208,10 +208,10 @@ def test_a_full_disk(refuses, config, small_disk):
     run = small_disk(1.12) / "run"
     refuses(
         "a full disk while saving",
-        lambda: train(config, run),
+        lambda: train_run(config, run),
         "no room for a checkpoint",
         "The last checkpoint, of step 3, is whole",
-        "Free some space; the same command goes on",
+        "Free some space",
     )
     assert vireid_jax.load(run).about["step"] == 3
 
@@ -231,7 +231,7 @@ def test_a_disk_that_is_full_though_it_said_otherwise(data, small_disk, compiled
     ballast.unlink()
     code, out, err = small_run.finish(small_run.start(*flags, **lying))
     assert code == 0, err
-    assert "Going on from step 3 of 6" in out
+    assert "Resuming from step 3 of 6" in out
 
 
 def steps_of(run):
@@ -243,7 +243,7 @@ def test_a_half_deleted_checkpoint(refuses, run, config):
     with unchanged(run):
         refuses(
             "the latest checkpoint is half-deleted",
-            lambda: train(config, run),
+            lambda: train_run(config, run),
             "step 6",
             "its optimizer is missing or damaged",
         )
@@ -295,7 +295,7 @@ def test_a_checkpoint_of_another_network(refuses, run, config, monkeypatch):
     with unchanged(run):
         refuses(
             "a checkpoint that does not fit the network",
-            lambda: train(config, run),
+            lambda: train_run(config, run),
             "the checkpoint of step 6 in DIR/run/checkpoints is of another network",
             " in this network",
         )

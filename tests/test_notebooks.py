@@ -30,7 +30,7 @@ SAID = {
     "your_own_data.ipynb": [
         "1 of ",
         "is saved; the same command",
-        "Going on from step",
+        "Resuming from step",
     ],
 }
 

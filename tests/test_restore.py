@@ -55,7 +55,7 @@ class TestOtherDevices:
             (2, said[2], "to ['cpu']"),
         ):
             text = " ".join(text.split())  # as wide as the terminal
-            assert f"Going on from step {step} of 6" in text
+            assert f"Resuming from step {step} of 6" in text
             assert devices in text
 
     def test_the_losses_are_those_of_a_run_on_one(self, run):

@@ -52,13 +52,13 @@ def main(_: Sequence[str]) -> None:
     if FLAGS.dry_run:
         dry_run()
         return
-    from vireid_jax.run.processes import connect, fall_together
+    from vireid_jax.run.processes import abort_all_on_error, connect
     from vireid_jax.run.stopping import Stop, Stopped
-    from vireid_jax.train import train
+    from vireid_jax.train import train_run
 
     try:
-        with fall_together(), one_line_errors(), Stop(FLAGS.max_minutes) as stop:
-            train(
+        with abort_all_on_error(), one_line_errors(), Stop(FLAGS.max_minutes) as stop:
+            train_run(
                 FLAGS.config,
                 FLAGS.workdir,
                 stop,

@@ -104,7 +104,7 @@ def run_study(
     """
     from vireid_jax.ablate.table import CODE, read_results
     from vireid_jax.run.environment import environment
-    from vireid_jax.train import train
+    from vireid_jax.train import train_run
 
     here = environment()
     for line in read_results(workdir):
@@ -130,7 +130,7 @@ def run_study(
         )
         sys.stdout.flush()
         start = time.perf_counter()
-        train(run.config, workdir / run.folder, stop)
+        train_run(run.config, workdir / run.folder, stop)
         for name, changes in study.elsewhere.items():
             _test_elsewhere(workdir / run.folder, name, changes)
         seconds = time.perf_counter() - start

@@ -35,9 +35,9 @@ from vireid_jax.run.errors import UserError
 from vireid_jax.run.runtime import keep_compiled
 from vireid_jax.training.checkpoint import FOLDER, Checkpoints
 from vireid_jax.training.sharding import (
+    batch_sharding,
     check_divides,
     make_mesh,
-    over_batch,
     own_rows,
     place_batch,
     replicated,
@@ -99,8 +99,8 @@ class Embedder:
                 make_embed_step(
                     model, modality, flip=flip, feature=feature, at_once=at_once
                 ),
-                in_shardings=(replicated(self._mesh), over_batch(self._mesh)),
-                out_shardings=over_batch(self._mesh),
+                in_shardings=(replicated(self._mesh), batch_sharding(self._mesh)),
+                out_shardings=batch_sharding(self._mesh),
             )
             for modality in MODALITIES
         }

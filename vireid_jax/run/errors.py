@@ -50,22 +50,22 @@ def _explain(error: Exception) -> str | None:
 
 
 def explain_os_error(error: OSError) -> str:
-    """Says which file could not be read or written, and what to do."""
-    place = f"{error.filename}: " if error.filename else ""
+    """Say which file could not be read or written, and what to do."""
+    path = f"{error.filename}: " if error.filename else ""
     advice = {
-        errno.ENOSPC: "free some space; the same command goes on",
-        errno.EDQUOT: "free some of your quota; the same command goes on",
-        errno.EACCES: "give a folder that is yours",
-        errno.EROFS: "give a folder that can be written to",
-    }.get(error.errno, "mend that; the same command goes on")
-    return f"{place}{error.strerror or error}; {advice}"
+        errno.ENOSPC: "free some space, then run the same command again to resume",
+        errno.EDQUOT: "free some quota, then run the same command again to resume",
+        errno.EACCES: "give a folder that you own",
+        errno.EROFS: "give a writable folder",
+    }.get(error.errno, "fix this, then run the same command again to resume")
+    return f"{path}{error.strerror or error}; {advice}"
 
 
 def explain_out_of_memory(error: Exception) -> str:
-    """Says what to lower when the device, or the machine, has no more memory."""
+    """Say what to lower when the device, or the machine, is out of memory."""
     first = str(error).splitlines()[0].removeprefix("RESOURCE_EXHAUSTED: ").rstrip(".")
     return (
-        f"the device's memory does not suffice ({first}). Lower"
+        f"the device is out of memory ({first}). Lower"
         " config.batch.identities, config.batch.images or config.data.size (training),"
         " or config.eval.batch_size (evaluation); config.model.dtype=bfloat16 halves"
         " the network's maps"
