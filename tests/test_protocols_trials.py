@@ -17,7 +17,7 @@ from vireid_jax.protocols import (
     rank,
     ranking,
 )
-from vireid_jax.protocols.trials import rank_trials
+from vireid_jax.protocols.result import rank_trials
 
 TRIALS = ["sysu_mm01/all/multi", "llcm/visible-to-infrared"]
 TRIALS += ["llcm/infrared-to-visible", "llcm/visible-to-infrared/swapped"]

@@ -77,7 +77,7 @@ def test_an_interval_of_one_query_an_identity_is_scipys():
 
 
 def test_identities_are_drawn_with_all_their_queries():
-    """Repeating every query tells nothing new, so the interval stays."""
+    """Repeating every query adds no information, so the interval stays."""
     values, identity = RNG.random(30), np.arange(30)
     assert identity_interval(values, identity) == pytest.approx(
         identity_interval(np.repeat(values, 8), np.repeat(identity, 8))
@@ -122,6 +122,6 @@ def test_under_no_difference_p_is_uniform():
     assert stats.kstest(p, "uniform").pvalue > 0.01
 
 
-def test_nothing_valid_is_refused():
+def test_no_valid_query_is_an_error():
     with pytest.raises(ValueError, match="none of the 3 queries is valid"):
         identity_interval(np.full(3, np.nan), np.arange(3))
