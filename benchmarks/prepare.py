@@ -21,7 +21,6 @@ from vireid_jax.datasets.sysu_mm01 import sysu_mm01_dataset_builder as sysu_mm01
 from vireid_jax.run.runtime import only_errors
 from vireid_jax.synthetic import PRESETS, generate, plan
 from vireid_jax.synthetic.layouts import plan_tree
-from vireid_jax.synthetic.layouts.tree import _write_files
 
 TARGET = 3000
 
@@ -46,7 +45,7 @@ def write_release(root: Path, images: int, size: tuple[int, int]) -> int:
     specs = plan("nir", range(20), 10)
     drawn = generate(specs, seed=0, size=size, knobs=PRESETS["easy"])
     files = itertools.cycle([data for _, data, _ in drawn])
-    _write_files(tree, root, "A benchmark's tree.")
+    tree.write_index(root, "A benchmark's tree.")
     names = list(tree.images)
     kept = names[:: max(1, round(len(names) / images))]
     for name in kept:

@@ -95,7 +95,8 @@ def test_tests_run_the_tree_they_stand_in():
 
 def test_wheel_holds_the_package_its_builders_and_nothing_else(wheel):
     package = ROOT / "vireid_jax"
-    expected = {f"vireid_jax/{p.relative_to(package)}" for p in package.rglob("*.py")}
+    files = [*package.rglob("*.py"), *package.rglob("*.tsv")]
+    expected = {f"vireid_jax/{p.relative_to(package)}" for p in files}
     expected.add("vireid_jax/py.typed")
     templates = ("page.html.j2", "ranks.html.j2", "page.css")
     expected |= {f"vireid_jax/report/{name}" for name in templates}

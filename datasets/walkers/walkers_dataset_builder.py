@@ -13,10 +13,10 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from vireid_jax import synthetic
+from vireid_jax.modality import MODALITIES
 from vireid_jax.run.console import track
 from vireid_jax.run.errors import UserError
 from vireid_jax.run.runtime import only_errors
-from vireid_jax.synthetic.plan import MODALITIES
 
 
 @dataclasses.dataclass

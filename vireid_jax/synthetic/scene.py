@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vireid_jax.modality import MODALITIES
 from vireid_jax.synthetic import background, garments
 from vireid_jax.synthetic.body import Part, Pose
 from vireid_jax.synthetic.dress import dress
 from vireid_jax.synthetic.identity import PASSERS_BY, person
 from vireid_jax.synthetic.knobs import Knobs
-from vireid_jax.synthetic.plan import CAMERAS, MODALITIES, Spec
+from vireid_jax.synthetic.plan import CAMERAS, Spec
 from vireid_jax.synthetic.raster import Actor, View
 
 _CAMERA, _SHOT = 21, 22
