@@ -1,4 +1,4 @@
-"""How a person stands in the world: a posed skeleton, clothed in tapered parts.
+"""A posed skeleton, and the tapered parts that clothe it.
 
 Axes in metres: x to the person's left, y up, z forward; the feet are at y = 0.
 """
@@ -78,19 +78,13 @@ def _leg(person: Person, pose: Pose, side: int) -> list[Point]:
     flex = 0.07 + pose.vigour * (0.35 + b.stride) * max(0.0, math.cos(phase)) ** 2
     hip = (side * b.hip * 0.55, 0.0, 0.0)
     inward = (side * b.stance - hip[0]) / length
-    thigh, shin = 0.5 * length, 0.5 * length
-    knee = move(hip, inward * thigh, -math.cos(swing) * thigh, math.sin(swing) * thigh)
-    lower = swing - flex
-    ankle = move(knee, inward * shin, -math.cos(lower) * shin, math.sin(lower) * shin)
+    half, lower = 0.5 * length, swing - flex  # thigh and shin are equally long
+    knee = move(hip, inward * half, -math.cos(swing) * half, math.sin(swing) * half)
+    ankle = move(knee, inward * half, -math.cos(lower) * half, math.sin(lower) * half)
     drop = 0.25 + 0.8 * max(0.0, -lower)
     foot = 0.105 * b.stature
-    toe = move(
-        ankle,
-        side * foot * math.sin(b.toe_out),
-        -foot * math.sin(drop) * 0.8,
-        foot * math.cos(drop),
-    )
-    return [hip, knee, ankle, toe]
+    across, down = side * foot * math.sin(b.toe_out), -foot * math.sin(drop) * 0.8
+    return [hip, knee, ankle, move(ankle, across, down, foot * math.cos(drop))]
 
 
 def _arm(person: Person, pose: Pose, side: int, shoulder: Point) -> list[Point]:
@@ -104,18 +98,11 @@ def _arm(person: Person, pose: Pose, side: int, shoulder: Point) -> list[Point]:
         bend += pose.reach
     upper, fore, hand = 0.55 * b.arm, 0.45 * b.arm, 0.085
     out = b.spread + 0.12 * (c.loose - 1)
-    elbow = move(
-        shoulder,
-        side * math.sin(out) * upper,
-        -math.cos(swing) * math.cos(out) * upper,
-        math.sin(swing) * upper,
-    )
+    down = -math.cos(swing) * math.cos(out) * upper
+    elbow = move(shoulder, side * math.sin(out) * upper, down, math.sin(swing) * upper)
     lower, inward = swing + bend, 0.3 * out - 0.25 * bend
-    step = (
-        side * math.sin(inward),
-        -math.cos(lower) * math.cos(inward),
-        math.sin(lower) * math.cos(inward),
-    )
+    flat = math.cos(inward)
+    step = (side * math.sin(inward), -math.cos(lower) * flat, math.sin(lower) * flat)
     wrist = move(elbow, *(fore * s for s in step))
     return [elbow, wrist, move(wrist, *(hand * s for s in step))]
 
@@ -129,30 +116,18 @@ def pose_skeleton(person: Person, pose: Pose) -> Skeleton:
     pelvis = (0.0, -ground, 0.0)
     trunk = b.stature * (0.825 - b.leg)
     sway = 0.012 * pose.vigour * math.sin(pose.phase)
-    spine = lambda t, forward=0.0: move(
-        pelvis,
-        sway * t,
-        trunk * t * math.cos(b.lean),
-        trunk * t * math.sin(b.lean) + forward,
-    )
+    up, forward = math.cos(b.lean), math.sin(b.lean)
+    spine = lambda t: move(pelvis, sway * t, trunk * t * up, trunk * t * forward)
     neck = spine(1.04)
     nod = b.lean + b.nod
     reach = 0.085 * b.stature - 0.02
     head = move(neck, 0, reach * math.cos(nod), reach * math.sin(nod) + 0.01)
-    shoulders = tuple(
-        move(
-            spine(0.94),
-            side * 0.95 * b.shoulder,
-            -0.015,
-            0.03 * side * math.sin(pose.phase),
-        )
-        for side in (1, -1)
-    )
-    arms = [
-        _arm(person, pose, side, shoulder)
-        for side, shoulder in zip((1, -1), shoulders, strict=True)
-    ]
+    arms = []
+    for side in (1, -1):
+        turn = 0.03 * side * math.sin(pose.phase)
+        shoulder = move(spine(0.94), side * 0.95 * b.shoulder, -0.015, turn)
+        arms.append([shoulder, *_arm(person, pose, side, shoulder)])
     return Skeleton(
         *zip(*legs, strict=True), pelvis, spine(0.36), spine(0.7), neck, head,
-        shoulders, *zip(*arms, strict=True),
+        *zip(*arms, strict=True),
     )  # fmt: skip
