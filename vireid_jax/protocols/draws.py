@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int, Integer
+from jaxtyping import Integer
 
-from vireid_jax.protocols.protocol import Rows
+from vireid_jax.protocols.protocol import Indices, Rows
 from vireid_jax.run.errors import UserError
 
 AGW_TRIALS = tuple(range(10))  # the seeds
@@ -26,9 +26,7 @@ AGW_TRIALS = tuple(range(10))  # the seeds
 Permutations = Mapping[tuple[int, int], Integer[np.ndarray, "trials _"]]
 
 
-def by_identity_and_camera(
-    records: Rows, rows: Int[np.ndarray, "chosen"]
-) -> list[Int[np.ndarray, "_"]]:
+def by_identity_and_camera(records: Rows, rows: Indices) -> list[Indices]:
     """Group rows by identity, then camera, both ascending; in a group by file name."""
     filename = np.array([records.filename[row] for row in rows])
     identity, camera = records.identity[rows], records.camera[rows]
@@ -38,9 +36,7 @@ def by_identity_and_camera(
     return np.split(rows[order], starts)
 
 
-def seeded_draw(
-    groups: Sequence[Int[np.ndarray, "_"]], shots: int, seed: int
-) -> Int[np.ndarray, "drawn"]:
+def seeded_draw(groups: Sequence[Indices], shots: int, seed: int) -> Indices:
     """Draw `shots` images of each group, or all of a group that has no more.
 
     One is drawn by `random.choice`, several by `random.sample`. Only the sizes of the
@@ -57,10 +53,10 @@ def seeded_draw(
 def official_draw(
     permutations: Permutations,
     records: Rows,
-    groups: Sequence[Int[np.ndarray, "_"]],
+    groups: Sequence[Indices],
     shots: int,
     trial: int,
-) -> Int[np.ndarray, "drawn"]:
+) -> Indices:
     """Take the first `shots` images of row `trial` of each permutation, by camera.
 
     `groups` are those of `by_identity_and_camera`: file names are in the order of the

@@ -8,7 +8,7 @@ means over ten draws.
 Published visible-to-infrared numbers come in a second reading, `swapped`: the test
 script of the authors' repository (ZYK100/LLCM) makes the drawn infrared images the
 queries and all visible images the gallery. That is an infrared-to-visible search, and
-its label `direction` says so; only its name is the one that tables print.
+so is its label `direction`; only its name is the one of the published tables.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vireid_jax.protocols.draws import AGW_TRIALS, by_identity_and_camera, seeded_draw
-from vireid_jax.protocols.protocol import DIRECTIONS, Protocol
+from vireid_jax.protocols.protocol import DIRECTIONS, Indices, Protocol, Rows
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,15 @@ class Llcm(Protocol):
     ignore_same_camera: bool = True
     drawn: str = "gallery"  # or "queries" (`swapped`)
 
-    def queries(self, records, trial):
+    def queries(self, records: Rows, trial: int) -> Indices:
         """Return rows of the query modality, by identity, camera and file name."""
         return self._rows(records, self.modalities[0], trial, self.drawn == "queries")
 
-    def gallery(self, records, trial):
+    def gallery(self, records: Rows, trial: int) -> Indices:
         """Return rows of the other modality, by identity, camera and file name."""
         return self._rows(records, self.modalities[1], trial, self.drawn == "gallery")
 
-    def _rows(self, records, modality, trial, drawn):
+    def _rows(self, records: Rows, modality: str, trial: int, drawn: bool) -> Indices:
         groups = by_identity_and_camera(records, self.rows_of(records, modality))
         return seeded_draw(groups, 1, trial) if drawn else np.concatenate(groups)
 

@@ -60,7 +60,7 @@ def find_protocol(name: str, *, permutations: str | Path | None = None) -> Proto
     """Return one protocol by its full name, as "sysu_mm01/indoor/multi/official".
 
     `permutations` is the path of rand_perm_cam.mat, which names with /official need
-    and no other reads. "regdb/<direction>" is trial 1, and its name then says so.
+    and no other reads. "regdb/<direction>" is trial 1, and so is the name returned.
     Raise UserError for an unknown name, and for that file if missing or damaged.
     """
     protocols = [protocol for make in _DEFAULTS.values() for protocol in make()]

@@ -19,6 +19,9 @@ from vireid_jax.run.errors import UserError
 
 DIRECTIONS = ("visible-to-infrared", "infrared-to-visible")  # query modality first
 
+Indices = Int[np.ndarray, "_"]  # rows of a split
+Pairs = Bool[np.ndarray, "query gallery"]
+
 
 @runtime_checkable
 class Rows(Interface):
@@ -49,20 +52,17 @@ class Protocol:
     published: tuple[int, int] | None = None  # queries and gallery of the full release
     ignore_same_camera: bool = False  # for pairs of one identity: Market-1501's rule
 
-    def queries(self, records: Rows, trial: int) -> Int[np.ndarray, "query"]:
+    def queries(self, records: Rows, trial: int) -> Indices:
         """Return the rows that are queries in `trial`."""
         return self.rows_of(records, self.modalities[0])
 
-    def gallery(self, records: Rows, trial: int) -> Int[np.ndarray, "gallery"]:
+    def gallery(self, records: Rows, trial: int) -> Indices:
         """Return the rows that are gallery in `trial`; their order breaks ties."""
         return self.rows_of(records, self.modalities[1])
 
     def ignored(
-        self,
-        records: Rows,
-        queries: Int[np.ndarray, "query"],
-        gallery: Int[np.ndarray, "gallery"],
-    ) -> Bool[np.ndarray, "query gallery"] | None:
+        self, records: Rows, queries: Indices, gallery: Indices
+    ) -> Pairs | None:
         """Return True where a query ignores a gallery row; None: nothing is ignored.
 
         `queries` may be any part of the trial's queries.
@@ -82,7 +82,7 @@ class Protocol:
 
     def rows_of(
         self, records: Rows, modality: str, cameras: Collection[int] | None = None
-    ) -> Int[np.ndarray, "chosen"]:
+    ) -> Indices:
         """Return the rows of one modality, in the split's order; of `cameras` only.
 
         Raise UserError where there is none.

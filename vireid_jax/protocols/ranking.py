@@ -23,6 +23,8 @@ from vireid_jax.run.errors import UserError
 # Distances held at a time: bounds the memory, and feeds the matrix product enough rows.
 BLOCK_ITEMS = 2**24
 
+Integers = Int[np.ndarray, "_"]
+
 # Shapes are open here and in `ignore`: `rank` checks them, with a message.
 Distances = Float[np.ndarray, "_ _"] | Callable[[slice], Float[np.ndarray, "_ _"]]
 
@@ -47,8 +49,8 @@ class Metrics:
 
 def rank(
     distances: Distances,
-    query_ids: Int[np.ndarray, "query"],
-    gallery_ids: Int[np.ndarray, "gallery"],
+    query_ids: Integers,
+    gallery_ids: Integers,
     *,
     distinct: bool,
     ignore: Bool[np.ndarray, "_ _"] | None = None,
@@ -97,13 +99,7 @@ def blocks(num_queries: int, num_gallery: int) -> Iterator[slice]:
 class Ranking:
     """Rank a gallery for its queries block by block; `rank` takes all at once."""
 
-    def __init__(
-        self,
-        query_ids: Int[np.ndarray, "query"],
-        gallery_ids: Int[np.ndarray, "gallery"],
-        *,
-        distinct: bool,
-    ):
+    def __init__(self, query_ids: Integers, gallery_ids: Integers, *, distinct: bool):
         """Take the identities and the way of counting CMC, as `rank` does."""
         self._query_ids, self._distinct = query_ids, distinct
         # In `_order`, gallery rows of one identity follow each other, from `_starts`.

@@ -56,21 +56,16 @@ class Result:
 
     def deviation(self) -> dict[str, float]:
         """Return the standard deviation over trials; {} for a single trial."""
-        if len(self.by_trial) < 2:
-            return {}
         trials = self.trial_headlines()
         over = lambda name: float(np.std([t[name] for t in trials], ddof=1))
-        return {name: over(name) for name in trials[0]}
+        return {name: over(name) for name in trials[0]} if len(trials) > 1 else {}
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Return 95 % intervals over query identities of Rank-1, mAP and mINP."""
-        if self.queries is None:
-            return {}
+        queries = self.queries
         return {
-            name: identity_interval(
-                values, self.queries.identity, weight=self.queries.trials
-            )
-            for name, values in self.queries.values.items()
+            name: identity_interval(values, queries.identity, weight=queries.trials)
+            for name, values in (queries.values if queries else {}).items()
         }
 
     def trial_headlines(self) -> list[dict[str, float]]:
@@ -130,14 +125,11 @@ def evaluate(
             f"{len(features)} features for {len(records.identity)} rows of"
             f" {protocol.dataset}; embed each row of the split exactly once, in order"
         )
-    groups, rows_between = [protocol.trials], distances
-    if reranking:
-        groups, rows_between = [[trial] for trial in protocol.trials], reranking.rows
-    by_trial = [
-        metrics
-        for trials in groups
-        for metrics in rank_trials(protocol, records, features, trials, rows_between)
-    ]
+    groups = [[trial] for trial in protocol.trials] if reranking else [protocol.trials]
+    rows_between = reranking.rows if reranking else distances
+    by_trial = []
+    for trials in groups:
+        by_trial += rank_trials(protocol, records, features, trials, rows_between)
     counts = {(m.num_queries, m.valid_queries, m.num_gallery) for m in by_trial}
     if len(counts) > 1:
         raise UserError(
@@ -145,11 +137,9 @@ def evaluate(
             f" in its trials: {sorted(counts)}; they must agree for a mean to be fair"
         )
     queries, valid_queries, gallery = counts.pop()
-    published_counts = "none"
-    if protocol.published:
-        expected = "differ: {} queries, {} gallery images".format(*protocol.published)
-        same = protocol.published == (queries, gallery)
-        published_counts = "agree" if same else expected
+    agreement = "agree" if protocol.published else "none"
+    if protocol.published not in ((queries, gallery), None):
+        agreement = "differ: {} queries, {} gallery images".format(*protocol.published)
     labels = Labels(
         dataset=protocol.dataset,
         protocol=protocol.name,
@@ -161,7 +151,7 @@ def evaluate(
         queries=queries,
         valid_queries=valid_queries,
         gallery=gallery,
-        published_counts=published_counts,
+        published_counts=agreement,
         feature=feature,
         flip=flip,
         reranking=reranking.label if reranking else "none",
@@ -169,19 +159,19 @@ def evaluate(
         selection=selection,
         baseline=baseline,
     )
-    result = mean_result(labels, by_trial)
     if baseline:
-        return result
+        return mean_result(labels, by_trial)
     rows = [protocol.queries(records, trial) for trial in protocol.trials]
-    of_queries = per_query(rows, by_trial, records.identity)
-    return dataclasses.replace(result, queries=of_queries)
+    return mean_result(labels, by_trial, per_query(rows, by_trial, records.identity))
 
 
-def mean_result(labels: Labels, by_trial: Sequence[Metrics]) -> Result:
+def mean_result(
+    labels: Labels, by_trial: Sequence[Metrics], queries: PerQuery | None = None
+) -> Result:
     """Average the metrics of several rankings under one set of labels."""
     mean = lambda name: np.mean([getattr(one, name) for one in by_trial], axis=0)
     mAP, mINP = float(mean("mAP")), float(mean("mINP"))
-    return Result(labels, mean("cmc"), mAP, mINP, tuple(by_trial))
+    return Result(labels, mean("cmc"), mAP, mINP, tuple(by_trial), queries)
 
 
 def rank_trials(
@@ -195,10 +185,9 @@ def rank_trials(
 
     Trials draw different images from the same split: the distances between all images
     that any trial uses are computed once, one block in memory at a time, and each trial
-    ranks its own rows and columns of a block.
-    `rows_between(query, gallery)` takes features and returns a function from a slice
-    of queries to their distances, as `cosine_rows` does.
-    Raise UserError as `ranking.rank` does.
+    ranks its own rows and columns of a block. `rows_between` takes features of queries
+    and gallery and returns a function from a slice of queries to their distances, as
+    `cosine_rows` does. Raise UserError as `ranking.rank` does.
     """
     queries = [protocol.queries(records, trial) for trial in trials]
     galleries = [protocol.gallery(records, trial) for trial in trials]
@@ -216,9 +205,8 @@ def rank_trials(
             if not isinstance(rows, slice):
                 members = np.flatnonzero((block.start <= rows) & (rows < block.stop))
                 own = distances[rows[members] - block.start]
-            ignored = protocol.ignored(
-                records, queries[trial][members], galleries[trial]
-            )
+            asking, items = queries[trial][members], galleries[trial]
+            ignored = protocol.ignored(records, asking, items)
             ranking.add(members, own[:, columns_of[trial]], ignored)
     return [ranking.metrics() for ranking in rankings]
 

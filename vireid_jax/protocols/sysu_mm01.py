@@ -22,7 +22,7 @@ from vireid_jax.protocols.draws import (
     official_draw,
     seeded_draw,
 )
-from vireid_jax.protocols.protocol import Protocol
+from vireid_jax.protocols.protocol import Indices, Pairs, Protocol, Rows
 from vireid_jax.run.errors import UserError
 
 CAMERAS = {"visible": (1, 2, 4, 5), "infrared": (3, 6)}
@@ -37,7 +37,7 @@ class SysuMM01(Protocol):
 
     permutations: Permutations | None = field(default=None, repr=False, compare=False)
 
-    def queries(self, records, trial):
+    def queries(self, records: Rows, trial: int) -> Indices:
         """Return all infrared rows, by identity, camera and file name.
 
         Raise UserError for a camera that is not of its row's modality.
@@ -54,7 +54,7 @@ class SysuMM01(Protocol):
         rows = self.rows_of(records, "infrared")
         return np.concatenate(by_identity_and_camera(records, rows))
 
-    def gallery(self, records, trial):
+    def gallery(self, records: Rows, trial: int) -> Indices:
         """Return the drawn rows: by identity and camera (`agw`), or camera first.
 
         An identity with too few images in a camera gives all it has there.
@@ -65,7 +65,7 @@ class SysuMM01(Protocol):
             return seeded_draw(groups, self.shots, seed=trial)
         return official_draw(self.permutations, records, groups, self.shots, trial)
 
-    def ignored(self, records, queries, gallery):
+    def ignored(self, records: Rows, queries: Indices, gallery: Indices) -> Pairs:
         """Return True where the query is of camera 3 and the item of camera 2."""
         return (records.camera[queries] == 3)[:, None] & (records.camera[gallery] == 2)
 

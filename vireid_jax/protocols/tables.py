@@ -43,7 +43,7 @@ def results_table(results: Sequence[Result]) -> Table:
             names = () if result.labels.baseline else _OF_FEATURE
             table.add_row(
                 "  " + describe(_shown(result.labels), "feature", names),
-                *_percent(result.headline()),
+                *(f"{100 * value:.2f}" for value in result.headline().values()),
                 style="dim" if result.labels.baseline else None,
             )
     return table
@@ -106,12 +106,13 @@ def trials_table(results: Sequence[Result]) -> Table:
     """Build a table of every trial of the protocols that have more than one."""
     table = _table("Each trial", results[0].headline())
     for result in results:
-        if result.labels.baseline or len(result.by_trial) < 2:
-            continue
-        table.add_row(result.labels.protocol, style="bold")
-        headlines = zip(result.labels.trials, result.trial_headlines(), strict=True)
-        for trial, headline in headlines:
-            table.add_row(f"  {trial}", *_percent(headline))
+        labels, headlines = result.labels, result.trial_headlines()
+        if not labels.baseline and len(headlines) > 1:
+            table.add_row(labels.protocol, style="bold")
+            for trial, metrics in zip(labels.trials, headlines, strict=True):
+                table.add_row(
+                    f"  {trial}", *(f"{100 * x:.2f}" for x in metrics.values())
+                )
     return table
 
 
@@ -123,7 +124,3 @@ def _table(title: str, columns: Iterable[str], no_wrap: bool = False) -> Table:
     for name in columns:
         table.add_column(name, justify="right", no_wrap=no_wrap)
     return table
-
-
-def _percent(headline: dict[str, float]) -> list[str]:
-    return [f"{100 * value:.2f}" for value in headline.values()]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Int
 
 from vireid_jax.protocols.ranking import Metrics
 from vireid_jax.run.errors import UserError
@@ -19,6 +19,9 @@ from vireid_jax.run.errors import UserError
 RESAMPLES, FLIPS, LEVEL = 1000, 10_000, 0.95
 FEW = 30  # identities, below which a percentile interval is clearly too narrow
 _BLOCK = 1000  # flips at a time
+
+Values = Float[np.ndarray, "queries"]  # of a metric; NaN where the query is not valid
+Integers = Int[np.ndarray, "queries"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,10 +33,10 @@ class PerQuery:
     weighted by `trials`, is the reported mean over trials.
     """
 
-    row: Int[np.ndarray, "queries"]  # of the split, ascending
-    identity: Int[np.ndarray, "queries"]
-    trials: Int[np.ndarray, "queries"]  # in how many it is valid: its weight
-    values: dict[str, Float64[np.ndarray, "queries"]]  # Rank-1, mAP, mINP
+    row: Integers  # of the split, ascending
+    identity: Integers
+    trials: Integers  # in how many it is valid: its weight
+    values: dict[str, Values]  # Rank-1, mAP, mINP
 
 
 def per_query(
@@ -59,13 +62,9 @@ def per_query(
 
 
 def identity_interval(
-    values: Float[np.ndarray, "queries"],
-    identity: Int[np.ndarray, "queries"],
-    seed: int = 0,
-    *,
-    weight: Int[np.ndarray, "queries"] | None = None,
+    values: Values, identity: Integers, seed: int = 0, *, weight: Integers | None = None
 ) -> tuple[float, float]:
-    """Return the 95 % percentile interval of the mean over valid (not NaN) queries.
+    """Return the 95 % percentile interval of the mean over valid queries.
 
     1,000 times, identities are resampled with replacement, each with all its queries.
     `weight` is `PerQuery.trials`; None: all have the same.
@@ -82,8 +81,8 @@ def identity_interval(
 
 def crossed_interval(
     values: Float[np.ndarray, "seeds queries"],
-    identity: Int[np.ndarray, "queries"],
-    weight: Int[np.ndarray, "queries"],
+    identity: Integers,
+    weight: Integers,
     seed: int = 0,
 ) -> tuple[float, float, float]:
     """Return the mean over seeds and valid queries, and its 95 % percentile interval.
@@ -104,19 +103,15 @@ def crossed_interval(
 
 
 def sign_flip_test(
-    difference: Float[np.ndarray, "queries"],
-    identity: Int[np.ndarray, "queries"],
-    seed: int = 0,
-    *,
-    weight: Int[np.ndarray, "queries"] | None = None,
+    values: Values, identity: Integers, seed: int = 0, *, weight: Integers | None = None
 ) -> float:
-    """Return the two-sided p-value of paired differences being symmetric about 0.
+    """Return the two-sided p-value of paired differences, if symmetric about 0.
 
     10,000 times, the differences of each identity keep or change their sign together; p
     is the share of outcomes, the observed one included, at least as far from 0.
     Raise UserError where no query is valid.
     """
-    total, _ = _by_identity(difference, identity, weight)
+    total, _ = _by_identity(values, identity, weight)
     observed = abs(total.sum()) * (1 - 1e-12)  # equal sums may round apart
     rng, extreme = np.random.default_rng(seed), 1
     for _ in range(0, FLIPS, _BLOCK):
@@ -125,10 +120,8 @@ def sign_flip_test(
     return extreme / (FLIPS + 1)
 
 
-def weighted_mean(
-    values: Float[np.ndarray, "queries"], weight: Int[np.ndarray, "queries"]
-) -> float:
-    """Return the mean over valid (not NaN) queries, weighted by `weight`."""
+def weighted_mean(values: Values, weight: Integers) -> float:
+    """Return the mean over valid queries, weighted by `weight`."""
     valid = np.isfinite(values)
     return float(np.average(values[valid], weights=weight[valid]))
 

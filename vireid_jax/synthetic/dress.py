@@ -9,6 +9,7 @@ from vireid_jax.synthetic.body import (
     Point,
     Pose,
     Skeleton,
+    limb,
     mix,
     move,
     pose_skeleton,
@@ -19,11 +20,6 @@ from vireid_jax.synthetic.identity import Person
 _GARMENT, _TRIM, _OVER, _HEM, _SKIRT, _ARM = 0.012, 0.03, 0.05, 0.08, 0.07, 0.12
 _UNDER = -0.25  # legs below a skirt or the tails of a coat
 _CUT = {"cap_a": 0, "cap_b": 0}  # flat ends
-
-
-def _limb(surface: int, a: Point, b: Point, thick_a: float, thick_b: float, **more):
-    """Return a round limb."""
-    return Part(surface, a, b, thick_a, thick_a, thick_b, thick_b, **more)
 
 
 def _legs(person: Person, s: Skeleton) -> Iterator[Part]:
@@ -39,39 +35,39 @@ def _legs(person: Person, s: Skeleton) -> Iterator[Part]:
     )
     for hip, joint, heel, toe in zip(s.hips, s.knees, s.ankles, s.toes, strict=True):
         sole = move(heel, 0, -0.035, -0.02)
-        yield _limb(g.SHOES, sole, toe, bulk * 1.05, bulk * 0.85, bias=0.02, bulge=1.0)
+        yield limb(g.SHOES, sole, toe, bulk * 1.05, bulk * 0.85, bias=0.02, bulge=1.0)
         if not trousers or covered < 1:
-            yield _limb(g.SKIN, hip, joint, thigh, knee, key=0.2)
+            yield limb(g.SKIN, hip, joint, thigh, knee, key=0.2)
         if not trousers or covered < 1.3:
-            yield _limb(g.SKIN, joint, mix(joint, heel, 0.22), knee, calf)
+            yield limb(g.SKIN, joint, mix(joint, heel, 0.22), knee, calf)
         if not trousers or covered < 1.98:
             top = mix(joint, heel, max(0.34, covered - 1.05))
             width = calf if covered < 1.3 else 1.25 * ankle
-            yield _limb(g.SKIN, top, heel, width, ankle)
+            yield limb(g.SKIN, top, heel, width, ankle)
         if c.socks and covered < 1.7:
             top = mix(heel, joint, c.socks / 0.42)
             width = ankle + (calf - ankle) * c.socks / 0.3
-            yield _limb(g.SOCKS, top, heel, width + 0.004, ankle + 0.006, bias=0.01)
+            yield limb(g.SOCKS, top, heel, width + 0.004, ankle + 0.006, bias=0.01)
         if c.boots:
             top, end = mix(heel, joint, c.boots / 0.42), ankle + 0.014
             width = ankle + (calf - ankle) * c.boots / 0.3 + 0.014
-            yield _limb(g.SHOES, top, heel, width, end, cap_a=0.2, bias=0.025)
+            yield limb(g.SHOES, top, heel, width, end, cap_a=0.2, bias=0.025)
         if trousers:
             t, cap = min(1.0, covered), 1.0 if covered > 1 else 0.2
-            yield _limb(g.BOTTOM, hip, mix(hip, joint, t), fit(0), fit(t),
-                        cap_b=cap, key=0.2, bias=_GARMENT)  # fmt: skip
+            yield limb(g.BOTTOM, hip, mix(hip, joint, t), fit(0), fit(t),
+                       cap_b=cap, key=0.2, bias=_GARMENT)  # fmt: skip
         if trousers and covered > 1:
             t = covered - 1
             cuff = max(ankle + 0.012, knee * c.bottom_width * c.bottom_flare)
             cuff = fit(1) * (1 - t) + 0.85 * cuff * t
-            yield _limb(g.BOTTOM, joint, mix(joint, heel, t), fit(1), cuff, cap_b=0.2,
-                        bias=0.015, along=0.4)  # fmt: skip
+            yield limb(g.BOTTOM, joint, mix(joint, heel, t), fit(1), cuff, cap_b=0.2,
+                       bias=0.015, along=0.4)  # fmt: skip
         if c.leg_trim and trousers and c.leg_trim < c.bottom_length - 0.05:
             t = c.leg_trim * 2
             above, below, t = (hip, joint, t) if t < 1 else (joint, heel, t - 1)
             width = (thigh if c.leg_trim < 0.5 else knee * 1.05) * c.bottom_width * 0.98
             top, end = mix(above, below, t), mix(above, below, t + 0.1)
-            yield _limb(g.TRIM, top, end, width, width, **_CUT, bias=_TRIM + 0.01)
+            yield limb(g.TRIM, top, end, width, width, **_CUT, bias=_TRIM + 0.01)
 
 
 def _hanging(surface: int, person: Person, s: Skeleton, drop: float, flare: float,
@@ -156,17 +152,17 @@ def _front(
         yield Part(g.SKIN, at, move(at, 0, -0.035, 0.01), 0.045, 0.02, 0.02, 0.01, 0.3,
                    1, bias=_TRIM)  # fmt: skip
     if c.collar:
-        yield _limb(g.BELT, nape, move(nape, 0, c.collar, 0.005), 0.068, 0.062,
-                    cap_a=0.2, cap_b=0.1, bias=_TRIM)  # fmt: skip
+        yield limb(g.BELT, nape, move(nape, 0, c.collar, 0.005), 0.068, 0.062,
+                   cap_a=0.2, cap_b=0.1, bias=_TRIM)  # fmt: skip
     if c.hood:
         at, size = move(top, 0, 0.05, -0.075), 0.055 * c.hood
         left, right = move(at, -0.06, 0, 0), move(at, 0.06, 0, 0)
-        yield _limb(g.TOP, left, right, size, size, bias=-0.01)
+        yield limb(g.TOP, left, right, size, size, bias=-0.01)
     if c.scarf:
         size = 0.042 * c.scarf
         left, right = move(nape, 0.055, 0, 0.02), move(nape, -0.055, 0, 0.02)
         knot, tip = move(nape, 0.04, 0, 0.06), move(top, 0.05, -0.24 * c.scarf, thin)
-        yield _limb(g.SCARF, left, right, size, size, bias=_OVER)
+        yield limb(g.SCARF, left, right, size, size, bias=_OVER)
         yield Part(g.SCARF, knot, tip, size, 0.02, size * 1.1, 0.02, 0.5, 0.1,
                    bias=_OVER)  # fmt: skip
 
@@ -180,27 +176,27 @@ def _arms(person: Person, s: Skeleton) -> Iterator[Part]:
     reach = c.sleeve / 0.55  # of the upper arm
     joints = zip(s.shoulders, s.elbows, s.wrists, s.fingers, strict=True)
     for a, elbow, wrist, tip in joints:
-        yield _limb(g.HANDS, wrist, tip, 0.032, 0.026, bias=_ARM, bulge=0.8)
+        yield limb(g.HANDS, wrist, tip, 0.032, 0.026, bias=_ARM, bulge=0.8)
         if c.sleeve < 0.9:
-            yield _limb(g.SKIN, a, elbow, top, joint, bias=_ARM - 0.01)
-            yield _limb(g.SKIN, elbow, wrist, joint, end, bias=_ARM - 0.01)
+            yield limb(g.SKIN, a, elbow, top, joint, bias=_ARM - 0.01)
+            yield limb(g.SKIN, elbow, wrist, joint, end, bias=_ARM - 0.01)
         if reach > 0:
             t, cap = min(1.0, reach), 1.0 if reach > 1 else 0.2
             width = (top * (1 - t) + joint * t) * puff + 0.004
-            yield _limb(g.TOP, a, mix(a, elbow, t), top * (0.4 + 0.6 * puff), width,
-                        cap_b=cap, bias=_ARM, along=0.05)  # fmt: skip
+            yield limb(g.TOP, a, mix(a, elbow, t), top * (0.4 + 0.6 * puff), width,
+                       cap_b=cap, bias=_ARM, along=0.05)  # fmt: skip
         if reach > 1:
             t = (c.sleeve - 0.55) / 0.45
             width = (joint * (1 - t) + end * 1.15 * t) * puff + 0.004
-            yield _limb(g.TOP, elbow, mix(elbow, wrist, t), joint * puff + 0.004, width,
-                        cap_b=0.2, bias=_ARM, along=0.35)  # fmt: skip
+            yield limb(g.TOP, elbow, mix(elbow, wrist, t), joint * puff + 0.004, width,
+                       cap_b=0.2, bias=_ARM, along=0.35)  # fmt: skip
         if c.sleeve_trim and c.sleeve_trim < c.sleeve - 0.08:
             t, upper, lower = c.sleeve_trim / 0.55, a, elbow
             if t >= 0.9:
                 t, upper, lower = max(0, t - 1), elbow, wrist
             width = (top if c.sleeve_trim < 0.5 else joint) * puff * 0.97 + 0.004
-            yield _limb(g.TRIM, mix(upper, lower, t), mix(upper, lower, t + 0.17),
-                        width, width * 0.97, **_CUT, bias=_ARM + 0.01)  # fmt: skip
+            yield limb(g.TRIM, mix(upper, lower, t), mix(upper, lower, t + 0.17),
+                       width, width * 0.97, **_CUT, bias=_ARM + 0.01)  # fmt: skip
 
 
 def _head(person: Person, s: Skeleton, glance: float) -> Iterator[Part]:
@@ -215,7 +211,7 @@ def _head(person: Person, s: Skeleton, glance: float) -> Iterator[Part]:
 
     def blob(surface, a, b, size_a, size_b, bias=0.0, cap_b=1.0) -> Part:
         size_a, size_b, looks = r * size_a, r * size_b, {"bulge": 1.0, "cap_b": cap_b}
-        return _limb(surface, at(*a), at(*b), size_a, size_b, bias=bias, **looks)
+        return limb(surface, at(*a), at(*b), size_a, size_b, bias=bias, **looks)
 
     yield blob(g.FACE, (0, 0.42, 0), (0, -0.5, 0.12), 1.0, 0.72)
     yield blob(g.FACE, (0, 0.0, 0.9), (0, -0.16, 1.02), 0.12, 0.17, 0.004)
@@ -252,8 +248,8 @@ def _head(person: Person, s: Skeleton, glance: float) -> Iterator[Part]:
         yield Part(g.HAT, at(0, 0.62, 0.85), at(0, 0.47, 0.85), r * 0.8, r * 1.0,
                    r * 0.86, r * 1.05, 0.1, 0.15, bias=0.1)  # fmt: skip
     if c.hat == "brim":
-        yield _limb(g.HAT, at(0, 0.66, 0), at(0, 0.48, 0), r * 1.5, r * 2.1,
-                    cap_a=0.1, cap_b=0.12, bias=0.065)  # fmt: skip
+        yield limb(g.HAT, at(0, 0.66, 0), at(0, 0.48, 0), r * 1.5, r * 2.1,
+                   cap_a=0.1, cap_b=0.12, bias=0.065)  # fmt: skip
 
 
 def _carried(person: Person, s: Skeleton) -> Iterator[Part]:

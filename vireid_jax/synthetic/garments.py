@@ -91,12 +91,10 @@ def surface_table(
 ) -> np.ndarray:
     """Draw a person's surfaces, float64 `[NUM_SURFACES, NUM_COLUMNS]`.
 
-    Args:
-      looks: draws colours and patterns.
-      matter: draws materials (NIR albedo, warmth); a stream of its own, so that
-        nothing in it can follow a colour.
-      warmths: surface to (lowest, highest) warmth, where the kind of garment (which
-        shows in its shape) says something about it: a coat insulates, a shirt less.
+    `looks` draws colours and patterns; `matter` draws materials (NIR albedo, warmth),
+    a stream of its own, so that nothing in it can follow a colour. `warmths` maps a
+    surface to its (lowest, highest) warmth where the kind of garment, which its shape
+    shows, matters: a coat insulates, a shirt less.
     """
     table = np.zeros((NUM_SURFACES, NUM_COLUMNS))
     for surface in range(NUM_SURFACES):

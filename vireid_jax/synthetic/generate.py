@@ -22,7 +22,7 @@ from vireid_jax.synthetic.knobs import Knobs
 from vireid_jax.synthetic.plan import Spec
 from vireid_jax.synthetic.render import render
 
-# Visible and infrared are stored alike, so the file type never tells the modality.
+# Visible and infrared are stored alike, so the file type does not depend on it.
 _OPTIONS = {".jpg": (cv2.IMWRITE_JPEG_QUALITY, 92), ".bmp": ()}
 _CHUNK = 40  # images that a worker returns at a time
 _WORKER = "from vireid_jax.synthetic.generate import serve; serve()"
