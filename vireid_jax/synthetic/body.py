@@ -56,24 +56,6 @@ def move(a: Point, x: float, y: float, z: float) -> Point:
     return (a[0] + x, a[1] + y, a[2] + z)
 
 
-class Skeleton(NamedTuple):
-    """Joints; pairs are (left, right)."""
-
-    hips: tuple[Point, Point]
-    knees: tuple[Point, Point]
-    ankles: tuple[Point, Point]
-    toes: tuple[Point, Point]
-    pelvis: Point
-    waist: Point
-    chest: Point
-    neck: Point
-    head: Point
-    shoulders: tuple[Point, Point]
-    elbows: tuple[Point, Point]
-    wrists: tuple[Point, Point]
-    fingers: tuple[Point, Point]
-
-
 def _leg(person: Person, pose: Pose, side: int) -> list[Point]:
     """Return hip, knee, ankle and toe of one leg, the pelvis at the origin."""
     b = person.body
@@ -112,27 +94,45 @@ def _arm(person: Person, pose: Pose, side: int, shoulder: Point) -> list[Point]:
     return [elbow, wrist, move(wrist, *(hand * s for s in step))]
 
 
-def pose_skeleton(person: Person, pose: Pose) -> Skeleton:
-    """Return the joints of a person in a pose, the lower foot on the ground."""
-    b = person.body
-    legs = [_leg(person, pose, side) for side in (1, -1)]
-    ground = min(min(leg[2][1] - 0.075, leg[3][1] - 0.035) for leg in legs)
-    legs = [[move(joint, 0, -ground, 0) for joint in leg] for leg in legs]
-    pelvis = (0.0, -ground, 0.0)
-    trunk = b.stature * (0.825 - b.leg)
-    sway = 0.012 * pose.vigour * math.sin(pose.phase)
-    up, forward = math.cos(b.lean), math.sin(b.lean)
-    spine = lambda t: move(pelvis, sway * t, trunk * t * up, trunk * t * forward)
-    neck = spine(1.04)
-    nod = b.lean + b.nod
-    reach = 0.085 * b.stature - 0.02
-    head = move(neck, 0, reach * math.cos(nod), reach * math.sin(nod) + 0.01)
-    arms = []
-    for side in (1, -1):
-        turn = 0.03 * side * math.sin(pose.phase)
-        shoulder = move(spine(0.94), side * 0.95 * b.shoulder, -0.015, turn)
-        arms.append([shoulder, *_arm(person, pose, side, shoulder)])
-    return Skeleton(
-        *zip(*legs, strict=True), pelvis, spine(0.36), spine(0.7), neck, head,
-        *zip(*arms, strict=True),
-    )  # fmt: skip
+class Skeleton(NamedTuple):
+    """Joints; pairs are (left, right)."""
+
+    hips: tuple[Point, Point]
+    knees: tuple[Point, Point]
+    ankles: tuple[Point, Point]
+    toes: tuple[Point, Point]
+    pelvis: Point
+    waist: Point
+    chest: Point
+    neck: Point
+    head: Point
+    shoulders: tuple[Point, Point]
+    elbows: tuple[Point, Point]
+    wrists: tuple[Point, Point]
+    fingers: tuple[Point, Point]
+
+    @classmethod
+    def of(cls, person: Person, pose: Pose) -> "Skeleton":
+        """Return the joints of a person in a pose, the lower foot on the ground."""
+        b = person.body
+        legs = [_leg(person, pose, side) for side in (1, -1)]
+        ground = min(min(leg[2][1] - 0.075, leg[3][1] - 0.035) for leg in legs)
+        legs = [[move(joint, 0, -ground, 0) for joint in leg] for leg in legs]
+        pelvis = (0.0, -ground, 0.0)
+        trunk = b.stature * (0.825 - b.leg)
+        sway = 0.012 * pose.vigour * math.sin(pose.phase)
+        up, forward = math.cos(b.lean), math.sin(b.lean)
+        spine = lambda t: move(pelvis, sway * t, trunk * t * up, trunk * t * forward)
+        neck = spine(1.04)
+        nod = b.lean + b.nod
+        reach = 0.085 * b.stature - 0.02
+        head = move(neck, 0, reach * math.cos(nod), reach * math.sin(nod) + 0.01)
+        arms = []
+        for side in (1, -1):
+            turn = 0.03 * side * math.sin(pose.phase)
+            shoulder = move(spine(0.94), side * 0.95 * b.shoulder, -0.015, turn)
+            arms.append([shoulder, *_arm(person, pose, side, shoulder)])
+        return cls(
+            *zip(*legs, strict=True), pelvis, spine(0.36), spine(0.7), neck, head,
+            *zip(*arms, strict=True),
+        )  # fmt: skip

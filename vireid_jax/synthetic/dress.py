@@ -4,16 +4,7 @@ import math
 from collections.abc import Iterator
 
 from vireid_jax.synthetic import garments as g
-from vireid_jax.synthetic.body import (
-    Part,
-    Point,
-    Pose,
-    Skeleton,
-    limb,
-    mix,
-    move,
-    pose_skeleton,
-)
+from vireid_jax.synthetic.body import Part, Point, Pose, Skeleton, limb, mix, move
 from vireid_jax.synthetic.identity import Person
 
 # Layers, in metres towards the camera. An arm hangs before the clothes of its side.
@@ -290,7 +281,7 @@ def _carried(person: Person, s: Skeleton) -> Iterator[Part]:
 def dress(person: Person, pose: Pose) -> list[Part]:
     """Return all parts of a person in a pose, in no particular order."""
     b, c = person.body, person.clothes
-    s = pose_skeleton(person, pose)
+    s = Skeleton.of(person, pose)
     parts = list(_legs(person, s))
     if c.bottom == "skirt" or c.hem > 0.1:
         parts = [part._replace(bias=part.bias + _UNDER) for part in parts]
