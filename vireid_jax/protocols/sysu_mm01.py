@@ -15,13 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vireid_jax.modality import MODALITIES
-from vireid_jax.protocols.draws import (
-    AGW_TRIALS,
-    Permutations,
-    by_identity_and_camera,
-    official_draw,
-    seeded_draw,
-)
+from vireid_jax.protocols import draws
 from vireid_jax.protocols.protocol import Indices, Pairs, Protocol, Rows
 from vireid_jax.run.errors import UserError
 
@@ -35,7 +29,9 @@ QUERIES, SINGLE_SHOT_GALLERY = 3803, {"all": 301, "indoor": 112}  # published co
 class SysuMM01(Protocol):
     """Compare all infrared images with a drawn visible gallery."""
 
-    permutations: Permutations | None = field(default=None, repr=False, compare=False)
+    permutations: draws.Permutations | None = field(
+        default=None, repr=False, compare=False
+    )
 
     def queries(self, records: Rows, trial: int) -> Indices:
         """Return all infrared rows, by identity, camera and file name.
@@ -52,7 +48,7 @@ class SysuMM01(Protocol):
                     f" cameras are {list(cameras)}"
                 )
         rows = self.rows_of(records, "infrared")
-        return np.concatenate(by_identity_and_camera(records, rows))
+        return np.concatenate(draws.by_identity_and_camera(records, rows))
 
     def gallery(self, records: Rows, trial: int) -> Indices:
         """Return the drawn rows: by identity and camera (`agw`), or camera first.
@@ -60,10 +56,12 @@ class SysuMM01(Protocol):
         An identity with too few images in a camera gives all it has there.
         """
         rows = self.rows_of(records, "visible", GALLERY_CAMERAS[self.mode])
-        groups = by_identity_and_camera(records, rows)
+        groups = draws.by_identity_and_camera(records, rows)
         if self.permutations is None:
-            return seeded_draw(groups, self.shots, seed=trial)
-        return official_draw(self.permutations, records, groups, self.shots, trial)
+            return draws.seeded_draw(groups, self.shots, seed=trial)
+        return draws.official_draw(
+            self.permutations, records, groups, self.shots, trial
+        )
 
     def ignored(self, records: Rows, queries: Indices, gallery: Indices) -> Pairs:
         """Return True where the query is of camera 3 and the item of camera 2."""
@@ -71,7 +69,7 @@ class SysuMM01(Protocol):
 
 
 def sysu_mm01_protocols(
-    dataset: str = "sysu_mm01", permutations: Permutations | None = None
+    dataset: str = "sysu_mm01", permutations: draws.Permutations | None = None
 ) -> tuple[Protocol, ...]:
     """Return four: all and indoor search, each with a single and a multi shot gallery.
 
@@ -84,7 +82,7 @@ def sysu_mm01_protocols(
             dataset,
             "infrared-to-visible",
             distinct=True,
-            trials=tuple(range(1, 11)) if official else AGW_TRIALS,
+            trials=tuple(range(1, 11)) if official else draws.AGW_TRIALS,
             mode=mode,
             shots=shots,
             draws="official" if official else "agw",

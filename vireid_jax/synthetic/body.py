@@ -30,7 +30,9 @@ class Part(NamedTuple):
     bulge: float = 0.25  # how round the ends look: a limb goes on, a head does not
 
 
-def limb(surface: int, a: Point, b: Point, thick_a: float, thick_b: float, **more):
+def limb(
+    surface: int, a: Point, b: Point, thick_a: float, thick_b: float, **more: float
+) -> Part:
     """Return a round part; `more` are the other fields of a part."""
     return Part(surface, a, b, thick_a, thick_a, thick_b, thick_b, **more)
 

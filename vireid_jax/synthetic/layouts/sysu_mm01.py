@@ -17,12 +17,7 @@ _MODALITY = {c: modality for modality, cs in CAMERAS["nir"].items() for c in cs}
 # How many images each test identity has in cameras 1 to 6. The public permutations of
 # the official draws (rand_perm_cam.mat) hold these counts; with them the synthetic tree
 # has the galleries of the real one, draw by draw.
-_TEST_COUNTS = {
-    identity: tuple(counts)
-    for identity, *counts in np.loadtxt(
-        Path(__file__).with_name("sysu_test_counts.tsv"), int
-    ).tolist()
-}
+_TEST_COUNTS = Path(__file__).with_name("sysu_test_counts.tsv")
 
 
 def tree(ids: int, rng: np.random.Generator, max_images: int | None = None) -> Tree:
@@ -56,7 +51,8 @@ def _population(
     The test identities are the release's own. The others have its totals: identities up
     to 333 are in all cameras, the later ones in 3, 4 and 5; some miss one of 4 and 5.
     """
-    early = choose([i for i in range(1, 334) if i not in _TEST_COUNTS], 203, rng)
+    test = {i: tuple(n) for i, *n in np.loadtxt(_TEST_COUNTS, int).tolist()}
+    early = choose([i for i in range(1, 334) if i not in test], 203, rng)
     late = [*choose(list(range(334, 533)), 191, rng), 533]
     everybody = early + late
     members = {c: early if c in (1, 2, 6) else everybody for c in range(1, 7)}
@@ -71,8 +67,8 @@ def _population(
     counts = {i: tuple(images[c].get(i, 0) for c in range(1, 7)) for i in everybody}
     val = choose(everybody, 99, rng)
     train = [identity for identity in everybody if identity not in val]
-    split = {"train": train, "val": val, "test": list(_TEST_COUNTS)}
-    return split, counts | _TEST_COUNTS
+    split = {"train": train, "val": val, "test": list(test)}
+    return split, counts | test
 
 
 def _sample(
