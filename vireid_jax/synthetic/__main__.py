@@ -1,4 +1,4 @@
-"""Draws a contact sheet, a manifest or a release tree; see --help.
+"""Draw a contact sheet, a manifest or a release tree; see --help.
 
 `python -m vireid_jax.synthetic --layout regdb --out DIR` writes a tree as RegDB's.
 """
@@ -20,7 +20,7 @@ from vireid_jax.synthetic.sheet import contact_sheet
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports a bad value in one line."""
+    """Report a bad value in one line."""
 
     def error(self, message: str):
         """Print the message and leave with code 2."""
