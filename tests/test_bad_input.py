@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 import small_run
+from data_sets import RECORDS, image, rewrite, set_image, set_number
 from refusals import ROOT, command, unchanged
-from test_data_faults import RECORDS, image, rewrite, set_image, set_number
 
 from vireid_jax import train as training
 from vireid_jax.protocols import get_protocols

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_prepare import left, run
+from data_sets import left, run
 
 from vireid_jax.data.source import load_records
 

@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from test_data_faults import CONFIG, SET, contents, load, refusal
+from data_sets import CONFIG, SET, contents, load, refusal
 
 from vireid_jax.data import builders as prepare
 

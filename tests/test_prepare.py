@@ -5,43 +5,29 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from vireid_jax.datasets.regdb import regdb_dataset_builder as regdb
+from data_sets import (
+    DUMMIES,
+    FIRST,
+    RELEASES,
+    TEST_ID,
+    TRAIN_ID,
+    VISIBLE,
+    edit,
+    left,
+    run,
+    write,
+)
 
 from vireid_jax.data.source import load_records
 from vireid_jax.prepare.__main__ import main
 
-DUMMIES = Path(regdb.__file__).parents[1]
-RELEASES = ("sysu_mm01", "regdb", "llcm")
-
-
-def run(name, source, *options, data=None):
-    """Runs the command in this process; returns its one line of error, or "" ."""
-    place = [] if data is None else ["--data_dir", str(data)]
-    said = ""
-    try:
-        main(["--dataset", name, "--source", str(source), *place, *options])
-    except SystemExit as stop:
-        said = str(stop.code)
-    assert not said or (said.startswith("error: ") and "\n" not in said)
-    return said
-
 
 def one_config(name):
     return ["--config", "trial_2"] if name == "regdb" else []
-
-
-def left(data):
-    """What a look into the data folder finds: all but locks."""
-    return sorted(
-        str(path.relative_to(data))
-        for path in data.rglob("*")
-        if path.is_file() and not path.name.endswith(".lock")
-    )
 
 
 # --- Preparing ------------------------------------------------------------------------
@@ -270,27 +256,9 @@ def test_a_wrong_folder_is_told_from_the_right_one(
     assert not (tmp_path / "data").exists() or left(tmp_path / "data") == []
 
 
-def write(path, text):
-    return lambda root: (root / path).write_text(text)
-
-
 def remove(path):
     return lambda root: (root / path).unlink()
 
-
-def edit(path, old, new):
-    def change(root):
-        text = (root / path).read_text()
-        assert old in text
-        (root / path).write_text(text.replace(old, new, 1))
-
-    return change
-
-
-VISIBLE = "idx/train_visible_2.txt"
-FIRST = (DUMMIES / "regdb/dummy_data" / VISIBLE).read_text().split()[0]
-TEST_ID = (DUMMIES / "sysu_mm01/dummy_data/exp/test_id.txt").read_text().strip()
-TRAIN_ID = (DUMMIES / "sysu_mm01/dummy_data/exp/train_id.txt").read_text().strip()
 
 BAD = [
     ("sysu_mm01", lambda root: shutil.rmtree(root / "cam3"), "{root} lacks cam3; SYSU"),

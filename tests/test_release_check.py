@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from test_prepare import FIRST, RELEASES, TEST_ID, VISIBLE, edit, run, write
+from data_sets import FIRST, RELEASES, TEST_ID, VISIBLE, edit, run, write
 from vireid_jax.datasets.regdb import regdb_dataset_builder as regdb
 
 from vireid_jax.prepare.release_check import Row, check_release, count

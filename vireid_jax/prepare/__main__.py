@@ -70,7 +70,7 @@ def find_configs(name: str, config: str | None) -> list[Any]:
 def prepare_all(options: argparse.Namespace, console: Console) -> None:
     """Prepare every config that was asked for, and tell where it is."""
     from vireid_jax.data.builders import check_same_release, find_builder, prepare
-    from vireid_jax.data.source import load_records
+    from vireid_jax.data.source import open_records
 
     table = Table("set", "split", "images", "identities", "")
     start, made = time.monotonic(), 0
@@ -82,9 +82,7 @@ def prepare_all(options: argparse.Namespace, console: Console) -> None:
             prepare(builder, options.source, options.skip_unreadable)
             builder = find_builder(options.dataset, config, options.data_dir)
         for split in builder.info.splits:
-            records = load_records(
-                options.dataset, split, config=config, data_dir=options.data_dir
-            )
+            records = open_records(builder, split, verify=True)
             if was_there and options.source is not None:
                 check_same_release(builder, options.source, split, records)
             made += 0 if was_there else len(records)
@@ -162,8 +160,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.partial and not options.check:
         parser.error("--partial belongs to --check")
-    from vireid_jax.run.runtime import only_errors
+    from vireid_jax.run.runtime import only_errors, silence_opencv
 
+    silence_opencv()
     with one_line_errors(), _own_flags(), only_errors():
         command = check if options.check else prepare_all
         command(options, Console())
