@@ -244,10 +244,12 @@ def test_threads_and_pickled_copies_read_the_same(records):
 def test_errors_say_what_is_wrong_and_what_is_legal(builder, records):
     with pytest.raises(ValueError, match=r"'val'; valid.* tiny/1.2.0: \['train'\]"):
         open_records(builder, "val")
-    with pytest.raises(ValueError, match="data set is 'market'; valid values: .*regdb"):
+    with pytest.raises(
+        ValueError, match=r"data set is 'market'; valid values: .*regdb"
+    ):
         load_records("market", "train")
     with pytest.raises(
-        ValueError, match="modality is 'thermal'; valid values: .*infrared"
+        ValueError, match=r"modality is 'thermal'; valid values: .*infrared"
     ):
         records.of("thermal")
     with pytest.raises(ValueError, match="cache is 'disk'"):

@@ -79,12 +79,12 @@ def test_a_set_of_another_release_does_not_stand_for_this_one(
             root = release("llcm")
     error = run("regdb", root, *options, data=data)
     if change == "another set":
-        assert "lacks Visible, Thermal; RegDB holds" in error
+        assert "has no Visible, Thermal; RegDB holds" in error
     else:
         folder = data / "regdb/trial_3/1.0.0"
-        assert f"{folder} is there and was not made of {root}: " in error
+        assert f"{folder} exists and was not made from {root}: " in error
         assert f"(rm -r {folder})" in error
-        assert error.endswith("give another folder, --data_dir DIR.")
+        assert error.endswith("give another folder, --data_dir DIR")
 
 
 def test_what_was_left_out_is_no_other_release(release, tmp_path, capsys):
@@ -98,14 +98,14 @@ def test_what_was_left_out_is_no_other_release(release, tmp_path, capsys):
 def test_a_set_not_there_asks_for_its_release(tmp_path):
     with pytest.raises(SystemExit) as stop:
         main(["--dataset", "llcm", "--data_dir", str(tmp_path)])
-    assert "is made of files that are given (--source DIR)" in stop.value.code
+    assert "made from the files of a release (--source DIR)" in stop.value.code
     assert "github.com/ZYK100/LLCM" in stop.value.code
     command = "python -m vireid_jax.prepare --dataset llcm --source /path/to/LLCM"
     assert stop.value.code.endswith(f"{command} --data_dir {tmp_path}")
 
 
 def test_ones_own_set_not_there_is_asked_for_by_its_name(tmp_path):
-    with pytest.raises(ValueError, match="is not prepared") as caught:
+    with pytest.raises(ValueError, match="is missing") as caught:
         load_records("custom", "train", config={"name": "mine"}, data_dir=tmp_path)
     assert "agreement" not in str(caught.value)
     assert str(caught.value).endswith(
@@ -117,13 +117,13 @@ def test_a_full_disk_is_told_with_the_commands_own_flag(small_disk):
     disk = small_disk(0.01)
     error = run("llcm", DUMMIES / "llcm/dummy_data", data=disk)
     assert "cannot be prepared: No space left on device" in error
-    assert error.endswith("or give another folder, --data_dir DIR.")
+    assert error.endswith("or give another folder, --data_dir DIR")
     assert not [path for path in left(disk) if "1.0.0/" in path]
 
 
 def test_walkers_and_unknown_names_are_told_apart(tmp_path):
-    assert "the builders are ['custom', 'llcm', 'reg" in run("market", tmp_path)
-    assert "comes from no release" in run("walkers", tmp_path, "--check")
+    assert "valid values: ['custom', 'llcm', 'reg" in run("market", tmp_path)
+    assert "is made from no release" in run("walkers", tmp_path, "--check")
     with pytest.raises(SystemExit) as stop:
         main(["--dataset", "regdb", "--source", str(tmp_path), "--partial"])
     assert stop.value.code == 2
@@ -169,9 +169,9 @@ def test_killed_half_way_it_leaves_nothing_and_the_same_command_gives_the_same(
 
 JPEG = cv2.imencode(".jpg", np.zeros((32, 16, 3), np.uint8))[1].tobytes()
 FLAWS = {
-    "is no JPEG, PNG or BMP": b"nothing",
+    "is not a JPEG, PNG or BMP": b"nothing",
     "is a truncated JPEG": JPEG[:-200],
-    "is nothing that OpenCV can decode": JPEG[:20] + b"\xff\xda\x00\x02" + JPEG[-2:],
+    "cannot be decoded by OpenCV": JPEG[:20] + b"\xff\xda\x00\x02" + JPEG[-2:],
 }
 
 
@@ -186,7 +186,7 @@ def test_an_image_that_does_not_decode_is_named_and_nothing_is_kept(
     error = run("llcm", root, data=data)
     assert f"{root}: 1 of " in error
     assert f"images of 'test' cannot be used: {filename} {reason}." in error
-    assert error.endswith("leave them out with --skip-unreadable.")
+    assert error.endswith("leave them out with --skip-unreadable")
     assert not [path for path in left(data) if "1.0.0" in path]
     assert "unreadable images" in run("llcm", root, "--check", "--partial")
 
@@ -204,7 +204,7 @@ def test_unreadable_images_are_left_out_on_request_and_listed(
     assert len(load_records("llcm", "test", data_dir=data)) == whole - 2
     listed = (data / "llcm/1.0.0/unreadable.txt").read_text().splitlines()
     assert listed == [
-        f"{path.relative_to(root)} is no JPEG, PNG or BMP" for path in broken
+        f"{path.relative_to(root)} is not a JPEG, PNG or BMP" for path in broken
     ]
 
 
@@ -252,7 +252,7 @@ def test_a_wrong_folder_is_told_from_the_right_one(
         error = run(name, source, *options, *one_config(name), data=tmp_path / "data")
         assert error.startswith(f"error: {source} {message}")
         if where in ("high", "deep"):
-            assert error.endswith(f"begins at {root}; give --source {root}.")
+            assert error.endswith(f"begins at {root}; give --source {root}")
     assert not (tmp_path / "data").exists() or left(tmp_path / "data") == []
 
 
@@ -261,14 +261,18 @@ def remove(path):
 
 
 BAD = [
-    ("sysu_mm01", lambda root: shutil.rmtree(root / "cam3"), "{root} lacks cam3; SYSU"),
-    ("sysu_mm01", lambda root: shutil.rmtree(root / "exp"), "{root} lacks exp; SYSU"),
+    (
+        "sysu_mm01",
+        lambda root: shutil.rmtree(root / "cam3"),
+        "{root} has no cam3; SYSU",
+    ),
+    ("sysu_mm01", lambda root: shutil.rmtree(root / "exp"), "{root} has no exp; SYSU"),
     ("sysu_mm01", remove("exp/val_id.txt"), "{root}/exp/val_id.txt is missing; it is"),
-    ("sysu_mm01", write("exp/val_id.txt", ""), "{root}/exp/val_id.txt is empty; unpac"),
+    ("sysu_mm01", write("exp/val_id.txt", ""), "{root}/exp/val_id.txt is empty; it is"),
     (
         "sysu_mm01",
         write("exp/val_id.txt", "4,x7,9\n"),
-        "{root}/exp/val_id.txt, line 1, entry 2: 'x7' is no identity; give whole",
+        "{root}/exp/val_id.txt, line 1, entry 2: 'x7' is not an identity; valid val",
     ),
     (
         "sysu_mm01",
@@ -283,7 +287,7 @@ BAD = [
     (
         "sysu_mm01",
         write("exp/test_id.txt", f"{TEST_ID},{TRAIN_ID}"),
-        "are to be trained on and tested on (1 in all)",
+        "are in train and in test (1 in all)",
     ),
     ("llcm", remove("idx/test_id.txt"), "{root}/idx/test_id.txt is missing"),
     (
@@ -294,8 +298,8 @@ BAD = [
     (
         "llcm",
         write("idx/train_nir.txt", "nir/x/1_c01_s1.jpg 0\n"),
-        "{root}/idx/train_nir.txt, line 1: {root}/nir/x/1_c01_s1.jpg is not there (the "
-        "folder {root}/nir/x is missing), and so are 1 of 1 images; unpack",
+        "{root}/idx/train_nir.txt, line 1: {root}/nir/x/1_c01_s1.jpg is missing (so "
+        "is the folder {root}/nir/x), and so are 1 of 1 images; unpack",
     ),
     ("regdb", remove(VISIBLE), "{root}/" + VISIBLE + " is missing"),
     (
@@ -311,14 +315,14 @@ BAD = [
     (
         "regdb",
         edit(VISIBLE, f"{FIRST} 0\n", f"{FIRST} 0\n{FIRST} 0\n"),
-        f"line 2: '{FIRST}' has been listed before",
+        f"line 2: '{FIRST}' is repeated",
     ),
     (
         "regdb",
         edit(VISIBLE, f"{FIRST} 0\n", f"../{FIRST} 0\n"),
-        f"line 1: '../{FIRST}' does not lie below " + "{root}",
+        f"line 1: '../{FIRST}' is not below " + "{root}",
     ),
-    ("regdb", lambda root: (root / FIRST).unlink(), "is not there (it is missing)"),
+    ("regdb", lambda root: (root / FIRST).unlink(), "is missing, and so are 1 of 4"),
 ]
 
 

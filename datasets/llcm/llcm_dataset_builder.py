@@ -46,13 +46,12 @@ class Builder(ReleaseBuilder):
         "train infrared images": "13,975",
         "test visible images": "8,680",
         "test infrared images": "7,166",
-        "images in all": 46767,
     }
 
     @classmethod
     def read(cls, root: Path, config: str = "") -> Splits:
         """List the images that the index trains on, and the folders of test ids."""
-        del config  # there is but one split
+        del config  # there is only one
         train = [
             Image(line.filename, _identity(line), _camera(line.filename), modality)
             for modality, name in _NAMES.items()
@@ -72,41 +71,42 @@ class Builder(ReleaseBuilder):
         return splits
 
     @classmethod
-    def more_counts(cls, splits: Splits) -> dict[str, int]:
+    def more_counts(cls, root: Path, splits: Splits) -> dict[str, tuple[int, int]]:
         """Count all images."""
-        return {"images in all": sum(map(len, splits.values()))}
+        del root
+        return {"images in all": (sum(map(len, splits.values())), 46767)}
 
     @classmethod
     def remarks(cls, root: Path, splits: Splits) -> list[Remark]:
-        """Compare labels with folders; say that the empty camera is to be empty."""
+        """Compare labels with folders; report the camera that is empty as released."""
         pairs = {
             (line.label, _identity(line))
             for name in _NAMES.values()
             for line in read_index(root / f"idx/train_{name}.txt", root)
         }
         labels = {label for label, _ in pairs}
-        found = []
+        remarks = []
         if not len(labels) == len(pairs) == len({identity for _, identity in pairs}):
-            found.append(Remark("training labels do not stand for one folder each"))
+            remarks.append(Remark("training labels do not match one folder each"))
         if labels != set(range(len(labels))):
-            found.append(Remark(f"training labels are not 0 to {len(labels) - 1}"))
+            remarks.append(Remark(f"training labels are not 0 to {len(labels) - 1}"))
         if not any(image.filename.startswith(EMPTY) for image in splits["test"]):
-            found.append(Remark(f"{EMPTY} is empty: so it is in the release", False))
-        return found
+            remarks.append(Remark(f"{EMPTY} is empty, as released", False))
+        return remarks
 
 
 def _identity(line) -> int:
-    """Read the identity of a training image off its folder, as in vis/0001/*.jpg."""
+    """Return the identity of a training image from its folder, as vis/0001/*.jpg."""
     folder = PurePosixPath(line.filename).parent.name
     if not folder.isdecimal():
         raise UserError(
-            f"{line.where}: {line.filename!r} does not lie in a folder that is the "
-            "identity's number, as vis/0001/."
+            f"{line.where}: {line.filename!r} is not in a folder named by the "
+            "identity's number, as vis/0001/"
         )
     return int(folder)
 
 
 def _camera(filename: str) -> int:
-    """Read the camera off the name of a training image, 0001_c01_s185535_f7010.jpg."""
+    """Return the camera from a training image's name, 0001_c01_s185535_f7010.jpg."""
     found = re.search(r"_c(\d+)_", PurePosixPath(filename).name)
     return int(found[1]) if found else UNKNOWN_CAMERA

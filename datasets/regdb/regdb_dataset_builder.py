@@ -64,22 +64,24 @@ class Builder(ReleaseBuilder):
     @classmethod
     def remarks(cls, root: Path, splits: Splits) -> list[Remark]:
         """Compare people of both splits, labels with folders, and labels with 0..n."""
-        people, found = {}, []
+        del root
+        people, remarks = {}, []
         for split, images in splits.items():
             pairs = {(image.identity, cls.person(image)) for image in images}
             people[split] = {person for _, person in pairs}
             labels = {label for label, _ in pairs}
             if len(labels) != len(pairs) or len(people[split]) != len(pairs):
-                found.append(f"labels of {split!r} do not stand for one folder each")
+                remarks.append(f"labels of {split!r} do not match one folder each")
             if labels != set(range(len(labels))):
-                found.append(f"labels of {split!r} are not 0 to {len(labels) - 1}")
+                remarks.append(f"labels of {split!r} are not 0 to {len(labels) - 1}")
         if both := sorted(people["train"] & people["test"]):
-            found.append(f"people {both[:5]} are in train and test ({len(both)})")
-        return [Remark(text) for text in found]
+            remarks.append(f"people {both[:5]} are in train and test ({len(both)})")
+        return [Remark(text) for text in remarks]
 
     @classmethod
-    def folder_counts(cls, root: Path) -> dict[str, tuple[int, int]]:
-        """Count what lies in the folders, whatever the trials list, and what should."""
+    def more_counts(cls, root: Path, splits: Splits) -> dict[str, tuple[int, int]]:
+        """Count the folders and their images, whatever the trials list."""
+        del splits
         counts = {}
         for folder in ("Visible", "Thermal"):
             people = [path.name for path in (root / folder).iterdir() if path.is_dir()]

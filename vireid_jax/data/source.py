@@ -41,10 +41,9 @@ class ImageStore:
 
         Errors begin with `title`, which names the split, and end with `next_step`.
         """
-        # Imported before there are threads: two at once deadlock in its lazy modules.
-        from tensorflow_datasets.proto import tf_example_pb2
+        # Here no thread is reading yet: two at once deadlock in its lazy modules.
+        from tensorflow_datasets.proto import tf_example_pb2  # noqa: F401
 
-        self._parse = tf_example_pb2.Example.FromString
         self._data_source = data_source
         self._title = title
         self._next_step = next_step
@@ -57,11 +56,12 @@ class ImageStore:
     def example(self, position: SupportsIndex) -> Mapping[str, Any]:
         """Parse the record at `position` into its features, a tf.train proto each."""
         from google.protobuf.message import DecodeError
+        from tensorflow_datasets.proto import tf_example_pb2
 
         record = self._data_source[int(position)]
         try:
             # TFDS's own reader takes longer for this than OpenCV for decoding a JPEG.
-            features = self._parse(record).features.feature
+            features = tf_example_pb2.Example.FromString(record).features.feature
         except DecodeError:
             features = {}
         if not set(features) >= _FEATURES:

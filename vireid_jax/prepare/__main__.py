@@ -68,9 +68,10 @@ def find_configs(name: str, config: str | None) -> list[Any]:
 
 
 def prepare_all(options: argparse.Namespace, console: Console) -> None:
-    """Prepare every config that was asked for, and tell where it is."""
-    from vireid_jax.data.builders import check_same_release, find_builder, prepare
+    """Prepare every config that was asked for; verify those that exist; print both."""
+    from vireid_jax.data.builders import find_builder, prepare
     from vireid_jax.data.source import open_records
+    from vireid_jax.prepare.release_check import check_same_release
 
     table = Table("set", "split", "images", "identities", "")
     start, made = time.monotonic(), 0
@@ -89,7 +90,11 @@ def prepare_all(options: argparse.Namespace, console: Console) -> None:
             numbers = f"{len(records):,}", f"{records.num_identities:,}"
             state = "was there" if was_there else "new"
             table.add_row(builder.info.full_name, split, *numbers, state)
-        _tell_unreadable(folder, console)
+        unreadable = folder / "unreadable.txt"
+        if unreadable.exists():
+            number = len(unreadable.read_text().splitlines())
+            text = f"{number:,} unreadable images were left out, see {unreadable}"
+            console.print(text, soft_wrap=True)
     console.print(table)
     if made:
         rate = made / (time.monotonic() - start)
@@ -97,22 +102,18 @@ def prepare_all(options: argparse.Namespace, console: Console) -> None:
     console.print(f"In {builder.data_dir_root}", soft_wrap=True)
 
 
-def _tell_unreadable(folder: Path, console: Console) -> None:
-    path = folder / "unreadable.txt"
-    if path.exists():
-        number = len(path.read_text().splitlines())
-        console.print(f"{number:,} unreadable images were left out, see {path}")
-
-
 def check(options: argparse.Namespace, console: Console) -> None:
-    """Print found against published; exits with 1 on what would change results."""
+    """Print what was found beside what was published.
+
+    Raise UserError for a finding that would change results.
+    """
     from vireid_jax.data.builders import find_builder
     from vireid_jax.prepare.release_check import check_release
 
     configs = find_configs(options.dataset, options.config)
     builder = type(find_builder(options.dataset, configs[0], os.devnull))
     if not hasattr(builder, "PUBLISHED"):
-        raise UserError(f"{options.dataset} comes from no release; --check has nothing")
+        raise UserError(f"{options.dataset} is made from no release to --check")
     if options.source is None:
         raise UserError("--check needs the release: --source DIR")
     root = builder.root(options.source.expanduser())
@@ -121,32 +122,30 @@ def check(options: argparse.Namespace, console: Console) -> None:
     rows = check_release(builder, root, names, progress)
     table = Table("", "found", "published", title=f"{builder.TITLE} at {root}")
     table.add_column("", no_wrap=True)
+    styles = {"wrong": "bold red", "differs": "bold red", "ok": "green"}
     for what, found, expected, verdict in rows:
-        partial = options.partial and verdict == "differs"
-        shown = "differs, not judged" if partial else verdict
-        texts = map(escape, (what, found, expected, shown))  # names may hold [...]
-        table.add_row(*texts, style=_STYLES.get(shown, ""))
+        if options.partial and verdict == "differs":
+            verdict = "differs, not judged"
+        texts = map(escape, (what, found, expected, verdict))  # names may hold [...]
+        table.add_row(*texts, style=styles.get(verdict, ""))
     console.print(table)
-    wrong = [row for row in rows if row.verdict == "wrong"]
     differing = [row for row in rows if row.verdict == "differs"]
-    if differing and not options.partial:
+    wrong = [row for row in rows if row.verdict == "wrong"]
+    if not options.partial:
         wrong = differing + wrong
     if wrong:
         hint = " (--partial if a smaller release is meant)" if differing else ""
         first = ": ".join(filter(None, [wrong[0].what, wrong[0].found]))
         raise UserError(
             f"{root}: {len(wrong)} findings would change results, the first being "
-            f"{first!r}{hint}; unpack the release again, or ask its authors."
+            f"{first!r}{hint}; unpack the release again, or ask its authors"
         )
     console.print("Nothing here would change results.")
 
 
-_STYLES = {"wrong": "bold red", "differs": "bold red", "ok": "green"}
-
-
 @contextlib.contextmanager
 def _own_flags() -> Iterator[None]:
-    """Name the flags of this command in errors that speak of others' ways."""
+    """Name the flags of this command in errors instead of those of others."""
     try:
         yield
     except ValueError as error:
