@@ -111,7 +111,7 @@ WRONG_VALUES = {
     "P larger than there are identities": (
         "batch.identities",
         99,
-        ("P=99", "there are 6", "Lower config.batch.identities"),
+        ("P=99", "6 have them", "Lower config.batch.identities"),
     ),
     "all identities held out": (
         "data.validation_identities",

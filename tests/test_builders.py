@@ -133,7 +133,7 @@ def test_custom_rows_are_those_of_the_csv(data):
         assert rows(load("custom", split, data)) == expected
     named = load("custom", "test", data, config={"name": "mine"})
     assert named.title == "custom/mine/1.0.0:test"
-    with pytest.raises(ValueError, match=r"config is 'a/b'; use letters"):
+    with pytest.raises(ValueError, match=r"config is 'a/b'; valid .*letters"):
         load("custom", "test", data, config={"name": "a/b"})
 
 

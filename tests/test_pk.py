@@ -156,7 +156,7 @@ def test_identities_of_one_modality_are_left_out_and_said_so():
     stream = PKStream(visible, infrared, P=2, K=2, seed=0)
     assert stream.identities.tolist() == [1, 2]
     assert stream.left_out.tolist() == [0, 5]
-    with pytest.raises(ValueError, match=r"P=3 needs at least 3.*are 2 \(2 lack one\)"):
+    with pytest.raises(ValueError, match=r"P=3 needs at least 3.*2 have them, 2 "):
         PKStream(visible, infrared, P=3, K=2, seed=0)
 
 

@@ -14,7 +14,7 @@ def rows(name, root):
         f"vireid_jax.datasets.{name}.{name}_dataset_builder", fromlist=["Builder"]
     ).Builder
     configs = list(builder.builder_configs) or [""]
-    found = check_release(builder, root, configs, lambda images, total: images)
+    found = check_release(builder, root, configs)
     return {row.what: row for row in found}
 
 

@@ -24,7 +24,7 @@ _NAMES = {"visible": "vis", "infrared": "nir"}
 
 
 class Builder(ReleaseBuilder):
-    """Builds `llcm` without TensorFlow: pass `file_format="array_record"`."""
+    """Build `llcm` without TensorFlow: pass `file_format="array_record"`."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012 (TFDS's own form)

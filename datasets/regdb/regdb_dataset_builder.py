@@ -14,7 +14,7 @@ _NAMES = {"visible": "visible", "infrared": "thermal"}  # of the index files
 
 
 class Builder(ReleaseBuilder):
-    """Builds `regdb` without TensorFlow: pass `file_format="array_record"`."""
+    """Build `regdb` without TensorFlow: pass `file_format="array_record"`."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012 (TFDS's own form)

@@ -26,7 +26,7 @@ _UNREADABLE = (
 
 
 class Builder(ReleaseBuilder):
-    """Builds `sysu_mm01` without TensorFlow: pass `file_format="array_record"`."""
+    """Build `sysu_mm01` without TensorFlow: pass `file_format="array_record"`."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012 (TFDS's own form)

@@ -30,14 +30,11 @@ from vireid_jax.run.runtime import only_errors
 _FEATURES = {"image", "identity", "camera", "modality", "filename"}
 
 
-class ImageStore:
-    """Read and decode the images of one split, by position in its array_record files.
-
-    Threads may share it.
-    """
+class RecordStore:
+    """Read the records of one split, by position, and keep what is decoded of them."""
 
     def __init__(self, data_source: Any, title: str, next_step: str):
-        """Wrap the array_record `data_source`.
+        """Wrap a sequence of serialised tf.train Examples.
 
         Errors begin with `title`, which names the split, and end with `next_step`.
         """
@@ -47,10 +44,11 @@ class ImageStore:
         self._data_source = data_source
         self._title = title
         self._next_step = next_step
-        self._decoded: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+        self.decoded: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+        """By size: the pixels of all positions, and a mask of those decoded so far."""
 
     def __len__(self) -> int:
-        """Return the number of images."""
+        """Return the number of records."""
         return len(self._data_source)
 
     def example(self, position: SupportsIndex) -> Mapping[str, Any]:
@@ -65,20 +63,14 @@ class ImageStore:
         except DecodeError:
             features = {}
         if not set(features) >= _FEATURES:
-            raise UserError(
-                f"{self._title}: record {position} is not a tf.train Example, or a "
-                f"feature is missing; {self._next_step}"
+            raise self.error(
+                f"record {position} is not a tf.train Example, or a feature is missing"
             )
         return features
 
-    def image_error(self, example: Mapping[str, Any], reason: str) -> UserError:
-        """Return the error for an unusable image."""
-        filename = example["filename"].bytes_list.value[0].decode()
-        size = len(example["image"].bytes_list.value[0])
-        return UserError(
-            f"{self._title}: image {filename!r} ({size} bytes) {reason}; "
-            f"{self._next_step}"
-        )
+    def error(self, message: str) -> UserError:
+        """Return an error that says which split is damaged, and what to do."""
+        return UserError(f"{self._title}: {message}; {self._next_step}")
 
     def rows(self) -> list[Row]:
         """Read and hash all records, some 30,000 small images a second.
@@ -97,57 +89,19 @@ class ImageStore:
             )
             encoded = example["image"].bytes_list.value[0]
             if reason := truncation_error(encoded):
-                raise self.image_error(example, reason)
+                raise self.error(f"image {filename!r} ({len(encoded)} bytes) {reason}")
             if not 0 <= modality < len(MODALITIES):
-                raise UserError(
-                    f"{self._title}: the modality of {filename!r} is {modality}; valid "
-                    f"values: 0 to {len(MODALITIES) - 1}, for {MODALITIES}; "
-                    f"{self._next_step}"
+                raise self.error(
+                    f"the modality of {filename!r} is {modality}; valid values: 0 to "
+                    f"{len(MODALITIES) - 1}, for {MODALITIES}"
                 )
             sha256 = hashlib.sha256(encoded).hexdigest()
             labels = identity, camera, MODALITIES[modality]
             rows.append(Row(filename, *labels, sha256, position))
         filename, count = Counter(row.filename for row in rows).most_common(1)[0]
         if count > 1:
-            raise UserError(
-                f"{self._title}: file name {filename!r} occurs more than once; "
-                f"{self._next_step}"
-            )
+            raise self.error(f"file name {filename!r} occurs more than once")
         return sorted(rows)
-
-    def image(
-        self, position: SupportsIndex, size: tuple[int, int]
-    ) -> UInt8[np.ndarray, "height width 3"]:
-        """Decode one image, resized to `size` (height, width) if it differs."""
-        example = self.example(position)
-        # A one-channel file gets three equal channels.
-        pixels = decode(example["image"].bytes_list.value[0])
-        if pixels is None:
-            raise self.image_error(example, "cannot be decoded by OpenCV")
-        return fit(pixels, size)
-
-    def images(
-        self, positions: Int[np.ndarray, " rows"], size: tuple[int, int], cache: str
-    ) -> UInt8[np.ndarray, "rows height width 3"]:
-        """Decode many images; `cache="host"` keeps each one in memory."""
-        if cache not in ("none", "host"):
-            raise UserError(f"cache is {cache!r}; valid values: 'none', 'host'")
-        if cache == "none":
-            out = np.empty((len(positions), *size, 3), np.uint8)
-            for slot, position in enumerate(positions):
-                out[slot] = self.image(position, size)
-            return out
-        if size not in self._decoded:
-            # The operating system gives this array its pages only as they are written.
-            shape = (len(self), *size, 3)
-            decoded = np.empty(shape, np.uint8), np.zeros(len(self), bool)
-            self._decoded.setdefault(size, decoded)
-        pixels, known = self._decoded[size]
-        for position in positions[~known[positions]]:
-            # Two threads may both decode a row; they write the same bytes.
-            pixels[position] = self.image(position, size)
-            known[position] = True
-        return pixels[positions]
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +120,7 @@ class Records:
     modality: Int32[np.ndarray, " rows"]
     filename: list[str]
     identities: Int32[np.ndarray, " identities"]
-    store: ImageStore
+    store: RecordStore
     position: Int[np.ndarray, " rows"]  # of the image in the store
     digest: UInt8[np.ndarray, "rows 32"]  # SHA-256 of the encoded image
 
@@ -210,7 +164,12 @@ class Records:
         A file of another size is resized (OpenCV INTER_AREA where no side grows, else
         INTER_LINEAR). Raise UserError when the stored bytes are not an image.
         """
-        return self.store.image(self.position[row], size)
+        encoded = self.store.example(self.position[row])["image"].bytes_list.value[0]
+        pixels = decode(encoded)  # a one-channel file gets three equal channels
+        if pixels is None:
+            name = f"image {self.filename[row]!r} ({len(encoded)} bytes)"
+            raise self.store.error(f"{name} cannot be decoded by OpenCV")
+        return fit(pixels, size)
 
     def images(
         self,
@@ -223,7 +182,26 @@ class Records:
         The cache holds height x width x 3 bytes an image and belongs to the split: all
         selections from it share one.
         """
-        return self.store.images(self.position[rows], tuple(size), cache)
+        if cache not in ("none", "host"):
+            raise UserError(f"cache is {cache!r}; valid values: 'none', 'host'")
+        size = tuple(size)
+        if cache == "none":
+            out = np.empty((len(rows), *size, 3), np.uint8)
+            for slot, row in enumerate(rows):
+                out[slot] = self.image(row, size)
+            return out
+        if size not in self.store.decoded:
+            # The operating system gives this array its pages only as they are written.
+            pixels = np.empty((len(self.store), *size, 3), np.uint8)
+            self.store.decoded.setdefault(size, (pixels, np.zeros(len(pixels), bool)))
+        pixels, known = self.store.decoded[size]
+        positions = self.position[rows]
+        for row, position in zip(rows, positions, strict=True):
+            if not known[position]:
+                # Two threads may both decode a row; they write the same bytes.
+                pixels[position] = self.image(row, size)
+                known[position] = True
+        return pixels[positions]
 
     def silhouettes(self) -> UInt8[np.ndarray, "rows 32 16"]:
         """Decode the mask of the visible body in every row, 0..255, 32 high, 16 wide.
@@ -326,7 +304,7 @@ def open_records(builder: Any, split: str, *, verify: bool = False) -> Records:
     modification time of the record files are those of then; otherwise, and with
     `verify`, they read and hash every record again and compare.
     Raise UserError for an unknown split, a missing or damaged file, for records that
-    differ from the manifest, and as `ImageStore.rows` does.
+    differ from the manifest, and as `RecordStore.rows` does.
     """
     step = next_step(builder)
     folder = Path(builder.data_path)
@@ -345,7 +323,7 @@ def open_records(builder: Any, split: str, *, verify: bool = False) -> Records:
         )
     files = RecordFiles(instructions, step)  # less to rebuild than TFDS's own reader
     title = f"{builder.info.full_name}:{split}"
-    store = ImageStore(files, title, step)
+    store = RecordStore(files, title, step)
     manifest = folder / f"manifest-{split}.tsv"
     rows = None if verify else read_manifest(manifest, files.states)
     if rows is None:
@@ -361,13 +339,13 @@ def index_records(
 
     They need the features of our builders: image, identity, camera, modality and
     filename. `title` names the split in errors and in the fingerprint; errors end with
-    `next_step`. Raise UserError as `ImageStore.rows` does.
+    `next_step`. Raise UserError as `RecordStore.rows` does.
     """
-    store = ImageStore(data_source, title, next_step)
+    store = RecordStore(data_source, title, next_step)
     return _index(store, title, store.rows())
 
 
-def _index(store: ImageStore, title: str, rows: Sequence[Row]) -> Records:
+def _index(store: RecordStore, title: str, rows: Sequence[Row]) -> Records:
     filename, identity, camera, modality, sha256, position = zip(*rows, strict=True)
     identity = np.array(identity, np.int32)
     return Records(

@@ -17,7 +17,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from vireid_jax.run.console import track
 from vireid_jax.run.errors import UserError, one_line_errors
 
 
@@ -118,8 +117,7 @@ def check(options: argparse.Namespace, console: Console) -> None:
         raise UserError("--check needs the release: --source DIR")
     root = builder.root(options.source.expanduser())
     names = [config if isinstance(config, str) else "" for config in configs]
-    progress = lambda items, total: track(items, f"reading {root}", total)
-    rows = check_release(builder, root, names, progress)
+    rows = check_release(builder, root, names)
     table = Table("", "found", "published", title=f"{builder.TITLE} at {root}")
     table.add_column("", no_wrap=True)
     styles = {"wrong": "bold red", "differs": "bold red", "ok": "green"}

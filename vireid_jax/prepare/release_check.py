@@ -3,7 +3,7 @@
 import hashlib
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from vireid_jax.data.source import Records
 from vireid_jax.modality import MODALITIES
 from vireid_jax.prepare.image_files import read_images
 from vireid_jax.prepare.release import Splits, images_folder
+from vireid_jax.run.console import track
 from vireid_jax.run.errors import UserError
 
 Count = int | tuple[int, int]
@@ -30,16 +31,10 @@ class Row(NamedTuple):
     )
 
 
-Progress = Callable[[Iterator, int], Iterator]
-
-
-def check_release(
-    builder: Any, root: Path, configs: Sequence[str], progress: Progress
-) -> list[Row]:
+def check_release(builder: Any, root: Path, configs: Sequence[str]) -> list[Row]:
     """Check the release at `root`, every config of it, by the TFDS builder class.
 
-    `progress(images, total)` wraps the images as they are read. Raise UserError for a
-    release that cannot be read at all.
+    Raise UserError for a release that cannot be read at all.
     """
     read = {config: builder.read(root, config) for config in configs}
     counts = {config: count(splits) for config, splits in read.items()}
@@ -56,7 +51,7 @@ def check_release(
             if lonely := sum(modalities == 1 for modalities in seen.values()):
                 what = f"{split} identities in one modality only{where}"
                 rows.append(Row(what, f"{lonely:,}"))  # no reader depends on them
-    return rows + _file_rows(builder, root, read, progress)
+    return rows + _file_rows(builder, root, read)
 
 
 def check_same_release(
@@ -143,9 +138,7 @@ def _text(value: Count) -> str:
     return f"{value:,}"
 
 
-def _file_rows(
-    builder: Any, root: Path, read: dict[str, Splits], progress: Progress
-) -> list[Row]:
+def _file_rows(builder: Any, root: Path, read: dict[str, Splits]) -> list[Row]:
     """Decode every image once; look for repeated files, and empty folders."""
     images = {
         image.filename: image
@@ -155,7 +148,8 @@ def _file_rows(
     }
     folder = images_folder(root)
     errors, copies = [], {}
-    files = progress(read_images(folder, list(images)), len(images))
+    files = read_images(folder, list(images))
+    files = track(files, f"reading {root}", len(images))
     for image, (encoded, error) in zip(images.values(), files, strict=True):
         if error:
             errors.append(f"{image.filename} {error}")
