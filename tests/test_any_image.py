@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from vireid_jax.data.any_image import GREY, MOST_PIXELS, read_image
+from vireid_jax.run.runtime import silence_opencv
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (40, 20, 3), np.uint8)
@@ -120,7 +121,8 @@ def test_a_truncated_file_is_refused(tmp_path, suffix):
         read_image(path, SIZE)
 
 
-def test_a_truncated_tiff_is_told_in_our_words_alone(tmp_path, capfd):
+def test_a_command_prints_only_our_error_for_a_truncated_tiff(tmp_path, capfd):
+    silence_opencv()
     path = saved(tmp_path, Image.fromarray(RGB), "a.tiff")
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(ValueError, match=r"a\.tiff cannot be decoded by OpenCV"):

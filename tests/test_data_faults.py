@@ -98,8 +98,8 @@ def test_the_first_opening_writes_a_manifest_and_the_next_ones_leave_it(folder, 
     assert path.stat().st_ino == before.st_ino
 
 
-def test_a_manifest_of_version_0_1_is_compared_and_rewritten(folder, data):
-    """It had no column `record`, and no size and time of the record files."""
+def test_an_early_manifest_is_compared_and_rewritten(folder, data):
+    """Without the column `record`, and the size and time of the record files."""
     path = folder / "manifest-train.tsv"
     whole = contents(folder)
     lines = [line.rpartition("\t")[0] for line in path.read_text().splitlines()]

@@ -28,7 +28,7 @@ class Row(NamedTuple):
     camera: int
     modality: str  # a name in MODALITIES
     sha256: str  # of the encoded image, hex
-    record: int = -1  # position in the record files; version 0.1 did not store it
+    record: int = -1  # position in the record files; -1 in an early manifest
 
 
 def read_manifest(path: Path, files: Mapping[str, Sequence[int]]) -> list[Row] | None:
