@@ -1,6 +1,7 @@
 """What tests of the data share: a small `walkers` set, its records, and `prepare`."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import cv2
@@ -95,6 +96,19 @@ def set_image(one, encoded):
 
 def image(one):
     return one.features.feature["image"].bytes_list.value[0]
+
+
+def overwrite(start, length, keep_time=False):
+    """Overwrite some bytes of a file."""
+
+    def damage(path):
+        old, state = path.read_bytes(), path.stat()
+        noise = np.random.default_rng(0).bytes(length)
+        path.write_bytes(old[:start] + noise + old[start + length :])
+        if keep_time:
+            os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+    return damage
 
 
 # --- `python -m vireid_jax.prepare` ---------------------------------------------------

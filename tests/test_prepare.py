@@ -18,6 +18,7 @@ from data_sets import (
     VISIBLE,
     edit,
     left,
+    overwrite,
     run,
     write,
 )
@@ -93,6 +94,14 @@ def test_what_was_left_out_is_no_other_release(release, tmp_path, capsys):
     for state in ("new", "was there"):
         assert run("llcm", root, "--skip-unreadable", data=data) == ""
         assert capsys.readouterr().out.count(state) == 2
+
+
+def test_a_set_that_exists_is_verified(release, tmp_path):
+    root, data = release("llcm"), tmp_path / "data"
+    assert run("llcm", root, data=data) == ""
+    [file] = data.rglob("llcm-test.array_record*")
+    overwrite(4000, 3000, keep_time=True)(file)
+    assert f"{file} is damaged" in run("llcm", root, data=data)
 
 
 def test_a_set_not_there_asks_for_its_release(tmp_path):
