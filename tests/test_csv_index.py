@@ -44,7 +44,7 @@ def test_a_bad_line_of_a_csv_is_named(release, tmp_path, text, message):
     assert not [path for path in left(data) if "1.0.0" in path]
 
 
-def test_people_in_both_splits_are_refused_and_a_split_of_nobody_is_told(
+def test_people_in_both_splits_are_refused_and_an_empty_split_is_reported(
     release, tmp_path
 ):
     root, data = release("custom"), tmp_path / "data"

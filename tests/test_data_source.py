@@ -241,7 +241,7 @@ def test_threads_and_pickled_copies_read_the_same(records):
         np.testing.assert_array_equal(image, records.image(row, SIZE))
 
 
-def test_errors_say_what_is_wrong_and_what_is_legal(builder, records):
+def test_errors_name_the_value_and_the_valid_values(builder, records):
     with pytest.raises(ValueError, match=r"'val'; valid.* tiny/1.2.0: \['train'\]"):
         open_records(builder, "val")
     with pytest.raises(

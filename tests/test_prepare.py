@@ -88,7 +88,7 @@ def test_a_set_of_another_release_does_not_stand_for_this_one(
         assert error.endswith("give another folder, --data_dir DIR")
 
 
-def test_what_was_left_out_is_no_other_release(release, tmp_path, capsys):
+def test_left_out_images_do_not_make_another_release(release, tmp_path, capsys):
     root, data = release("llcm"), tmp_path / "data"
     next(root.rglob("vis/*/*.jpg")).write_bytes(b"no image")
     for state in ("new", "was there"):
@@ -104,7 +104,7 @@ def test_a_set_that_exists_is_verified(release, tmp_path):
     assert f"{file} is damaged" in run("llcm", root, data=data)
 
 
-def test_a_set_not_there_asks_for_its_release(tmp_path):
+def test_a_missing_set_asks_for_its_release(tmp_path):
     with pytest.raises(SystemExit) as stop:
         main(["--dataset", "llcm", "--data_dir", str(tmp_path)])
     assert "made from the files of a release (--source DIR)" in stop.value.code
@@ -113,7 +113,7 @@ def test_a_set_not_there_asks_for_its_release(tmp_path):
     assert stop.value.code.endswith(f"{command} --data_dir {tmp_path}")
 
 
-def test_ones_own_set_not_there_is_asked_for_by_its_name(tmp_path):
+def test_a_custom_set_that_is_missing_is_named(tmp_path):
     with pytest.raises(ValueError, match="is missing") as caught:
         load_records("custom", "train", config={"name": "mine"}, data_dir=tmp_path)
     assert "agreement" not in str(caught.value)
@@ -122,7 +122,7 @@ def test_ones_own_set_not_there_is_asked_for_by_its_name(tmp_path):
     )
 
 
-def test_a_full_disk_is_told_with_the_commands_own_flag(small_disk):
+def test_a_full_disk_is_reported_with_the_flag_of_this_command(small_disk):
     disk = small_disk(0.01)
     error = run("llcm", DUMMIES / "llcm/dummy_data", data=disk)
     assert "cannot be prepared: No space left on device" in error
@@ -130,7 +130,7 @@ def test_a_full_disk_is_told_with_the_commands_own_flag(small_disk):
     assert not [path for path in left(disk) if "1.0.0/" in path]
 
 
-def test_walkers_and_unknown_names_are_told_apart(tmp_path):
+def test_sets_without_a_release_have_nothing_to_check(tmp_path):
     assert "valid values: ['custom', 'llcm', 'reg" in run("market", tmp_path)
     assert "is made from no release" in run("walkers", tmp_path, "--check")
     with pytest.raises(SystemExit) as stop:
@@ -252,9 +252,7 @@ def level(root, where):
     ],
 )
 @pytest.mark.parametrize("name", RELEASES)
-def test_a_wrong_folder_is_told_from_the_right_one(
-    release, tmp_path, name, where, message
-):
+def test_a_wrong_folder_is_refused(release, tmp_path, name, where, message):
     root = release(name)
     source = level(root, where)
     for options in ([], ["--check"]):
@@ -336,7 +334,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("name", "damage", "message"), BAD)
-def test_a_damaged_release_is_told_in_one_line_and_nothing_is_kept(
+def test_a_damaged_release_is_one_line_and_nothing_is_kept(
     release, tmp_path, name, damage, message
 ):
     root, data = release(name), tmp_path / "data"

@@ -84,7 +84,7 @@ def test_what_would_change_results_is_found(release, name, damage, what):
     assert what in error
 
 
-def test_the_same_file_twice_of_one_person_is_told_only(release):
+def test_the_same_file_twice_of_one_person_is_only_reported(release):
     root = release("regdb")
     files = sorted((root / "Thermal/1").iterdir())
     shutil.copy(files[0], files[1])

@@ -10,7 +10,7 @@ from vireid_jax.prepare.release import (
     Image,
     Splits,
     check_ids,
-    list_images,
+    images_in,
     read_ids,
     read_index,
 )
@@ -63,7 +63,7 @@ class Builder(ReleaseBuilder):
             for modality, name in _NAMES.items()
             for identity in ids
             for camera in CAMERAS
-            for filename in list_images(root, f"test_{name}/cam{camera}/{identity:04d}")
+            for filename in images_in(root, f"test_{name}/cam{camera}/{identity:04d}")
         ]
         splits = {"train": train, "test": test}
         trained = {image.identity for image in train}

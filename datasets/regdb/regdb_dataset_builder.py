@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 import tensorflow_datasets as tfds
 from etils import epath
 
-from vireid_jax.prepare.release import Image, Splits, list_images, read_index
+from vireid_jax.prepare.release import Image, Splits, images_in, read_index
 from vireid_jax.prepare.release_builder import ReleaseBuilder, Remark
 
 TRIALS = range(1, 11)
@@ -85,7 +85,7 @@ class Builder(ReleaseBuilder):
         counts = {}
         for folder in ("Visible", "Thermal"):
             people = [path.name for path in (root / folder).iterdir() if path.is_dir()]
-            images = sum(len(list_images(root, f"{folder}/{name}")) for name in people)
+            images = sum(len(images_in(root, f"{folder}/{name}")) for name in people)
             counts[f"{folder} folders"] = len(people), 412
             counts[f"{folder} images"] = images, 4120
         return counts

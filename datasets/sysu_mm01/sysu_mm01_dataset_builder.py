@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 from scipy.io.matlab import MatReadError
 
-from vireid_jax.prepare.release import Image, Splits, check_ids, list_images, read_ids
+from vireid_jax.prepare.release import Image, Splits, check_ids, images_in, read_ids
 from vireid_jax.prepare.release_builder import ReleaseBuilder, Remark
 
 CAMERAS = {
@@ -70,7 +70,7 @@ class Builder(ReleaseBuilder):
                 Image(filename, identity, camera, modality)
                 for identity in chosen
                 for camera, modality in CAMERAS.items()
-                for filename in list_images(root, f"cam{camera}/{identity:04d}")
+                for filename in images_in(root, f"cam{camera}/{identity:04d}")
             ]
             for split, chosen in ids.items()
         }

@@ -74,7 +74,6 @@ def eval_batches(
     threads: int = 2,
     process_index: int = 0,
     process_count: int = 1,
-    cache: str = "none",
 ) -> Iterator[Batch]:
     """Yield every image of `rows` exactly once, in order, in batches of one shape.
 
@@ -93,7 +92,7 @@ def eval_batches(
     def load(index: int) -> Batch:
         mask = shares[index] >= 0
         image = np.zeros((len(mask), *size, 3), np.uint8)
-        image[mask] = records.images(shares[index][mask], size, cache)
+        image[mask] = records.images(shares[index][mask], size)
         return {"image": image, "row": shares[index], "mask": mask}
 
     return _ahead(load, 0, num_batches, threads)

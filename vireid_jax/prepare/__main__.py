@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
 def find_configs(name: str, config: str | None) -> list[Any]:
     """Return the configs to prepare: `config`, or those that belong together.
 
-    Raises UserError for an unknown data set.
+    Raise UserError for an unknown data set.
     """
     from vireid_jax.data.builders import find_builder
 

@@ -137,7 +137,7 @@ def read_index(path: Path, root: Path) -> list[IndexLine]:
     return list(index.values())
 
 
-def list_images(root: Path, folder: str) -> list[str]:
+def images_in(root: Path, folder: str) -> list[str]:
     """List the image files directly in `root`/`folder`, sorted; [] if it is missing."""
     return sorted(
         f"{folder}/{path.name}"
