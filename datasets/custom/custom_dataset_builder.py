@@ -8,7 +8,7 @@ from etils import epath
 
 from vireid_jax.prepare.csv_index import SPLITS, find_csv, read_csv
 from vireid_jax.prepare.release import Splits
-from vireid_jax.prepare.release_builder import ReleaseBuilder, Remark
+from vireid_jax.prepare.release_builder import ReleaseBuilder
 from vireid_jax.run.errors import UserError
 
 _DEFAULT = tfds.core.BuilderConfig(name="default", description="A custom set.")
@@ -55,9 +55,7 @@ class Builder(ReleaseBuilder):
         return read_csv(root)
 
     @classmethod
-    def remarks(cls, root: Path, splits: Splits) -> list[Remark]:
+    def remarks(cls, root: Path, splits: Splits) -> dict[str, bool]:
         """Report a split without images."""
         del root
-        return [
-            Remark(f"no images of {name!r}") for name in SPLITS if name not in splits
-        ]
+        return {f"no images of {name!r}": True for name in SPLITS if name not in splits}

@@ -14,7 +14,7 @@ from vireid_jax.prepare.release import (
     read_ids,
     read_index,
 )
-from vireid_jax.prepare.release_builder import ReleaseBuilder, Remark
+from vireid_jax.prepare.release_builder import ReleaseBuilder
 from vireid_jax.run.errors import UserError
 
 CAMERAS = range(1, 10)
@@ -77,7 +77,7 @@ class Builder(ReleaseBuilder):
         return {"images in all": (sum(map(len, splits.values())), 46767)}
 
     @classmethod
-    def remarks(cls, root: Path, splits: Splits) -> list[Remark]:
+    def remarks(cls, root: Path, splits: Splits) -> dict[str, bool]:
         """Compare labels with folders; report the camera that is empty as released."""
         pairs = {
             (line.label, _identity(line))
@@ -85,13 +85,13 @@ class Builder(ReleaseBuilder):
             for line in read_index(root / f"idx/train_{name}.txt", root)
         }
         labels = {label for label, _ in pairs}
-        remarks = []
+        remarks = {}
         if not len(labels) == len(pairs) == len({identity for _, identity in pairs}):
-            remarks.append(Remark("training labels do not match one folder each"))
+            remarks["training labels do not match one folder each"] = True
         if labels != set(range(len(labels))):
-            remarks.append(Remark(f"training labels are not 0 to {len(labels) - 1}"))
+            remarks[f"training labels are not 0 to {len(labels) - 1}"] = True
         if not any(image.filename.startswith(EMPTY) for image in splits["test"]):
-            remarks.append(Remark(f"{EMPTY} is empty, as released", False))
+            remarks[f"{EMPTY} is empty, as released"] = False
         return remarks
 
 

@@ -6,7 +6,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from vireid_jax.prepare.release import Image, Splits, images_in, read_index
-from vireid_jax.prepare.release_builder import ReleaseBuilder, Remark
+from vireid_jax.prepare.release_builder import ReleaseBuilder
 
 TRIALS = range(1, 11)
 CAMERAS = {"visible": 1, "infrared": 2}
@@ -62,7 +62,7 @@ class Builder(ReleaseBuilder):
         return PurePosixPath(image.filename).parent.name
 
     @classmethod
-    def remarks(cls, root: Path, splits: Splits) -> list[Remark]:
+    def remarks(cls, root: Path, splits: Splits) -> dict[str, bool]:
         """Compare people of both splits, labels with folders, and labels with 0..n."""
         del root
         people, remarks = {}, []
@@ -76,7 +76,7 @@ class Builder(ReleaseBuilder):
                 remarks.append(f"labels of {split!r} are not 0 to {len(labels) - 1}")
         if both := sorted(people["train"] & people["test"]):
             remarks.append(f"people {both[:5]} are in train and test ({len(both)})")
-        return [Remark(text) for text in remarks]
+        return dict.fromkeys(remarks, True)
 
     @classmethod
     def more_counts(cls, root: Path, splits: Splits) -> dict[str, tuple[int, int]]:

@@ -10,7 +10,7 @@ from etils import epath
 from scipy.io.matlab import MatReadError
 
 from vireid_jax.prepare.release import Image, Splits, check_ids, images_in, read_ids
-from vireid_jax.prepare.release_builder import ReleaseBuilder, Remark
+from vireid_jax.prepare.release_builder import ReleaseBuilder
 
 CAMERAS = {
     1: "visible", 2: "visible", 3: "infrared", 4: "visible", 5: "visible",
@@ -96,11 +96,11 @@ class Builder(ReleaseBuilder):
         }
 
     @classmethod
-    def remarks(cls, root: Path, splits: Splits) -> list[Remark]:
+    def remarks(cls, root: Path, splits: Splits) -> dict[str, bool]:
         """Compare the permutations of the official draws with the images."""
         path = root / PERMUTATIONS
         if not path.is_file():
-            return [Remark(f"{PERMUTATIONS} is missing: no official draws", False)]
+            return {f"{PERMUTATIONS} is missing: no official draws": False}
         folders = _count_folders(splits["test"])
         try:
             cells = scipy.io.loadmat(path)["rand_perm_cam"]
@@ -112,16 +112,15 @@ class Builder(ReleaseBuilder):
             ]
         except _UNREADABLE as error:
             reason = str(error).partition("\n")[0]
-            return [Remark(f"{PERMUTATIONS} is damaged or of other people: {reason}")]
+            return {f"{PERMUTATIONS} is damaged or of other people: {reason}": True}
         if not wrong:
-            return []
+            return {}
         identity, camera = wrong[0]
-        return [
-            Remark(
-                f"{PERMUTATIONS} does not fit the images of {len(wrong)} folders, the "
-                f"first being cam{camera}/{identity:04d}: {folders[wrong[0]]} images"
-            )
-        ]
+        text = (
+            f"{PERMUTATIONS} does not fit the images of {len(wrong)} folders, the "
+            f"first being cam{camera}/{identity:04d}: {folders[wrong[0]]} images"
+        )
+        return {text: True}
 
 
 def _count_folders(images: list[Image]) -> Counter[tuple[int, int]]:

@@ -1,7 +1,8 @@
-"""Prepares or checks a data set: `python -m vireid_jax.prepare --dataset NAME ...`.
+"""Prepare or check a data set: `python -m vireid_jax.prepare --dataset NAME ...`.
 
-`--source DIR` is the release as its authors give it out; `--check` compares it with
-what was published, and writes nothing. The same command can be given again at any time.
+`--source DIR` is the release as its authors publish it; `--check` compares it with
+the published numbers, and writes nothing. For a set that exists the command reads and
+verifies every record.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from vireid_jax.run.errors import UserError, one_line_errors
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports a bad value in one line."""
+    """Report a bad value in one line."""
 
     def error(self, message: str):
         """Print the message and leave with code 2."""

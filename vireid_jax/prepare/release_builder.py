@@ -4,7 +4,7 @@ import io
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -19,13 +19,6 @@ from vireid_jax.run.errors import UserError
 
 _SHARD_BYTES = 2**28
 _NAMED = 5  # unreadable images that an error names
-
-
-class Remark(NamedTuple):
-    """A line about a release; `judged` if it means that results would change."""
-
-    text: str
-    judged: bool = True
 
 
 class ReleaseBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -68,10 +61,10 @@ class ReleaseBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return {}
 
     @classmethod
-    def remarks(cls, root: Path, splits: Splits) -> list[Remark]:
-        """Return what else a check of the release is to report."""
+    def remarks(cls, root: Path, splits: Splits) -> dict[str, bool]:
+        """Return more lines for a check's report, and whether they change results."""
         del root, splits
-        return []
+        return {}
 
     @property
     def config_name(self) -> str:

@@ -44,8 +44,8 @@ def check_release(builder: Any, root: Path, configs: Sequence[str]) -> list[Row]
         rows.append(_judge(what, found, expected))
     for config, splits in read.items():
         where = f" ({config})" if len(read) > 1 else ""
-        for text, judged in builder.remarks(root, splits):
-            rows.append(Row(text + where, "", "", "wrong" if judged else ""))
+        for text, is_wrong in builder.remarks(root, splits).items():
+            rows.append(Row(text + where, "", "", "wrong" if is_wrong else ""))
         for split, images in splits.items():
             seen = Counter(i for i, _ in {(im.identity, im.modality) for im in images})
             if lonely := sum(modalities == 1 for modalities in seen.values()):
