@@ -72,7 +72,7 @@ def batch_of(job: Job, pairs: int) -> dict[str, Any]:
     images = {
         name: rng.integers(0, 256, shape, np.uint8) for name in ("visible", "infrared")
     }
-    return images | {"visible_id": labels, "infrared_id": labels}
+    return images | {"visible_id": labels}
 
 
 def variables_of(model) -> dict[str, Any]:

@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 import small_run
+from data_sets import RECORDS, image, rewrite, set_image, set_number
 from refusals import ROOT, command, unchanged
-from test_data_faults import RECORDS, image, rewrite, set_image, set_number
 
 from vireid_jax import train as training
 from vireid_jax.protocols import get_protocols
@@ -111,7 +111,7 @@ WRONG_VALUES = {
     "P larger than there are identities": (
         "batch.identities",
         99,
-        ("P=99", "there are 6", "Lower config.batch.identities"),
+        ("P=99", "6 have them", "Lower config.batch.identities"),
     ),
     "all identities held out": (
         "data.validation_identities",

@@ -61,7 +61,7 @@ class TestEmbed:
     def test_what_cannot_be_read_is_named(self, embedder, tmp_path):
         (tmp_path / "b.jpg").write_text("no image")
         sources = [IMAGES[0], tmp_path / "b.jpg", tmp_path / "c.png", *IMAGES[1:]]
-        with pytest.raises(ValueError, match=r"b\.jpg is nothing that OpenCV"):
+        with pytest.raises(ValueError, match=r"b\.jpg cannot be decoded"):
             embedder.embed(sources, "visible")
         batches = list(embedder.embed_stream(sources, "visible"))
         places = [place for batch in batches for place in batch.places]

@@ -38,7 +38,7 @@ def run(command, monkeypatch, *arguments):
 
 
 def as_csv(tree):
-    """Writes trial 3 of a RegDB tree as a set of one's own."""
+    """Write trial 3 of a RegDB tree as a custom set."""
     rows = []
     for modality, name in (("visible", "visible"), ("infrared", "thermal")):
         for split in ("train", "test"):

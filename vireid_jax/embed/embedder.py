@@ -150,9 +150,9 @@ class Embedder:
             images, size=self.size, batch_size=self.batch_size, threads=threads
         ):
             embeddings = self._run(modality, batch["image"])
-            places = batch["places"]
+            places = batch["indices"]
             rows = np.asarray(embeddings, np.float32)[: len(places)]
-            yield Embedded(places, rows, batch["unreadable"])
+            yield Embedded(places, rows, batch["errors"])
 
     def _run(self, modality: str, images: Any) -> jax.Array:
         """Embeds a whole batch on the device."""

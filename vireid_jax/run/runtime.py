@@ -14,6 +14,7 @@ from vireid_jax.run.journal import Once
 
 def set_up() -> None:
     """Prepare this process for jax: for commands, never called by the library."""
+    silence_opencv()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     if os.environ.get("JAX_PLATFORMS", "cpu") == "cpu":
         heap.keep_freed_memory()
@@ -29,6 +30,13 @@ def set_up() -> None:
     # Python's warnings go the same way as the libraries' own, each once.
     captureWarnings(True)
     logging.get_absl_handler().addFilter(Once())
+
+
+def silence_opencv() -> None:
+    """Keep OpenCV from printing: an error of ours names the file it cannot decode."""
+    import cv2
+
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def keep_compiled() -> None:

@@ -154,8 +154,7 @@ def step_arguments(
     shape = jax.ShapeDtypeStruct
     side = shape((rows,), np.int32) if on_device else shape((rows, *size, 3), np.uint8)
     label = shape((rows,), np.int32)
-    batch = {"visible": side, "infrared": side}
-    batch |= {"visible_id": label, "infrared_id": label}
+    batch = {"visible": side, "infrared": side, "visible_id": label}
     images = {}
     if on_device:
         pixels = size[0] * size[1] * 3
