@@ -52,7 +52,7 @@ lint: .venv/$(TAG)-dev
 	$(BIN)/mypy
 
 site: .venv/$(TAG)-dev
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Stamps: a .venv of this Python, the demo's packages in it, the developers' packages.
 .venv/$(TAG):
