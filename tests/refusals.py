@@ -26,7 +26,7 @@ SAID: dict[str, dict[str, str]] = {table: {} for table in TABLES}
 
 
 def check(table, folder, title, action, *words):
-    """Calls an action that must end with one line that holds all `words`; returns it.
+    """Call an action that must end with one line that holds all `words`; return it.
 
     Each test has its own folder in `folder`.
     """
@@ -45,7 +45,7 @@ def check(table, folder, title, action, *words):
 
 
 def normalise(text, folder):
-    """Takes out of a message what is another on each machine."""
+    """Take out of a message what is another on each machine."""
     text = text.replace(f"{ROOT}/", "")
     text = re.sub(rf"{re.escape(str(folder))}/[\w-]+", "DIR", text)
     text = re.sub(r"[\d,.]+ (Mi?B)\b", r"N \1", text)
@@ -61,12 +61,12 @@ def normalise(text, folder):
 
 
 def row(title, text):
-    """Writes a row of a table."""
+    """Write a row of a table."""
     return f"| {title} | {text} |"
 
 
 def rows(table):
-    """Reads the rows of a table in the docs."""
+    """Read the rows of a table in the docs."""
     pattern = rf"<!-- said: {table} -->\n(.*?)<!-- /said: {table} -->"
     return re.search(pattern, DOCS.read_text(), re.DOTALL)[1].splitlines()[len(HEAD) :]
 
@@ -77,14 +77,14 @@ def writes():
 
 
 def write():
-    """Writes all tables, of what the tests got."""
+    """Write all tables, of what the tests got."""
     for table, said in SAID.items():
         lines = [*HEAD, *(row(*pair) for pair in said.items())]
         write_block(DOCS, f"said: {table}", "\n".join(lines))
 
 
 def command(*arguments, module="vireid_jax.main"):
-    """Runs a command in its own process, and ends as it did."""
+    """Run a command in its own process, and ends as it did."""
     done = subprocess.run(
         [sys.executable, "-m", module, *map(str, arguments)],
         capture_output=True,
@@ -99,7 +99,7 @@ def command(*arguments, module="vireid_jax.main"):
 
 @contextlib.contextmanager
 def unchanged(folder):
-    """Checks that no file of `folder` changes, comes or goes."""
+    """Check that no file of `folder` changes, comes or goes."""
     files = lambda: {
         str(path): path.read_bytes()
         for path in folder.rglob("*")
