@@ -140,7 +140,8 @@ def describe(hits: list[str], ends: list[bool], life: float, seed: int) -> str:
         " have the parameters, optimizer state, log rows and test results of an"
         f" undisturbed run, bit for bit. OSNet x0.25, {life:.0f} s a run, seed {seed},"
         f" {here['processor']}, Python {here['python']}, jax"
-        f" {here['packages']['jax']}, commit `{here['commit']}`. Written by `python -m benchmarks.kills`.",
+        f" {here['packages']['jax']}, commit `{here['commit']}`. Written by"
+        " `python -m benchmarks.kills`.",
     ]
     return "\n".join(lines)
 
