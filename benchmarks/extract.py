@@ -35,6 +35,7 @@ def main() -> None:
 
     set_up()
     from benchmarks.ours import config_of, variables_of
+    from vireid_jax.data.any_image import read_image
     from vireid_jax.embed.embedder import Embedder
     from vireid_jax.embed.feature_files import read_features
     from vireid_jax.embed.folder import extract
@@ -62,7 +63,7 @@ def main() -> None:
             cv2.imwrite(f"{images}/{number:06d}.jpg", image)
         paths = sorted(images.iterdir())
         expected = {"embeddings": embedder.embed(paths, "visible")}
-        arrays = np.stack([_read(path, size) for path in paths])
+        arrays = np.stack([read_image(path, size) for path in paths])
         for _ in range(arguments.rounds):
             start = time.perf_counter()
             extract(embedder, images, "visible", out)
@@ -79,12 +80,6 @@ def main() -> None:
         f"memory's time is {ratio['value']:.3f} of extract's"
         f" (95% interval {ratio['low']:.3f} to {ratio['high']:.3f})",
     )
-
-
-def _read(path: Path, size: tuple[int, int]) -> np.ndarray:
-    from vireid_jax.data.any_image import read_image
-
-    return read_image(path, size)
 
 
 if __name__ == "__main__":
