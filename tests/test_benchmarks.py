@@ -73,17 +73,17 @@ def test_outputs_are_compared_absolutely_or_relatively():
     assert found == pytest.approx({"embeddings": 5e-5, "loss": 5e-4}, rel=1e-2)
 
 
-@pytest.mark.parametrize("theirs", [1.01, np.nan])
-def test_outputs_that_differ_are_named(theirs):
-    with pytest.raises(OutputsError, match=r"torch eager: loss differs by .*0\.001"):
-        check_outputs({"loss": 1.0}, {"loss": theirs}, "torch eager")
-
-
-def test_outputs_of_another_shape_are_named():
-    with pytest.raises(OutputsError, match=r"embeddings is \(3, 2\), ours is \(2, 2\)"):
-        check_outputs(
-            {"embeddings": np.ones((2, 2))}, {"embeddings": np.ones((3, 2))}, "torch"
-        )
+@pytest.mark.parametrize(
+    ("ours", "theirs", "words"),
+    [
+        (1.0, 1.01, r"torch eager: loss differs by .*0\.001"),
+        (1.0, np.nan, r"torch eager: loss differs by .*0\.001"),
+        (np.ones((2, 2)), np.ones((3, 2)), r"loss is \(3, 2\), ours is \(2, 2\)"),
+    ],
+)
+def test_outputs_that_differ_are_named(ours, theirs, words):
+    with pytest.raises(OutputsError, match=words):
+        check_outputs({"loss": ours}, {"loss": theirs}, "torch eager")
 
 
 class Other:
@@ -172,28 +172,27 @@ def test_the_error_of_a_dead_worker_is_in_the_message(tmp_path):
         Worker(sys.executable, "benchmarks.search", {}, {}, tmp_path / "log")
 
 
+def measure_without_pytorch(part, tmp_path):
+    missing = str(tmp_path / "python")
+    arguments = command.read_arguments(["--only", part, "--rival", missing])
+    output = io.StringIO()
+    command.measure(arguments, Console(file=output))
+    return output.getvalue()
+
+
 def test_without_pytorch_only_vireid_jax_is_measured(tmp_path, monkeypatch):
     rings = []
-    monkeypatch.setitem(
-        command.MEASURES, "eval", lambda ring, *_: rings.append(ring) or []
-    )
-    missing = tmp_path / "python"
-    arguments = command.read_arguments(["--only", "eval", "--rival", str(missing)])
-    said = io.StringIO()
-    command.measure(arguments, Console(file=said))
+    measure = lambda ring, *_: rings.append(ring) or []
+    monkeypatch.setitem(command.MEASURES, "eval", measure)
+    first = measure_without_pytorch("eval", tmp_path).splitlines()[0]
     assert rings[0].rival is None
-    first = said.getvalue().splitlines()[0]
-    assert str(missing) in first
+    assert str(tmp_path / "python") in first
     assert "`make bench-env` installs it" in first
 
 
 def test_parts_without_pytorch_do_not_ask_for_it(tmp_path, monkeypatch):
     monkeypatch.setitem(command.MEASURES, "ranking", lambda *_: {})
-    missing = str(tmp_path / "python")
-    arguments = command.read_arguments(["--only", "ranking", "--rival", missing])
-    said = io.StringIO()
-    command.measure(arguments, Console(file=said))
-    assert said.getvalue() == "ranking ...\n"
+    assert measure_without_pytorch("ranking", tmp_path) == "ranking ...\n"
 
 
 def test_an_unknown_part_is_refused(capsys):
@@ -251,18 +250,13 @@ def test_every_part_has_its_table(results):
     assert "| cache=none threads=2 | 5000 |" in text
 
 
-def test_results_of_a_busy_machine_are_not_written(
-    tmp_path, monkeypatch, docs, results
+@pytest.mark.parametrize("reason", ["Other processes took up to 70%", "--quick is no"])
+def test_unreliable_results_are_not_written(
+    reason, tmp_path, monkeypatch, docs, results
 ):
+    results["quick"] = "quick" in reason
     results["eval"][0]["others"] = 0.7
-    with pytest.raises(SystemExit, match="Other processes took up to 70%"):
-        write_docs_from(tmp_path, results, monkeypatch)
-    assert "old" in docs.read_text()
-
-
-def test_quick_results_are_not_written(tmp_path, monkeypatch, docs, results):
-    results["quick"] = True
-    with pytest.raises(SystemExit, match="--quick is no measurement"):
+    with pytest.raises(SystemExit, match=reason):
         write_docs_from(tmp_path, results, monkeypatch)
     assert "old" in docs.read_text()
 
