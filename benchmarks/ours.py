@@ -1,7 +1,7 @@
-"""Our worker: vireid_jax as its own commands set it up.
+"""Our worker: vireid_jax as its commands set it up.
 
-`python -m benchmarks` starts it as `python -m benchmarks.ours JOB`. It writes the
-weights and images that the rival is given, too.
+`python -m benchmarks` starts it as `python -m benchmarks.ours JOB`. It also writes the
+weights and images for the rival.
 """
 
 import time
@@ -12,7 +12,7 @@ from benchmarks.pipe import Facts, Job, serve
 
 
 def prepare(job: Job):
-    """Compiles the task of a job, runs it once and saves what it gave."""
+    """Compile the task of a job, run it once and save its outputs."""
     start = time.perf_counter()
     from vireid_jax.run.runtime import set_up
 
@@ -42,7 +42,7 @@ def prepare(job: Job):
 
 
 def config_of(job: Job):
-    """Returns the config of a job: nothing random, no third view, SGD."""
+    """Return the config of a job: nothing random, no third view, SGD."""
     from vireid_jax.config import default_config
 
     c = default_config()
@@ -62,7 +62,7 @@ def config_of(job: Job):
 
 
 def batch_of(job: Job, pairs: int) -> dict[str, Any]:
-    """Draws a batch of image pairs, `shots` of an identity beside each other."""
+    """Draw a batch of image pairs, `shots` of each identity in a row."""
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -76,7 +76,7 @@ def batch_of(job: Job, pairs: int) -> dict[str, Any]:
 
 
 def variables_of(model) -> dict[str, Any]:
-    """Draws variables; norms get scales, shifts and statistics of some use, too."""
+    """Draw variables, also the scales, shifts and statistics of norms."""
     import jax
     import numpy as np
 
@@ -96,7 +96,7 @@ def variables_of(model) -> dict[str, Any]:
 
 
 def write_given(path: str, variables: dict[str, Any], batch: dict[str, Any]) -> None:
-    """Writes weights, under names like torchreid's, and a batch for the rival."""
+    """Write weights, under names like torchreid's, and a batch for the rival."""
     import jax
     import numpy as np
     from safetensors.numpy import save_file
@@ -115,7 +115,7 @@ def write_given(path: str, variables: dict[str, Any], batch: dict[str, Any]) -> 
 
 
 def train(job: Job):
-    """Makes the function that takes one training step."""
+    """Return a function that takes one training step."""
     from vireid_jax.models.build import create_model
 
     config = config_of(job)
@@ -160,7 +160,7 @@ def jitted_step(config, model, variables):
 
 
 def stepper(config, model, variables, batch):
-    """Makes the function that takes a training step from where the last one ended."""
+    """Return a function that takes the next training step."""
     import jax
 
     from vireid_jax.training.program import compile_step
@@ -179,7 +179,7 @@ def stepper(config, model, variables, batch):
 
 
 def embed(job: Job):
-    """Makes the function that embeds a batch of visible images."""
+    """Return a function that embeds a batch of visible images."""
     from vireid_jax.embed.embedder import Embedder
     from vireid_jax.models.build import create_model
 
@@ -198,7 +198,7 @@ def embed(job: Job):
 
 
 def first_step(job: Job):
-    """Makes the function that takes a training step of the whole method."""
+    """Return a function that takes a training step of the complete method."""
     import jax
 
     from vireid_jax.config import default_config
@@ -215,7 +215,7 @@ def first_step(job: Job):
 
 
 def search(job: Job):
-    """Makes the function that finds the nearest of a gallery."""
+    """Return a function that finds the nearest rows of a gallery."""
     import jax
 
     from benchmarks.search import features_of

@@ -1,9 +1,9 @@
-"""Times preparing a release: `python -m benchmarks.prepare [--images 40000]`.
+"""Time preparing a release: `python -m benchmarks.prepare [--images 40000]`.
 
-Prints images a second of our builder, which also decodes every image to find broken
-ones, and of the same builder through TFDS's own writer, which does not. The tree has
-SYSU-MM01's layout and some hundred synthetic images, over and over. Both run in turn,
-each several times: on a machine that others share, the best is what the program can do.
+Print images/s of our builder, which also decodes every image to find broken ones, and
+of the same builder with TFDS's own writer, which does not. The tree has SYSU-MM01's
+layout and repeats some hundred synthetic images. Both run in turn, several times; on a
+shared machine the best is closest to the program's own speed.
 """
 
 import argparse

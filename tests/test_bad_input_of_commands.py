@@ -23,7 +23,7 @@ from vireid_jax.run.stopping import Stop
 
 TESTS = Path(__file__).parent
 RELEASED = TESTS / "golden" / "run_0_1_0"
-KEPT = ROOT / "docs" / "results" / "method"
+STUDY = TESTS / "golden" / "study_0_1_0" / "results.jsonl"
 PROTOCOL = "walkers/visible-to-infrared"
 
 
@@ -99,10 +99,10 @@ class TestReport:
         about = json.loads((RELEASED / "checkpoints/6/about/metadata").read_text())
 
         def make(name, protocols=2, step=6, **changes):
-            document = json.loads((KEPT / "baseline/seed_0/eval.json").read_text())
+            results = json.loads(STUDY.read_text())["results"]["eval"][:protocols]
             here = about["environment"] | changes
-            document["run"] = about | {"environment": here, "step": step}
-            document["results"] = document["results"][:protocols]
+            run = about | {"environment": here, "step": step}
+            document = {"run": run, "results": results}
             (tmp_path / name).mkdir(exist_ok=True)
             (tmp_path / name / "eval.json").write_text(json.dumps(document))
             return tmp_path / name
@@ -175,7 +175,7 @@ class TestReport:
 @pytest.mark.mistakes("evaluation")
 def test_a_study_of_another_commit(refuses, tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "commit", lambda: "0123456789ab")
-    shutil.copy(KEPT / "results.jsonl", tmp_path)
+    shutil.copy(STUDY, tmp_path)
     study = read_study(ROOT / "configs/ablations/method.py")
     refuses(
         "a study in the workdir of another commit's",

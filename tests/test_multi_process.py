@@ -230,7 +230,10 @@ class TestConnect:
                 "together, or none of them; they are localhost:1, None",
             ),
             (("localhost", 2, 0), "--coordinator is 'localhost'; give HOST:PORT"),
-            (("localhost:1", 2, 2), "--process_id is 2; valid values with --num_processes 2: 0 to 1"),
+            (
+                ("localhost:1", 2, 2),
+                "--process_id is 2; valid values with --num_processes 2: 0 to 1",
+            ),
         ],
     )
     def test_flags_that_do_not_fit_are_refused(self, flags, said):
