@@ -11,7 +11,7 @@ import pytest
 import small_run
 from rich.console import Console
 
-import vireid_jax.evaluate.test_split
+import vireid_jax.evaluate.__main__
 from vireid_jax.embed import embedder
 from vireid_jax.embed.embedder import Embedder
 from vireid_jax.evaluate.__main__ import evaluate_features, evaluate_workdir
@@ -20,6 +20,7 @@ from vireid_jax.evaluate.test_split import (
     choose_protocols,
     evaluate_test_split,
     open_split,
+    read_test_features,
 )
 from vireid_jax.models.build import init_variables
 from vireid_jax.protocols import KReciprocal
@@ -35,7 +36,7 @@ def tested(tmp_path_factory):
     network = Embedder(model, variables, size=(64, 32), batch_size=16)
 
     def evaluate(name, **options):
-        path, about = folder / name / "eval.json", {"epoch": 1.0}
+        path, about = folder / name / "eval.json", {"epoch": 1.0, "step": 6}
         path.parent.mkdir()
         options = {"about": about, "selection": "last", "path": path, **options}
         quiet = Console(quiet=True)
@@ -72,16 +73,27 @@ def test_what_is_written_is_what_is_returned(tested):
     assert names == {tested.records.filename[row] for row in visible}
 
 
+def test_the_embeddings_are_read_for_the_step_and_the_images_they_are_of(tested):
+    run, records = tested.folder / "run", tested.records
+    found = read_test_features(run, records, 6)
+    np.testing.assert_array_equal(found, tested.features)
+    others = records.select(np.arange(4))
+    for workdir, rows, step in (
+        (run, records, 3),
+        (run, others, 6),
+        (run / "no", others, 6),
+    ):
+        with pytest.raises(ValueError, match=r"features\.npz .*vireid_jax\.evaluate"):
+            read_test_features(workdir, rows, step)
+
+
 @pytest.fixture(scope="module")
 def exported(tested):
-    """The same features in a file, and what the command makes of it."""
-    path, r = tested.folder / "features.npz", tested.records
-    columns = {"identity": r.identity, "camera": r.camera, "modality": r.modality}
-    np.savez(path, features=tested.features, filename=r.filename, **columns)
+    """The features that the run left, and what the command makes of them."""
     (tested.folder / "file").mkdir()
     names = [f"walkers/{d}" for d in ("visible-to-infrared", "infrared-to-visible")]
     arguments = Namespace(
-        features=path,
+        features=tested.folder / "run/eval.features.npz",
         protocol=names,
         permutations=None,
         rerank=False,
@@ -122,7 +134,7 @@ def test_only_the_plain_evaluation_replaces_a_runs_result(tested, monkeypatch):
     about = {"config": small_run.config_of("data").to_dict()}
     monkeypatch.setattr(embedder, "load", lambda *_: SimpleNamespace(about=about))
     monkeypatch.setattr(
-        vireid_jax.evaluate.test_split,
+        vireid_jax.evaluate.__main__,
         "evaluate_test_split",
         lambda *_, path, **__: found.append(path),
     )

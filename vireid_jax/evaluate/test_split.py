@@ -1,20 +1,25 @@
-"""Embed the test split and rank it by every protocol; write eval.json."""
+"""Embed the test split and rank it by every protocol; write eval.json.
 
+Beside `eval.json` lie `eval.queries.npz`, each query's metrics, and
+`eval.features.npz`, the embeddings: in the format that `evaluate --features` reads,
+with the step of the checkpoint and the fingerprint of the split.
+"""
+
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
 from vireid_jax.data.source import Records, load_records
 from vireid_jax.evaluate.baselines import evaluate_baselines
-from vireid_jax.evaluate.compare_runs import (
-    queries_path,
-    write_queries,
-)
+from vireid_jax.evaluate.compare_runs import queries_path, write_queries
+from vireid_jax.evaluate.foreign_features import read_arrays
 from vireid_jax.protocols import (
     KReciprocal,
     Protocol,
@@ -28,7 +33,7 @@ from vireid_jax.protocols import (
     uncertainty_table,
 )
 from vireid_jax.run.errors import UserError
-from vireid_jax.run.files import replace_text
+from vireid_jax.run.files import replace_bytes, replace_text
 
 Config = ConfigDict | FrozenConfigDict
 
@@ -92,6 +97,50 @@ def write_report(results: Sequence[Result], about: dict[str, Any], path: Path) -
     replace_text(path, json.dumps(document, indent=2) + "\n")
 
 
+def features_path(path: Path) -> Path:
+    """Return where the embeddings are, beside the JSON of `path`."""
+    return path.with_suffix(".features.npz")
+
+
+def write_test_features(
+    path: Path, records: Records, features: Float32[np.ndarray, "rows dim"], step: int
+) -> None:
+    """Write the embeddings of a test split atomically, in the order of its rows."""
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        features=features,
+        identity=records.identity,
+        camera=records.camera,
+        modality=records.modality,
+        filename=np.array(records.filename),
+        step=step,
+        data=records.fingerprint,
+    )
+    replace_bytes(path, buffer.getvalue())
+
+
+def read_test_features(
+    workdir: Path, records: Records, step: int
+) -> Float32[np.ndarray, "rows dim"]:
+    """Return the embeddings that the evaluation of a run wrote, in the rows' order.
+
+    Raise UserError where the file is missing or damaged, or is not of this `step` and
+    of these images.
+    """
+    path = features_path(workdir / "eval.json")
+    again = f"to write it: python -m vireid_jax.evaluate --workdir {workdir}"
+    if not path.is_file():
+        raise UserError(f"{path} is missing; {again}")
+    arrays = read_arrays(path)
+    for name, wanted in {"step": step, "data": records.fingerprint}.items():
+        if name not in arrays or arrays[name] != wanted:
+            raise UserError(
+                f"{path} is of {name} {arrays.get(name)}, not of {wanted}; {again}"
+            )
+    return arrays["features"]
+
+
 def evaluate_test_split(
     embedder: Any,
     config: Config,
@@ -110,10 +159,11 @@ def evaluate_test_split(
     """
     records = open_split(config, "test")
     protocols = protocols or get_protocols(dataset_title(config))
+    features = embedder.embed_records(records)
     results = rank_split(
         embedder,
         records,
-        embedder.embed_records(records),
+        features,
         protocols,
         epoch=about["epoch"],
         selection=selection,
@@ -122,6 +172,7 @@ def evaluate_test_split(
     if path:
         queries = queries_path(path)
         write_queries(queries, results, records.filename, records.fingerprint)
+        write_test_features(features_path(path), records, features, about["step"])
     if config.data.name == "walkers":
         results += evaluate_baselines(protocols, records, tuple(config.data.size))
     report(results, console)
