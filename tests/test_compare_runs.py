@@ -88,7 +88,7 @@ def test_what_cannot_be_paired_is_refused(refuses, tmp_path):
         ("c", "runs without a common protocol, to compare", "no protocol in common"),
         ("d", "a run without evaluation, to compare", f"{queries} is missing", "DIR/d"),
         ("e", "a damaged evaluation, to compare", f"{queries} is damaged", "DIR/e"),
-        ("f", "some other file, to compare", f"{queries} lacks data", "DIR/f"),
+        ("f", "some other file, to compare", f"{queries} has no data", "DIR/f"),
         ("g", "a run that is not there, to compare", "there is no DIR/g; give the"),
     ):
         action = functools.partial(compare, tmp_path / "a", tmp_path / run)
@@ -181,7 +181,7 @@ def test_a_checkpoint_is_bound_to_its_trial_and_its_data_set(refuses):
     refuses(
         "the protocol of another RegDB trial",
         lambda: choose_protocols([name], None, "regdb/trial_4"),
-        "people are to be found. Give one of ",
+        "some of its test people. Valid values: ",
         "_4'",
     )
     refuses(

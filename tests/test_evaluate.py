@@ -12,7 +12,6 @@ import small_run
 from rich.console import Console
 
 import vireid_jax.evaluate.__main__
-from vireid_jax.embed import embedder
 from vireid_jax.embed.embedder import Embedder
 from vireid_jax.evaluate.__main__ import evaluate_features, evaluate_workdir
 from vireid_jax.evaluate.compare_runs import compare, fingerprint, queries_path
@@ -24,6 +23,7 @@ from vireid_jax.evaluate.test_split import (
 )
 from vireid_jax.models.build import init_variables
 from vireid_jax.protocols import KReciprocal
+from vireid_jax.training.run_info import RunInfo
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,8 @@ def tested(tmp_path_factory):
     network = Embedder(model, variables, size=(64, 32), batch_size=16)
 
     def evaluate(name, **options):
-        path, about = folder / name / "eval.json", {"epoch": 1.0, "step": 6}
+        path = folder / name / "eval.json"
+        about = RunInfo(config={}, num_classes=6, step=6, epoch=1.0)
         path.parent.mkdir()
         options = {"about": about, "selection": "last", "path": path, **options}
         quiet = Console(quiet=True)
@@ -131,13 +132,11 @@ def test_a_fingerprint_knows_every_column_and_no_order(tested):
 def test_only_the_plain_evaluation_replaces_a_runs_result(tested, monkeypatch):
     """So that `--compare` and `--runs` never meet another checkpoint unawares."""
     found = []
-    about = {"config": small_run.config_of("data").to_dict()}
-    monkeypatch.setattr(embedder, "load", lambda *_: SimpleNamespace(about=about))
-    monkeypatch.setattr(
-        vireid_jax.evaluate.__main__,
-        "evaluate_test_split",
-        lambda *_, path, **__: found.append(path),
-    )
+    about = RunInfo(small_run.config_of("data").to_dict(), num_classes=6)
+    main = vireid_jax.evaluate.__main__
+    monkeypatch.setattr(main, "load", lambda *_: SimpleNamespace(about=about))
+    evaluate = lambda *_, path, **__: found.append(path)
+    monkeypatch.setattr(main, "evaluate_test_split", evaluate)
     plain = {
         "which": "last",
         "protocol": [],
