@@ -100,41 +100,39 @@ def read_features(path: Path) -> FeatureFile:
         raise UserError(f"there is no file {path}; make it: {how}")
     try:
         read = _read_npz if path.suffix == ".npz" else _read_parquet
-        content = _checked(*read(path))
+        features, filename, text = read(path)
+        about = json.loads(text)
+        _check(features, filename, about)
     except _DAMAGED as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"{path} is no file of features ({reason}); make it again: {how}"
         ) from error
-    for name in content.filename:
+    for name in filename:
         inner = PurePosixPath(name)
         if inner.is_absolute() or ".." in inner.parts:
             raise UserError(
                 f"{path} names {name!r}, outside its folder; make it again: {how}"
             )
-    return content
+    return FeatureFile(features, filename, about)
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, list, str]:
     with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-        names = ("features", "filename", "about")
-        features, filename, about = (file[name] for name in names)
-    return features, filename.tolist(), str(about)
+        return file["features"], file["filename"].tolist(), str(file["about"])
 
 
 def _read_parquet(path: Path) -> tuple[np.ndarray, list, str]:
     import pyarrow.parquet as pq
 
     table = pq.read_table(path)
-    about = table.schema.metadata[b"about"].decode()
     column = table.column("features").combine_chunks()
-    width = column.type.list_size
-    features = column.flatten().to_numpy().reshape(-1, width)
+    features = column.flatten().to_numpy().reshape(-1, column.type.list_size)
+    about = table.schema.metadata[b"about"].decode()
     return features, table.column("filename").to_pylist(), about
 
 
-def _checked(features: np.ndarray, filename: list, text: str) -> FeatureFile:
-    about = json.loads(text)
+def _check(features: np.ndarray, filename: list, about: dict[str, Any]) -> None:
     if features.dtype != np.float32 or features.shape != (len(filename), about["dim"]):
         raise UserError(f"features are {features.dtype} {features.shape}")
     if not np.isfinite(features).all():
@@ -144,4 +142,3 @@ def _checked(features: np.ndarray, filename: list, text: str) -> FeatureFile:
         raise UserError("the network, the folder and the file names are not all texts")
     if about["modality"] not in MODALITIES:
         raise UserError(f"its modality is {about['modality']!r}")
-    return FeatureFile(features, filename, about)

@@ -132,6 +132,7 @@ def extract(
     """
     check_out(out)
     filename = list_images(folder)
+    console = console or Console(quiet=True)
     partial = out.with_name(f"{out.name}.partial")
     partial.mkdir(exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -141,12 +142,25 @@ def extract(
             raise UserError(
                 f"{error} is writing {out}; wait for it, or give another --out"
             ) from error
-        refuse = unreadable == "refuse"
-        console = console or Console(quiet=True)
-        errors = _embed_rest(
-            embedder, folder, filename, modality, partial, refuse, console
-        )
-        if errors and refuse:
+        key = _key(embedder, folder, filename, modality)
+        start, checksum, errors = _resume(partial, key, embedder.dim)
+        batches = embed_folder(embedder, folder, filename, modality, console, start)
+        done = start
+        with (partial / _ROWS).open("ab" if start else "wb") as file:
+            for number, batch in enumerate(batches, 1):
+                content = batch.embeddings.tobytes()
+                file.write(content)
+                checksum = zlib.crc32(content, checksum)
+                errors |= {filename[start + i]: why for i, why in batch.errors.items()}
+                done += len(batch.indices) + len(batch.errors)
+                if number % BATCHES_A_SAVE == 0 or done == len(filename):
+                    file.flush()  # rows first: the file may have more than the count
+                    progress = {"key": key, "images": done, "checksum": checksum}
+                    text = json.dumps(progress | {"errors": errors})
+                    replace_text(partial / _PROGRESS, text)
+                if errors and unreadable == "refuse":
+                    break
+        if errors and unreadable == "refuse":
             raise UserError(f"{next(iter(errors.values()))}; nothing was written")
         read = [name for name in filename if name not in errors]
         if not read:
@@ -164,37 +178,6 @@ def extract(
             (partial / name).unlink()
     with contextlib.suppress(OSError):  # it holds files of others
         partial.rmdir()
-    return errors
-
-
-def _embed_rest(
-    embedder: Embedder,
-    folder: Path,
-    filename: list[str],
-    modality: str,
-    partial: Path,
-    refuse: bool,
-    console: Console,
-) -> dict[str, str]:
-    """Append the embeddings that `partial` has not; return errors by file name."""
-    key = _key(embedder, folder, filename, modality)
-    start, checksum, errors = _resume(partial, key, embedder.dim)
-    done = start
-    with (partial / _ROWS).open("ab" if start else "wb") as file:
-        batches = embed_folder(embedder, folder, filename, modality, console, start)
-        for number, batch in enumerate(batches, 1):
-            content = batch.embeddings.tobytes()
-            file.write(content)
-            checksum = zlib.crc32(content, checksum)
-            errors |= {filename[start + i]: why for i, why in batch.errors.items()}
-            done += len(batch.indices) + len(batch.errors)
-            if number % BATCHES_A_SAVE == 0 or done == len(filename):
-                file.flush()  # rows first: the file may have more than the count says
-                progress = {"key": key, "images": done, "checksum": checksum}
-                text = json.dumps(progress | {"errors": errors})
-                replace_text(partial / _PROGRESS, text)
-            if errors and refuse:
-                break
     return errors
 
 

@@ -62,6 +62,17 @@ def write_queries(
     replace_bytes(path, buffer.getvalue())
 
 
+def read_npz(path: Path, remedy: str) -> dict[str, np.ndarray]:
+    """Read the arrays of a file; raise UserError where it is missing or damaged."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing; {remedy}")
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is damaged; {remedy}") from error
+
+
 def fingerprint(rows: Rows) -> str:
     """Hash file name, identity, camera and modality of all rows, in any order."""
     columns = (rows.filename, rows.identity, rows.camera, rows.modality)
@@ -75,13 +86,7 @@ def read_queries(run: Path) -> Queries:
     Raise UserError where the file is missing or damaged.
     """
     path = queries_path(_eval_json(run))
-    if not path.is_file():
-        raise UserError(f"{path} is missing; {_remedy(run)}")
-    try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is damaged; {_remedy(run)}") from error
+    arrays = read_npz(path, _remedy(run))
     keys = ("identity", "filename", "trials", "reranking", *QUERY_METRICS)
     names = {f"{name}/{key}" for name in _protocols(arrays) for key in keys}
     if missing := {"data", *names} - arrays.keys():

@@ -19,8 +19,7 @@ from rich.console import Console
 from vireid_jax.data.source import Records, load_records
 from vireid_jax.embed.embedder import Embedder
 from vireid_jax.evaluate.baselines import evaluate_baselines
-from vireid_jax.evaluate.compare_runs import queries_path, write_queries
-from vireid_jax.evaluate.foreign_features import read_arrays
+from vireid_jax.evaluate.compare_runs import queries_path, read_npz, write_queries
 from vireid_jax.protocols import (
     KReciprocal,
     Protocol,
@@ -123,9 +122,7 @@ def read_test_features(
     """
     path = workdir / "eval.features.npz"
     remedy = f"to write it: python -m vireid_jax.evaluate --workdir {workdir}"
-    if not path.is_file():
-        raise UserError(f"{path} is missing; {remedy}")
-    arrays = read_arrays(path)
+    arrays = read_npz(path, remedy)
     for name, wanted in {"step": step, "data": records.fingerprint}.items():
         if name not in arrays or arrays[name] != wanted:
             raise UserError(
