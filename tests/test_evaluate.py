@@ -137,15 +137,10 @@ def test_only_the_plain_evaluation_replaces_a_runs_result(tested, monkeypatch):
     monkeypatch.setattr(main, "load", lambda *_: SimpleNamespace(about=about))
     evaluate = lambda *_, path, **__: found.append(path)
     monkeypatch.setattr(main, "evaluate_test_split", evaluate)
-    plain = {
-        "which": "last",
-        "protocol": [],
-        "feature": None,
-        "rerank": False,
-        "out": None,
-    }
+    plain = {"which": "last", "protocol": [], "feature": None, "rerank": False}
+    plain |= {"permutations": None, "workdir": Path("run"), "out": None}
     names = ["walkers/visible-to-infrared"]
-    folder, out = Path("run"), Path("out.json")
+    out = Path("out.json")
     for changed in (
         {},
         {"which": "best"},
@@ -155,9 +150,8 @@ def test_only_the_plain_evaluation_replaces_a_runs_result(tested, monkeypatch):
         {"protocol": names},
         {"which": "best", "out": out},
     ):
-        arguments = Namespace(workdir=folder, permutations=None, **{**plain, **changed})
-        evaluate_workdir(arguments, Console(quiet=True))
-    assert found == [folder / "eval.json", None, None, None, None, None, out]
+        evaluate_workdir(Namespace(**plain | changed), Console(quiet=True))
+    assert found == [Path("run/eval.json"), None, None, None, None, None, out]
 
 
 def test_a_named_protocol_keeps_the_data_set_s_name(tested):

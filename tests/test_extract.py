@@ -109,13 +109,8 @@ def test_images_of_any_mode_become_what_the_docs_say(embedder, tmp_path):
     assert list(why) == ["bomb.png"]
     assert "has more than 50,000,000 pixels" in why["bomb.png"]
     found = read_features(out)
-    assert found.filename == [
-        "clear.png",
-        "deep.png",
-        "deep.tiff",
-        "grey.bmp",
-        "rgb.png",
-    ]
+    names = ["clear.png", "deep.png", "deep.tiff", "grey.bmp", "rgb.png"]
+    assert found.filename == names
     grey, *others = found.features
     for one in others:
         np.testing.assert_allclose(one, others[0], atol=1e-4)  # a level rounded
@@ -235,17 +230,11 @@ def test_work_on_other_files_or_by_another_network_starts_again(
 @pytest.mark.mistakes("images")
 class TestMistakes:
     def test_a_folder_must_hold_images(self, refuses, tmp_path):
-        refuses(
-            "a folder that is not there",
-            lambda: list_images(tmp_path / "none"),
-            "there is no folder",
-        )
+        none = lambda: list_images(tmp_path / "none")
+        refuses("a folder that is not there", none, "there is no folder")
         (tmp_path / "a.txt").write_text("text")
-        refuses(
-            "a folder without images",
-            lambda: list_images(tmp_path),
-            "has no image; looked for .png",
-        )
+        empty = lambda: list_images(tmp_path)
+        refuses("a folder without images", empty, "has no image; looked for .png")
 
     def test_a_link_out_of_the_folder_is_refused(self, images, refuses, tmp_path):
         Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
@@ -302,16 +291,8 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("title", "out", "reason"),
         [
-            (
-                "features in a file of no known kind",
-                "a.csv",
-                "suffix is one of ['.npz'",
-            ),
-            (
-                "features in a folder that is not there",
-                "no/a.npz",
-                "there is no folder",
-            ),
+            ("features in a file of no known kind", "a.csv", "suffix is one of ['.npz"),
+            ("features in a folder that is not there", "no/a.npz", "there is no folde"),
             ("features in place of a folder", "b.npz", "is a folder; give a file's"),
         ],
     )

@@ -24,20 +24,20 @@ from vireid_jax.run.runtime import set_up
 
 def sentence(verdict: Verdict) -> str:
     """Return a verdict as a sentence."""
-    if verdict.same is None:
+    cosine, same, threshold, rate, hits = verdict
+    if threshold is None or rate is None:
         return (
-            f"cosine {verdict.cosine:.3f}. No verdict: the checkpoint has no threshold"
+            f"cosine {cosine:.3f}. No verdict: the checkpoint has no threshold"
             " for such pairs, because training held no or few identities out"
             " (config.data.validation_identities), or was done by an older version."
         )
     text = (
-        f"{'same' if verdict.same else 'different'}: cosine {verdict.cosine:.3f},"
-        f" threshold {verdict.threshold:.3f}, which {100 * verdict.false_match_rate:g}%"
-        " of pairs of two people reach"
+        f"{'same' if same else 'different'}: cosine {cosine:.3f}, threshold"
+        f" {threshold:.3f}, which {100 * rate:g}% of pairs of two people reach"
     )
-    if verdict.true_match_rate is None:
+    if hits is None:
         return f"{text}."
-    return f"{text} and {100 * verdict.true_match_rate:.0f}% of pairs of one person."
+    return f"{text} and {100 * hits:.0f}% of pairs of one person."
 
 
 def parse() -> argparse.Namespace:

@@ -9,7 +9,7 @@ indices, scores = embedder.rank(query, gallery)
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -278,7 +278,7 @@ def nearest(
 
 
 @functools.partial(jax.jit, static_argnames="top")
-def _nearest(query: jax.Array, gallery: jax.Array, top: int) -> list[jax.Array]:
+def _nearest(query: jax.Array, gallery: jax.Array, top: int) -> Sequence[jax.Array]:
     products = jnp.matmul(query, gallery.T, precision=EXACT)
     return jax.lax.top_k(products, min(top, len(gallery)))
 

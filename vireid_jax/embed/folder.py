@@ -28,7 +28,7 @@ from vireid_jax.run.files import check_parent, lock, replace_text
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 BATCHES_A_SAVE = 16  # a killed process has to do at most these again
 
-# In the folder OUT.partial, while the work goes on:
+# In the folder OUT.partial, until the work is done:
 _ROWS = "features.f32"  # the embeddings so far, without a header
 _PROGRESS = "progress.json"  # how many images they are of, and their checksum
 _LOCK = ".lock"
@@ -191,9 +191,12 @@ def _resume(partial: Path, key: str, dim: int) -> tuple[int, int, dict[str, str]
         images, errors = progress["images"], progress["errors"]
         size = 4 * dim * (images - len(errors))
         os.truncate(partial / _ROWS, size)
-        rows = np.memmap(partial / _ROWS, np.uint8, "r") if size else b""
-        if progress["key"] == key and progress["checksum"] == zlib.crc32(rows):
-            return images, progress["checksum"], errors
+        checksum = 0
+        with (partial / _ROWS).open("rb") as file:
+            while content := file.read(2**24):
+                checksum = zlib.crc32(content, checksum)
+        if (progress["key"], progress["checksum"]) == (key, checksum):
+            return images, checksum, errors
     except (OSError, ValueError, LookupError, TypeError):
         pass
     return 0, 0, {}

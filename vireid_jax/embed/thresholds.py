@@ -1,6 +1,6 @@
 """Verification thresholds at fixed false-match rates.
 
-Thresholds are found on the identities that training held out, and are stored in its
+Thresholds come from the identities that training held out, and are stored in its
 checkpoints. The rates, and that an identity weighs by its pairs, are our choice.
 """
 
@@ -28,8 +28,8 @@ def cosines_of_pairs(
     """Yield the cosines of all pairs of images of two modalities, block by block.
 
     `features` are L2-normalised; `kind` names the two modalities. Where they are one,
-    each pair counts once and no image is paired with itself. Beside each cosine stands
-    whether both images show one identity.
+    each pair counts once and no image is paired with itself. The second array is True
+    for pairs of one identity.
     """
     rows, columns = (np.flatnonzero(modality == MODALITIES.index(m)) for m in kind)
     step = max(1, _BLOCK // max(1, len(columns)))
@@ -53,7 +53,7 @@ def find_thresholds(
     `thresholds` and the `true_match_rates`, the share of pairs of one identity that
     reach them (None without such pairs).
     """
-    found = {}
+    thresholds = {}
     for kind in KINDS:
         # By bin, of two identities and of one; one bin more, for cosines that rounding
         # has put above 1.
@@ -68,11 +68,11 @@ def find_thresholds(
         pairs, own = counts.sum(1)
         rates = [rate for rate in RATES if rate * pairs >= PAIRS_NEEDED]
         edges = {str(r): int(np.argmax(passing <= r * pairs)) for r in rates}
-        found["-".join(kind)] = {
+        thresholds["-".join(kind)] = {
             "pairs": int(pairs),
             "thresholds": {r: 2 * edge / _BINS - 1 for r, edge in edges.items()},
             "true_match_rates": {
                 r: float(hits[edge] / own) if own else None for r, edge in edges.items()
             },
         }
-    return found
+    return thresholds

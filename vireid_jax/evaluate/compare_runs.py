@@ -51,6 +51,8 @@ def write_queries(
     arrays = {"data": np.array(data)}
     for result in results:
         queries, name = result.queries, result.labels.protocol
+        if queries is None:  # of a baseline
+            continue
         arrays[f"{name}/filename"] = np.array([filename[row] for row in queries.row])
         arrays[f"{name}/identity"] = queries.identity
         arrays[f"{name}/trials"] = queries.trials
@@ -58,7 +60,7 @@ def write_queries(
         for metric, values in queries.values.items():
             arrays[f"{name}/{metric}"] = values
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     replace_bytes(path, buffer.getvalue())
 
 

@@ -3,8 +3,9 @@
 docs/evaluate.md has the format. Nothing that a file holds is ever run.
 """
 
+import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -59,12 +60,12 @@ def evaluate_file(
     for distances, whose queries are of one modality, in both directions, or re-ranked.
     """
     arrays = read_arrays(path)
-    labels = {"feature": path.name, "flip": None}  # what was combined is not known
+    rank = functools.partial(evaluate, feature=path.name, flip=None)  # flip: not known
     try:
         if "distances" not in arrays:
             splits = [_read_features(arrays, protocol) for protocol in protocols]
             results = [
-                evaluate(protocol, rows, features, reranking=reranking, **labels)
+                rank(protocol, rows, features, reranking=reranking)
                 for protocol, (rows, features) in zip(protocols, splits, strict=True)
             ]
             return results, splits[0][0]
@@ -80,30 +81,25 @@ def evaluate_file(
                 " features"
             )
         splits = [_read_distances(arrays, protocol) for protocol in protocols]
-        results = [
-            _rank_distances(protocol, rows, distances, labels)
-            for protocol, (rows, distances) in zip(protocols, splits, strict=True)
-        ]
+        results = []
+        for protocol, (rows, distances) in zip(protocols, splits, strict=True):
+            numbers = np.arange(len(rows.identity), dtype=np.float64)[:, None]
+            between = functools.partial(_rows_between, distances)
+            results.append(rank(protocol, rows, numbers, distances=between))
         return results, splits[0][0]
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
 
-def _rank_distances(
-    protocol: Protocol, rows: Rows, distances: np.ndarray, labels: dict[str, Any]
-) -> Result:
-    """Rank distances `[queries, gallery]`; `rows` are all queries, then the gallery."""
-
-    def rows_between(query, gallery):
-        # In place of features come row numbers.
-        lines, columns = query[:, 0].astype(int), gallery[:, 0].astype(int)
-        columns = columns - len(distances)
-        every = np.array_equal(columns, np.arange(distances.shape[1]))
-        chosen = slice(None) if every else columns
-        return lambda block: distances[lines[block]][:, chosen]
-
-    numbers = np.arange(len(rows.identity), dtype=np.float64)[:, None]
-    return evaluate(protocol, rows, numbers, distances=rows_between, **labels)
+def _rows_between(
+    distances: np.ndarray, query: np.ndarray, gallery: np.ndarray
+) -> Callable[[slice], np.ndarray]:
+    """Look distances up: in place of features come row numbers, queries first."""
+    lines, columns = query[:, 0].astype(int), gallery[:, 0].astype(int)
+    columns = columns - len(distances)
+    every = np.array_equal(columns, np.arange(distances.shape[1]))
+    chosen = slice(None) if every else columns
+    return lambda block: distances[lines[block]][:, chosen]
 
 
 # --- Arrays: the caller puts the file's name before an error --------------------------

@@ -9,7 +9,7 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float32
@@ -36,7 +36,7 @@ from vireid_jax.run.errors import UserError
 from vireid_jax.run.files import replace_bytes, replace_text
 from vireid_jax.training.run_info import RunInfo
 
-Config = ConfigDict | FrozenConfigDict
+Config: TypeAlias = ConfigDict | FrozenConfigDict
 
 
 def open_split(config: Config, split: str) -> Records:
@@ -67,10 +67,17 @@ def rank_split(
     reranking: KReciprocal | None = None,
 ) -> list[Result]:
     """Rank the embeddings of a split's rows by each protocol."""
-    labels = {"feature": embedder.feature, "flip": embedder.flip}
-    labels |= {"epoch": epoch, "selection": selection}
     return [
-        evaluate(protocol, records, features, reranking=reranking, **labels)
+        evaluate(
+            protocol,
+            records,
+            features,
+            feature=embedder.feature,
+            flip=embedder.flip,
+            reranking=reranking,
+            epoch=epoch,
+            selection=selection,
+        )
         for protocol in protocols
     ]
 
@@ -180,8 +187,8 @@ def choose_protocols(
     """
     # The run's own have its data set's full name, as "walkers/nir".
     own = {p.name: p for p in get_protocols(dataset)} if dataset else {}
-    found = [find_protocol(name, permutations=permutations) for name in names]
-    protocols = [own.get(protocol.name, protocol) for protocol in found]
+    named = [find_protocol(name, permutations=permutations) for name in names]
+    protocols = [own.get(protocol.name, protocol) for protocol in named]
     family = dataset.partition("/")[0]
     for protocol in protocols if dataset else ():
         title = protocol.dataset

@@ -25,15 +25,15 @@ def insert_run(target: dict[str, Any], source: str) -> dict[str, Any]:
     stored = by_place(variables)
     values = []
     for name, ours in by_place(target).items():
-        found = stored.get(name)
-        if found is None or found.shape != ours.shape:
+        value = stored.get(name)
+        if value is None or value.shape != ours.shape:
             if "classifier" not in name:
-                shape = "absent" if found is None else found.shape
+                shape = "absent" if value is None else value.shape
                 raise UserError(
                     f"config.init_from={source} does not fit the network: {name} is"
                     f" {ours.shape} here and {shape} there. Give config.model as that"
                     " run has it, or another run"
                 )
-            found = ours
-        values.append(found.astype(ours.dtype))
+            value = ours
+        values.append(value.astype(ours.dtype))
     return jax.device_get(jax.tree.unflatten(jax.tree.structure(target), values))
