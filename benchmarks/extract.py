@@ -51,7 +51,6 @@ def main() -> None:
         flip=False,
         batch_size=BATCH,
         modalities=["visible"],
-        about={"step": 0},
     )
     rng, ours, rival = np.random.default_rng(0), [], []
     with tempfile.TemporaryDirectory() as folder:

@@ -225,7 +225,7 @@ def search(job: Job):
 
     def run() -> Facts:
         found = nearest(queries, gallery, job["k"])
-        return {"similarities": found.cosines, "rows": found.places}
+        return {"similarities": found.scores, "rows": found.indices}
 
     return run
 

@@ -242,7 +242,7 @@ class TestImages:
     def test_a_gallery_of_another_dimension(self, command, images, refuses, tmp_path):
         about = {"network": "0" * 64, "modality": "visible", "folder": "", "dim": 8}
         gallery = tmp_path / "day.npz"
-        write_features(gallery, ["a.jpg"], [np.ones((1, 8), np.float32)], about)
+        write_features(gallery, ["a.jpg"], np.ones((1, 8), np.float32), about)
         given = ["--checkpoint", RELEASED, "--gallery", gallery]
         given += ["--query", images / "a.jpg", "--query_modality", "infrared"]
         refuses(

@@ -213,7 +213,7 @@ def test_a_full_disk(refuses, config, small_disk):
         "The last checkpoint, of step 3, is whole",
         "Free some space",
     )
-    assert vireid_jax.load(run).about["step"] == 3
+    assert vireid_jax.load(run).about.step == 3
 
 
 def test_a_disk_that_is_full_though_it_said_otherwise(data, small_disk, compiled_once):
@@ -248,7 +248,7 @@ def test_a_half_deleted_checkpoint(refuses, run, config):
             "its optimizer is missing or damaged",
         )
     # An embedder does not need the optimizer.
-    assert vireid_jax.load(run).about["step"] == 6
+    assert vireid_jax.load(run).about.step == 6
 
 
 @pytest.mark.mistakes("checkpoints")

@@ -190,9 +190,9 @@ def test_a_finished_run_only_evaluates_again(run, monkeypatch):
 def test_a_loaded_network_embeds_what_it_is_given(run):
     embedder = vireid_jax.load(str(run.whole))
     assert isinstance(embedder, Embedder)
-    assert embedder.about["step"] == 6
+    assert embedder.about.step == 6
     # 3 people held out, 4 images of each modality: 12 x 12 pairs, less 3 x 16.
-    assert embedder.about["thresholds"]["visible-infrared"]["pairs"] == 96
+    assert embedder.about.thresholds["visible-infrared"]["pairs"] == 96
     records = open_split(run.config, "test")
     visible = np.flatnonzero(records.modality == 0)[:17]  # one batch and one image
     images = records.images(visible, (64, 32))
@@ -221,8 +221,8 @@ def test_a_network_loads_from_any_folder_of_its_run(run):
     folders = [run.whole, run.whole / "checkpoints"]
     folders.append(run.whole / "checkpoints" / str(step))
     for folder in folders:
-        assert vireid_jax.load(folder).about["step"] == step
-    assert vireid_jax.load(run.whole, "best").about["step"] in steps_of(run.whole)
+        assert vireid_jax.load(folder).about.step == step
+    assert vireid_jax.load(run.whole, "best").about.step in steps_of(run.whole)
 
 
 # --- Errors ---------------------------------------------------------------------------

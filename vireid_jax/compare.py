@@ -5,8 +5,8 @@
 
 prints the cosine of their embeddings, and "same" where it reaches the threshold at
 which that share of pairs of two people passed for one, among the identities that
-training held out (`config.data.validation_identities`). The verdict is not in the exit
-code: that is 0 either way. docs/embed.md says what it is worth.
+training held out (`config.data.validation_identities`). The exit code is 0 for either
+verdict. What a verdict is worth: docs/embed.md.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from vireid_jax.embed.embedder import load
 from vireid_jax.embed.pairs import Verdict, compare_images
 from vireid_jax.modality import MODALITIES
 from vireid_jax.run.errors import one_line_errors
@@ -22,25 +23,25 @@ from vireid_jax.run.runtime import set_up
 
 
 def sentence(verdict: Verdict) -> str:
-    """Says a verdict in a line."""
-    if verdict.same is None:
+    """Return a verdict as a sentence."""
+    cosine, same, threshold, rate, hits = verdict
+    if threshold is None or rate is None:
         return (
-            f"cosine {verdict.cosine:.3f}. No verdict: the checkpoint has no threshold"
-            " for such pairs, since training held no or few identities out"
+            f"cosine {cosine:.3f}. No verdict: the checkpoint has no threshold"
+            " for such pairs, because training held no or few identities out"
             " (config.data.validation_identities), or was done by an older version."
         )
-    told = (
-        f"{'same' if verdict.same else 'different'}: cosine {verdict.cosine:.3f},"
-        f" threshold {verdict.threshold:.3f}, which {100 * verdict.false_match_rate:g}%"
-        " of pairs of two people reach"
+    text = (
+        f"{'same' if same else 'different'}: cosine {cosine:.3f}, threshold"
+        f" {threshold:.3f}, which {100 * rate:g}% of pairs of two people reach"
     )
-    if verdict.true_match_rate is None:
-        return f"{told}."
-    return f"{told} and {100 * verdict.true_match_rate:.0f}% of pairs of one person."
+    if hits is None:
+        return f"{text}."
+    return f"{text} and {100 * hits:.0f}% of pairs of one person."
 
 
 def parse() -> argparse.Namespace:
-    """Reads the command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m vireid_jax.compare",
         description="Do two images show one person? docs/embed.md",
@@ -57,12 +58,10 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Runs the command."""
+    """Run the command."""
     arguments, console = parse(), Console(emoji=False, highlight=False)
     set_up()
     with one_line_errors():
-        from vireid_jax.embed.embedder import load
-
         embedder = load(arguments.checkpoint, arguments.which)
         verdict = compare_images(
             embedder,
@@ -70,8 +69,8 @@ def main() -> None:
             tuple(arguments.modalities),
             arguments.false_match_rate,
         )
-    told = json.dumps(verdict._asdict()) if arguments.json else sentence(verdict)
-    console.print(told, soft_wrap=True, markup=False)
+    text = json.dumps(verdict._asdict()) if arguments.json else sentence(verdict)
+    console.print(text, soft_wrap=True, markup=False)
 
 
 if __name__ == "__main__":

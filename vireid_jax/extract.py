@@ -6,7 +6,7 @@
 `--checkpoint` is a run's workdir, or one step's folder in it. Images of any size and
 type are read, in the folder and below it. What cannot be read is left out and listed
 in `night.npz.unreadable.txt`; with `--unreadable refuse` the command fails instead.
-Stopped, the same command goes on; finished, the file is the same. docs/embed.md.
+Stopped, the same command resumes, to the same file. docs/embed.md.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from vireid_jax.embed.embedder import load
 from vireid_jax.embed.folder import check_out, extract, list_images
 from vireid_jax.modality import MODALITIES
 from vireid_jax.run.errors import one_line_errors
@@ -21,7 +22,7 @@ from vireid_jax.run.runtime import set_up
 
 
 def parse() -> argparse.Namespace:
-    """Reads the command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m vireid_jax.extract",
         description="Embed a folder of images into a file of features: docs/embed.md",
@@ -38,16 +39,14 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Runs the command."""
+    """Run the command."""
     arguments, console = parse(), Console(emoji=False)
     set_up()
     with one_line_errors():
         check_out(arguments.out)
         count = len(list_images(arguments.images))
-        from vireid_jax.embed.embedder import load
-
         embedder = load(arguments.checkpoint, arguments.which)
-        why = extract(
+        errors = extract(
             embedder,
             arguments.images,
             arguments.modality,
@@ -55,10 +54,10 @@ def main() -> None:
             unreadable=arguments.unreadable,
             console=console,
         )
-    for reason in why.values():
-        console.print(f"Left out: {reason}", soft_wrap=True, markup=False)
+    for error in errors.values():
+        console.print(f"Left out: {error}", soft_wrap=True, markup=False)
     console.print(
-        f"Wrote {arguments.out}: {count - len(why)} of {count} images,"
+        f"Wrote {arguments.out}: {count - len(errors)} of {count} images,"
         f" {embedder.dim} numbers each.",
         soft_wrap=True,
         markup=False,

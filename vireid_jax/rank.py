@@ -13,19 +13,18 @@ or in `--images`. docs/embed.md.
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from vireid_jax.data.any_image import read_image
-from vireid_jax.embed.folder import (
-    Gallery,
-    leads_inside,
-    open_gallery,
-)
+from vireid_jax.embed.embedder import Embedder, load
+from vireid_jax.embed.folder import Gallery, is_inside, open_gallery
 from vireid_jax.modality import MODALITIES
+from vireid_jax.report.build import check_installed, templates
+from vireid_jax.report.pictures import HIGHEST, data_uri
 from vireid_jax.run.errors import UserError, explain_os_error, one_line_errors
 from vireid_jax.run.files import check_parent, replace_text
 from vireid_jax.run.runtime import set_up
@@ -36,7 +35,7 @@ class Shown(NamedTuple):
 
     name: str
     source: str | None
-    cosine: float | None  # None for the query
+    cosine: float | None = None  # None for the query
 
 
 class RankList(NamedTuple):
@@ -47,74 +46,63 @@ class RankList(NamedTuple):
 
 
 def rank_images(
-    embedder: Any, queries: Sequence[Path], modality: str, gallery: Gallery, top: int
+    embedder: Embedder,
+    queries: Sequence[Path],
+    modality: str,
+    gallery: Gallery,
+    top: int,
 ) -> list[RankList]:
-    """Finds the gallery's images nearest to each query, with small pictures of all.
+    """Return the gallery's images nearest to each query, with small pictures of all.
 
-    Raises UserError for a query that cannot be read, and for a `top` below 1.
+    Raise UserError for a query that cannot be read, and for a `top` below 1.
     """
-    found = embedder.embed(queries, modality)
-    ranked = embedder.rank(found, gallery.features, top)
-    return [
-        RankList(
-            Shown(str(query), _picture(query, embedder.size), None),
-            [
-                Shown(
-                    gallery.filename[place],
-                    _picture(
-                        gallery.folder / gallery.filename[place],
-                        embedder.size,
-                        inside=gallery.folder,
-                    ),
-                    float(cosine),
-                )
-                for place, cosine in zip(places, cosines, strict=True)
-            ],
-        )
-        for query, places, cosines in zip(queries, *ranked, strict=True)
-    ]
+    embeddings = embedder.embed(queries, modality)
+    lists = []
+    ranked = embedder.rank(embeddings, gallery.features, top)
+    for query, indices, scores in zip(queries, *ranked, strict=True):
+        nearest = []
+        for index, score in zip(indices, scores, strict=True):
+            name = gallery.filename[index]
+            picture = _picture(gallery.folder / name, embedder.size, gallery.folder)
+            nearest.append(Shown(name, picture, float(score)))
+        shown = Shown(str(query), _picture(query, embedder.size))
+        lists.append(RankList(shown, nearest))
+    return lists
 
 
 def _picture(
     path: Path, size: tuple[int, int], inside: Path | None = None
 ) -> str | None:
-    """Writes an image into a `data:` address: no pipe, nor what is not `inside`."""
-    from vireid_jax.report.pictures import HIGHEST, data_uri
-
-    width = round(HIGHEST * size[1] / size[0])  # in the shape that the network sees
+    """Return an image as a `data:` address; None for a pipe, or one not `inside`."""
+    width = round(HIGHEST * size[1] / size[0])  # in the proportions the network takes
     try:
-        if inside and not (leads_inside(path, inside) and path.is_file()):
+        if inside and not (is_inside(path, inside) and path.is_file()):
             return None
         return data_uri(read_image(path, (HIGHEST, width)))
-    except (OSError, ValueError):  # moved, or damaged, since it was embedded
+    except (OSError, UserError):  # moved or damaged since it was embedded
         return None
 
 
 def table(one: RankList) -> Table:
-    """Lists a query's nearest images with their cosines."""
-    title = Text(f"nearest to {one.query.name}")  # as it is: a name may hold [red]
-    found = Table(title=title)
-    found.add_column("rank", justify="right")
-    found.add_column("image", overflow="fold")
-    found.add_column("cosine", justify="right")
+    """Return a query's nearest images with their cosines."""
+    # Text is printed as it is: a name may hold [red].
+    rows = Table(title=Text(f"nearest to {one.query.name}"))
+    rows.add_column("rank", justify="right")
+    rows.add_column("image", overflow="fold")
+    rows.add_column("cosine", justify="right")
     for number, image in enumerate(one.nearest, 1):
-        found.add_row(str(number), image.name, f"{image.cosine:.3f}")
-    return found
+        rows.add_row(str(number), image.name, f"{image.cosine:.3f}")
+    return rows
 
 
 def page(lists: Sequence[RankList], gallery: Gallery, modality: str) -> str:
-    """Writes rank lists as one page of HTML that needs nothing else."""
-    from vireid_jax.report.build import templates
-
-    return (
-        templates()
-        .get_template("ranks.html.j2")
-        .render(lists=lists, gallery=gallery, modality=modality)
-    )
+    """Return rank lists as one page of HTML that needs nothing else."""
+    template = templates().get_template("ranks.html.j2")
+    return template.render(lists=lists, gallery=gallery, modality=modality)
 
 
 def parse() -> argparse.Namespace:
-    """Reads the command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m vireid_jax.rank",
         description="Rank a gallery of images for a query: docs/embed.md",
@@ -133,28 +121,22 @@ def parse() -> argparse.Namespace:
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Raises UserError for what would only be noticed after the work is done."""
+    """Raise UserError for what would only be noticed after the work is done."""
     if arguments.top < 1:
         raise UserError(f"--top is {arguments.top}; give 1 or more")
-    out = arguments.out
-    if out is None:
-        return
-    if out.suffix != ".html":
-        raise UserError(f"--out {out}: the page is a FILE.html")
-    check_parent(out)
-    from vireid_jax.report.build import check_installed
-
-    check_installed("jinja2")
+    if arguments.out:
+        if arguments.out.suffix != ".html":
+            raise UserError(f"--out {arguments.out}: the page is a FILE.html")
+        check_parent(arguments.out)
+        check_installed("jinja2")
 
 
 def main() -> None:
-    """Runs the command."""
+    """Run the command."""
     arguments, console = parse(), Console(emoji=False)
     set_up()
     with one_line_errors():
         check(arguments)
-        from vireid_jax.embed.embedder import load
-
         embedder = load(arguments.checkpoint, arguments.which)
         gallery = open_gallery(
             embedder,

@@ -53,6 +53,7 @@ from vireid_jax.training.program import (
     pairs_per_step,
     step_arguments,
 )
+from vireid_jax.training.run_info import RunInfo
 from vireid_jax.training.state import TrainState
 from vireid_jax.training.step import make_coefficients
 from vireid_jax.training.warm_start import insert_pretrained, insert_run
@@ -260,7 +261,7 @@ def train_run(
         results = evaluate_test_split(
             embedder,
             config,
-            about=describe(plan.num_steps, unlogged=NOTHING),
+            about=RunInfo.from_json(describe(plan.num_steps)),
             selection="last",
             path=workdir / "eval.json" if is_writer else None,
             console=journal.console,

@@ -14,7 +14,6 @@ from vireid_jax import synthetic
 from vireid_jax.modality import MODALITIES
 from vireid_jax.run.console import track
 from vireid_jax.run.errors import UserError
-from vireid_jax.run.runtime import only_errors
 
 
 @dataclasses.dataclass

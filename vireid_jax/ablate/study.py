@@ -179,7 +179,7 @@ def _test_elsewhere(folder: Path, name: str, changes: dict[str, Any]) -> None:
     from vireid_jax.evaluate.test_split import evaluate_test_split
 
     embedder = load(folder)
-    config = ConfigDict(with_defaults(embedder.about["config"]))
+    config = ConfigDict(with_defaults(embedder.about.config))
     with config.unlocked():  # options of walkers that the run left as they were
         config.update_from_flattened_dict(changes)
     evaluate_test_split(

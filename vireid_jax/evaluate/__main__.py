@@ -3,15 +3,15 @@
     python -m vireid_jax.evaluate --workdir DIR [--which last|best|STEP]
 
 embeds the test split once and ranks it by every protocol; needs the checkpoint and the
-data set, and writes `DIR/eval.json`, each query's metrics beside it. Training ends with
-the same. With --which, --protocol, --feature or --rerank it writes only where --out
-says.
+data set, and writes `DIR/eval.json`, each query's metrics and the embeddings beside it.
+Training ends with the same. With --which, --protocol, --feature or --rerank it writes
+only to --out.
 
     python -m vireid_jax.evaluate --features FILE.npz --protocol sysu_mm01/all/single
     python -m vireid_jax.evaluate --compare DIR_A DIR_B
     python -m vireid_jax.evaluate --runs DIR_1 DIR_2 ...
 
-need no data set. docs/evaluate.md tells of all four.
+need no data set. docs/evaluate.md has all four.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from pathlib import Path
 from rich.console import Console
 
 from vireid_jax.config import with_defaults
+from vireid_jax.embed.embedder import load
 from vireid_jax.evaluate.compare_runs import (
     compare,
     fingerprint,
@@ -35,32 +36,26 @@ from vireid_jax.evaluate.test_split import (
     report,
     write_report,
 )
-from vireid_jax.protocols import (
-    KReciprocal,
-)
+from vireid_jax.protocols import KReciprocal
 from vireid_jax.run.errors import UserError, one_line_errors
 from vireid_jax.run.files import check_parent
 from vireid_jax.run.runtime import set_up
 
 
 def evaluate_workdir(arguments: argparse.Namespace, console: Console) -> None:
-    """Evaluates a checkpoint; eval.json is of the last epoch, by all protocols."""
+    """Evaluate a checkpoint; eval.json is of the last epoch, by all protocols."""
     set_up()
-    from vireid_jax.embed.embedder import load
-
     which, path = arguments.which, arguments.out
     changed = arguments.protocol or arguments.feature or arguments.rerank
-    is_the_runs = which == "last" and not changed
-    if path is None and is_the_runs:
+    if path is None and which == "last" and not changed:
         path = arguments.workdir / "eval.json"
-    which = int(which) if which.isdigit() else which
     embedder = load(arguments.workdir, which, arguments.feature)
-    config = with_defaults(embedder.about["config"])
+    config = with_defaults(embedder.about.config)
     evaluate_test_split(
         embedder,
         config,
         about=embedder.about,
-        selection=None if isinstance(which, int) else which,
+        selection=None if which.isdigit() else which,
         path=path,
         console=console,
         protocols=choose_protocols(
@@ -73,7 +68,7 @@ def evaluate_workdir(arguments: argparse.Namespace, console: Console) -> None:
 
 
 def evaluate_features(arguments: argparse.Namespace, console: Console) -> None:
-    """Evaluates the features, or distances, of a file."""
+    """Evaluate the features, or distances, of a file."""
     if not arguments.protocol:
         raise UserError("--features needs --protocol NAME; docs/protocols.md has all")
     results, rows = evaluate_file(
@@ -89,7 +84,7 @@ def evaluate_features(arguments: argparse.Namespace, console: Console) -> None:
 
 
 def parse() -> argparse.Namespace:
-    """Reads the command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m vireid_jax.evaluate",
         description="Evaluate a network or features, or compare runs: docs/evaluate.md",
@@ -115,7 +110,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Runs the command."""
+    """Run the command."""
     arguments, console = parse(), Console(emoji=False)
     with one_line_errors():
         if arguments.out:

@@ -65,14 +65,14 @@ def describe(embedder: Embedder, format: str) -> dict[str, Any]:
         "output": {"type": "float32", "shape": ["batch", embedder.dim]},
         "inside": [*inside, "L2 normalisation"],
         "modalities": list(embedder.modalities),
-        "network": about["config"]["model"],
+        "network": about.config["model"],
         "feature": embedder.feature,
         "mirror": embedder.flip,
-        "step": about["step"],
-        "epoch": about["epoch"],
-        "trained_on": about["data"]["title"],
+        "step": about.step,
+        "epoch": about.epoch,
+        "trained_on": about.data["title"],
         "fingerprint": embedder.fingerprint,
-        "commit": about["environment"]["commit"],
+        "commit": about.environment["commit"],
         "exported_by": {"vireid_jax": __version__, "commit": commit()},
     }
 
@@ -149,4 +149,4 @@ def _write_safetensors(embedder: Embedder, path: Path) -> None:
 
     leaves = by_place(jax.device_get(embedder.variables))
     tensors = {place: np.ascontiguousarray(leaf) for place, leaf in leaves.items()}
-    save_file(tensors, path, metadata={"about": json.dumps(embedder.about)})
+    save_file(tensors, path, metadata={"about": json.dumps(embedder.about.to_json())})

@@ -26,6 +26,7 @@ from orbax.checkpoint.checkpoint_managers import (
 
 from vireid_jax.run.errors import UserError
 from vireid_jax.run.runtime import only_errors
+from vireid_jax.training.run_info import RunInfo
 from vireid_jax.training.state import TrainState
 
 FOLDER = "checkpoints"
@@ -267,6 +268,28 @@ class Checkpoints:
         """Waits, and lets the folder go; raises UserError where the disk is full."""
         with self._writing():
             self._manager.close()
+
+
+def read(path: str | Path, which: str | int = "last") -> tuple[dict[str, Any], RunInfo]:
+    """Return a checkpoint's variables, arrays of NumPy, and what made them.
+
+    `path` is a run's workdir, its `checkpoints` folder, or one step's folder; `which`
+    is "last", "best" or a step, and is ignored for a step's folder. Raise UserError
+    where there is no such checkpoint.
+    """
+    which = int(which) if str(which).isdigit() else which
+    path = Path(path).expanduser().resolve()
+    if not path.is_dir():
+        raise UserError(f"{path} is not a folder; give the --workdir of a training run")
+    if path.name.isdigit() and path.parent.name == FOLDER:
+        path, which = path.parent, int(path.name)
+    workdir = path.parent if path.name == FOLDER else path
+    checkpoints = Checkpoints(workdir, read_only=True)
+    step = checkpoints.find(which)
+    about = RunInfo.from_json(checkpoints.about(step))
+    variables = checkpoints.restore_model(step)
+    checkpoints.close()
+    return variables, about
 
 
 def by_place(tree: Mapping[str, Any]) -> dict[str, Any]:
