@@ -153,6 +153,7 @@ def train_run(
             flip=config.eval.flip,
             batch_size=config.eval.batch_size,
             feature=feature_of(config),
+            mesh=mesh,
         )
         about_run = {
             "config": json.loads(config.to_json_best_effort()),

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from vireid_jax.models import Network
 from vireid_jax.models.build import create_model, init_variables
 from vireid_jax.run import heap
 from vireid_jax.training import sharding
@@ -41,7 +41,7 @@ class Program:
     batch holds images.
     """
 
-    model: nn.Module
+    model: Network
     mesh: Mesh
     shapes: TrainState  # jax.ShapeDtypeStruct for every array
     shardings: TrainState  # a sharding for every array

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -13,6 +12,7 @@ from ml_collections import ConfigDict
 from vireid_jax import losses
 from vireid_jax.data import augment
 from vireid_jax.modality import MODALITIES
+from vireid_jax.models import Network
 from vireid_jax.models.heads import l2_normalise
 from vireid_jax.models.self_distillation import STUDENTS
 from vireid_jax.run.errors import UserError
@@ -179,7 +179,7 @@ def total_loss(
 
 
 def make_train_step(
-    model: nn.Module,
+    model: Network,
     optimizer: optax.GradientTransformation,
     rate_factors: Any,
     views: BatchViews,
@@ -234,7 +234,7 @@ def make_train_step(
 
 
 def make_embed_step(
-    model: nn.Module,
+    model: Network,
     modality: str,
     *,
     flip: bool,
