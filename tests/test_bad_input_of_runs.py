@@ -174,7 +174,7 @@ def test_a_loss_that_is_no_number(refuses, config, tmp_path, monkeypatch):
         "a loss that is not finite",
         lambda: train_run(config, tmp_path / "run"),
         "the loss is nan at step 6",
-        "of step 3, is whole",
+        "of step 3, is complete",
         "learning_rate",
     )
     variables = vireid_jax.load(tmp_path / "run").variables
@@ -210,7 +210,7 @@ def test_a_full_disk(refuses, config, small_disk):
         "a full disk while saving",
         lambda: train_run(config, run),
         "no room for a checkpoint",
-        "The last checkpoint, of step 3, is whole",
+        "The last checkpoint, of step 3, is complete",
         "Free some space",
     )
     assert vireid_jax.load(run).about.step == 3
@@ -227,7 +227,7 @@ def test_a_disk_that_is_full_though_it_said_otherwise(data, small_disk, compiled
     assert code == 1
     (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
     assert "no room for a checkpoint" in line
-    assert "The last checkpoint, of step 3, is whole" in line
+    assert "The last checkpoint, of step 3, is complete" in line
     ballast.unlink()
     code, out, err = small_run.finish(small_run.start(*flags, **lying))
     assert code == 0, err

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 
 from vireid_jax.run.errors import UserError
-from vireid_jax.training.checkpoint import by_place, read
+from vireid_jax.training.checkpoint import by_path, read
 from vireid_jax.weights import pretrained
 
 
@@ -22,9 +22,9 @@ def insert_run(target: dict[str, Any], source: str) -> dict[str, Any]:
     with the first array, where anything else does not fit.
     """
     variables, _ = read(source)
-    stored = by_place(variables)
+    stored = by_path(variables)
     values = []
-    for name, ours in by_place(target).items():
+    for name, ours in by_path(target).items():
         value = stored.get(name)
         if value is None or value.shape != ours.shape:
             if "classifier" not in name:
