@@ -88,10 +88,9 @@ def uncertainty_table(results: Sequence[Result]) -> Table:
         means, deviation = result.headline(), result.deviation()
         cells = []
         for name, (low, high) in result.intervals().items():
-            cell = f"{100 * means[name]:.2f}"
-            if deviation:
-                cell += f" ± {100 * deviation[name]:.2f}"
-            cells.append(f"{cell}\n{100 * low:.1f} to {100 * high:.1f}")
+            spread = f" ± {100 * deviation[name]:.2f}" if deviation else ""
+            interval = f"{100 * low:.1f} to {100 * high:.1f}"
+            cells.append(f"{100 * means[name]:.2f}{spread}\n{interval}")
         table.add_row(result.labels.protocol, *cells)
     table.caption = "under each mean, its interval"
     if any(result.deviation() for result in shown):
