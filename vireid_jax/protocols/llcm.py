@@ -25,7 +25,7 @@ class Llcm(Protocol):
 
     distinct: bool = True
     trials: tuple[int, ...] = AGW_TRIALS
-    shots: int | None = 1
+    shots: int = 1
     draws: str = "agw"
     ignore_same_camera: bool = True
     drawn: str = "gallery"  # or "queries" (`swapped`)

@@ -50,7 +50,7 @@ def get_protocols(dataset: str) -> tuple[Protocol, ...]:
 
 def validation_protocols(dataset: str) -> tuple[Protocol, ...]:
     """Return the first default protocol of each direction: its gallery is smallest."""
-    by_direction = {}
+    by_direction: dict[str, Protocol] = {}
     for protocol in get_protocols(dataset):
         by_direction.setdefault(protocol.direction, protocol)
     return tuple(by_direction.values())

@@ -63,9 +63,11 @@ class Result:
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Return 95 % intervals over query identities of Rank-1, mAP and mINP."""
         queries = self.queries
+        if queries is None:
+            return {}
         return {
             name: identity_interval(values, queries.identity, weight=queries.trials)
-            for name, values in (queries.values if queries else {}).items()
+            for name, values in queries.values.items()
         }
 
     def trial_headlines(self) -> list[dict[str, float]]:

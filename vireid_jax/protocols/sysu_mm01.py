@@ -29,6 +29,9 @@ QUERIES, SINGLE_SHOT_GALLERY = 3803, {"all": 301, "indoor": 112}  # published co
 class SysuMM01(Protocol):
     """Compare all infrared images with a drawn visible gallery."""
 
+    distinct: bool = True
+    mode: str = "all"
+    shots: int = 1
     permutations: draws.Permutations | None = field(
         default=None, repr=False, compare=False
     )
@@ -81,7 +84,6 @@ def sysu_mm01_protocols(
             f"sysu_mm01/{mode}/{word}" + ("/official" if official else ""),
             dataset,
             "infrared-to-visible",
-            distinct=True,
             trials=tuple(range(1, 11)) if official else draws.AGW_TRIALS,
             mode=mode,
             shots=shots,

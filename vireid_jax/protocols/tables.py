@@ -31,7 +31,7 @@ def results_table(results: Sequence[Result]) -> Table:
         varying = (n for n in names if n in labels and n not in shared)
         return ", ".join([labels[title], *(f"{n} {labels[n]}" for n in varying)])
 
-    groups = {}
+    groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         key = (result.labels.dataset, result.labels.protocol)
         groups.setdefault(key, []).append(result)
@@ -95,7 +95,7 @@ def uncertainty_table(results: Sequence[Result]) -> Table:
     table.caption = "under each mean, its interval"
     if any(result.deviation() for result in shown):
         table.caption += "; after ±, the standard deviation over trials"
-    people = min(len(set(result.queries.identity)) for result in shown)
+    people = min(len(set(r.queries.identity)) for r in shown if r.queries)
     if people < FEW:
         table.caption += f"\nof {people} identities only: the true ones are wider"
     return table

@@ -7,6 +7,7 @@ import argparse
 import hashlib
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import cv2
 import numpy as np
@@ -22,7 +23,7 @@ from vireid_jax.synthetic.sheet import contact_sheet
 class _Parser(argparse.ArgumentParser):
     """Report a bad value in one line."""
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         """Print the message and leave with code 2."""
         self.exit(2, f"{self.prog}: {message}\n")
 
@@ -101,8 +102,10 @@ def write_sheet_and_manifest(options: argparse.Namespace) -> None:
         specs = [spec for v in variants for spec in plan(v, identities, images)]
         with open(options.manifest, "w", encoding="utf-8", newline="\n") as file:
             for spec, data, _ in generate(specs, workers=options.workers, **world):
-                pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-                digest = hashlib.sha256(pixels[..., ::-1].tobytes()).hexdigest()
+                bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+                digest = hashlib.sha256(
+                    np.asarray(bgr)[..., ::-1].tobytes()
+                ).hexdigest()
                 file.write(f"{spec.filename}\t{digest}\n")
 
 
@@ -119,4 +122,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -80,7 +80,7 @@ def _tint(rng, rgb, spread=18.0):
     return np.asarray(rgb, float) + lighter + rng.normal(0, spread * 0.3, 3)
 
 
-def _ground(easel: _Easel):
+def _ground(easel: _Easel) -> None:
     """Draw asphalt, paving or grass from the foot of the wall to the viewer."""
     rng = easel.rng
     kinds = ["asphalt", "paving", "grass", "tiles"]
@@ -109,7 +109,7 @@ def _ground(easel: _Easel):
                 easel.box(x, y, x + 90, y + 5, (212, 210, 200), 215, heat - 0.6)
 
 
-def _facade(easel: _Easel):
+def _facade(easel: _Easel) -> None:
     """Draw a wall of brick, plaster, panels or glass, with doors and windows."""
     rng = easel.rng
     kind = rng.choice(["brick", "plaster", "panel", "glass"], p=(0.3, 0.35, 0.2, 0.15))
@@ -153,7 +153,7 @@ def _facade(easel: _Easel):
     easel.box(0, FOOT - 12, WIDTH, FOOT, rgb * 0.7, nir * 0.75, heat + 0.4)  # plinth
 
 
-def _foliage(easel: _Easel):
+def _foliage(easel: _Easel) -> None:
     """Draw a hedge with trees: leaves are bright in the near infrared."""
     rng = easel.rng
     sky = _tint(rng, (190, 202, 212), 16)
@@ -178,7 +178,7 @@ def _foliage(easel: _Easel):
             easel.disk(x + dx, y, 9, 8, leaf * shade, 190 * shade, -1.5)
 
 
-def _clutter(easel: _Easel):
+def _clutter(easel: _Easel) -> None:
     """Draw parked cars, bins, posters and lamp posts."""
     rng = easel.rng
     for _ in range(int(rng.integers(1, 4))):

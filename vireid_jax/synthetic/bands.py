@@ -11,7 +11,8 @@ from vireid_jax.synthetic import background, garments
 from vireid_jax.synthetic.raster import Raster
 from vireid_jax.synthetic.scene import Scene
 
-Size, Rng = tuple[int, int], np.random.Generator
+Size = tuple[int, int]
+Rng = np.random.Generator
 
 _SKIN_TEMPERATURE = 33.0  # degrees C
 _COLDEST = 5000  # hundredths of a degree, added to keep temperatures positive
@@ -32,7 +33,7 @@ def _folds() -> Float32[np.ndarray, "tile tile"]:
     return background.cloud(rng, _TILE, _TILE, 24)
 
 
-def _window(tile: np.ndarray, rng: Rng, shape) -> np.ndarray:
+def _window(tile: np.ndarray, rng: Rng, shape: Size) -> np.ndarray:
     """Return a random window of a tile; a small tile repeats."""
     top, left = rng.integers(0, _TILE, 2)
     height, width = shape
@@ -46,7 +47,7 @@ def _window(tile: np.ndarray, rng: Rng, shape) -> np.ndarray:
 def _weave(raster: Raster, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the patterned pixels and how far each is from colour a to colour b."""
     waves = table[:, garments.WAVES]
-    patterned = np.flatnonzero(waves.any(1)[raster.part])
+    patterned = np.flatnonzero(np.any(waves, axis=1)[raster.part])
     along, arc = raster.weave_position(patterned)
     # In steps of the sine table, 1024 a cycle.
     s1, a1, s2, a2, m1, m2, sharp = np.take(
@@ -70,7 +71,7 @@ def _lambert(raster: Raster, light: np.ndarray) -> np.ndarray:
     return np.maximum(cosine + raster.facing * z, 0)
 
 
-def _behind(scene: Scene, band: np.ndarray, canvas) -> np.ndarray:
+def _behind(scene: Scene, band: np.ndarray, canvas: Size) -> np.ndarray:
     """Return the scene's window of a place, `[height, width]` or with 3 channels."""
     _, left, top, tall = scene.window
     wide = round(tall * canvas[1] / canvas[0])
@@ -107,7 +108,9 @@ def _paint(canvas: np.ndarray, raster: Raster, values: np.ndarray) -> None:
     canvas.reshape(-1)[raster.seen] = clipped.astype(np.uint8)
 
 
-def _albedo(raster: Raster, a: np.ndarray, b: np.ndarray, weave) -> np.ndarray:
+def _albedo(
+    raster: Raster, a: np.ndarray, b: np.ndarray, weave: tuple[np.ndarray, np.ndarray]
+) -> np.ndarray:
     """Return the albedo of the seen pixels, given the parts' two colours `[parts]`."""
     albedo = np.take(a.astype(np.float32), raster.part)
     patterned, mixed = weave

@@ -134,7 +134,6 @@ class Skeleton(NamedTuple):
             turn = 0.03 * side * math.sin(pose.phase)
             shoulder = move(spine(0.94), side * 0.95 * b.shoulder, -0.015, turn)
             arms.append([shoulder, *_arm(person, pose, side, shoulder)])
-        return cls(
-            *zip(*legs, strict=True), pelvis, spine(0.36), spine(0.7), neck, head,
-            *zip(*arms, strict=True),
-        )  # fmt: skip
+        spine_to_head = (pelvis, spine(0.36), spine(0.7), neck, head)
+        pairs = zip(*legs, strict=True), zip(*arms, strict=True)
+        return cls._make([*pairs[0], *spine_to_head, *pairs[1]])

@@ -200,7 +200,7 @@ def _head(person: Person, s: Skeleton, glance: float) -> Iterator[Part]:
         """Return a point of the head, in head radii, turned with the glance."""
         return move(s.head, r * (x * cos + z * sin), r * y, r * (z * cos - x * sin))
 
-    def blob(surface, a, b, size_a, size_b, bias=0.0, cap_b=1.0) -> Part:
+    def blob(surface, a, b, size_a, size_b, bias=0.0, cap_b=1.0):
         size_a, size_b, looks = r * size_a, r * size_b, {"bulge": 1.0, "cap_b": cap_b}
         return limb(surface, at(*a), at(*b), size_a, size_b, bias=bias, **looks)
 

@@ -4,6 +4,8 @@ The rule that makes the task a task: a garment's NIR albedo and its warmth come 
 its material, which is drawn from a stream that never sees its colour.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 from jaxtyping import Float
 
@@ -73,7 +75,7 @@ def weave(rng: np.random.Generator) -> np.ndarray:
     ])  # fmt: skip
 
 
-def _plain(rgb, nir: float, warmth: float) -> np.ndarray:
+def _plain(rgb: Iterable[float], nir: float, warmth: float) -> np.ndarray:
     """Return the table row of a surface without a pattern."""
     return np.array([*rgb, *rgb, nir, nir, warmth, 0, 0, 0, 0, 0, 0, 0])
 

@@ -11,6 +11,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -59,7 +60,7 @@ def generate(
         yield from _make(specs, seed, size, knobs, suffix)
         return
     chunks = [specs[at : at + _CHUNK] for at in range(0, len(specs), _CHUNK)]
-    processes = []
+    processes: list[Any] = []  # their pipes are never None
     try:
         for first in range(workers):
             processes.append(
@@ -93,7 +94,7 @@ def _make(
 
 def _start(job: tuple) -> subprocess.Popen:
     """Start a worker and send it its job, the arguments of `_make` with many chunks."""
-    process = subprocess.Popen(
+    process: Any = subprocess.Popen(
         [sys.executable, "-c", _WORKER],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

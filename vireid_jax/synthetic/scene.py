@@ -2,7 +2,7 @@
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -77,7 +77,7 @@ def _occluder(rng: np.random.Generator) -> tuple[Actor, np.ndarray]:
     """Return a pole or a car before the person, with its surfaces."""
     surfaces = np.zeros((_OCCLUDER_SURFACES, garments.NUM_COLUMNS))
     paint = rng.uniform(0.2, 0.8) + rng.uniform(-0.15, 0.15, 3)
-    looks = [
+    looks: list[tuple[Any, float, float]] = [  # colour, NIR albedo, warmth
         (paint, rng.uniform(0.2, 0.8), rng.uniform(-0.05, 0.2)),
         ((0.09, 0.09, 0.1), 0.12, 0.15),
         ((0.25, 0.3, 0.35), 0.25, -0.15),
