@@ -162,13 +162,13 @@ def test_a_checkpoint_is_bound_to_its_trial_and_its_data_set(refuses):
     refuses(
         "the protocol of another RegDB trial",
         lambda: choose_protocols([name], None, "regdb/trial_4"),
-        "some of its test people. Valid values: ",
+        "of its test people. Valid values: ",
         "_4'",
     )
     refuses(
         "the protocol of another data set",
         lambda: choose_protocols([name], None, "llcm"),
-        "another data set's",
+        "on another data set",
     )
     name = "regdb/infrared-to-visible/trial_1"  # of a run that names no trial
     assert choose_protocols([name], None, "regdb")[0].name == name

@@ -182,14 +182,14 @@ class Embedder:
 
     @functools.cached_property
     def dim(self) -> int:
-        """The length of an embedding."""
+        """Return the length of an embedding."""
         images = jax.ShapeDtypeStruct((self.batch_size, *self.size, 3), np.uint8)
         run = functools.partial(self._run, MODALITIES[0])
         return jax.eval_shape(run, images).shape[1]
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """A hash of the weights and of all else that decides an embedding (hex)."""
+        """Return a hash of the weights and all else that decides an embedding (hex)."""
         rest = (self.model, self.size, self.flip, self.feature)
         sha = hashlib.sha256(repr(rest).encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.variables):

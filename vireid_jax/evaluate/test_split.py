@@ -193,12 +193,10 @@ def choose_protocols(
     for protocol in protocols if dataset else ():
         title = protocol.dataset
         if protocol.name not in own and title != family:
-            reason = "its rows are another data set's"
-            if title.partition("/")[0] == family:
-                reason = "this run has learned some of its test people"
             raise UserError(
                 f"--protocol {protocol.name} is one of {title}, and this run was"
-                f" trained on {dataset}: {reason}. Valid values: {list(own)}, or give"
-                f" the workdir of a run on {title}"
+                f" trained on {dataset}: on another data set, or on some of its test"
+                f" people. Valid values: {list(own)}, or give the workdir of a run on"
+                f" {title}"
             )
     return protocols
