@@ -1,33 +1,34 @@
-# The first call makes .venv and installs into it; later calls find it ready, and install
-# again when pyproject.toml or the constraints have changed.
+# The first call makes .venv and installs into it. Later calls install again only if
+# pyproject.toml or the constraints have changed.
 
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# What is imported is compiled once and kept, also where images say not to: else each
-# process that a test starts compiles all of jax again, for six seconds.
+# Keep compiled modules even where a container image turns that off: without them each
+# process that a test starts spends six seconds compiling jax's modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-# py311, py312, ...: which constraints fit, and which Python .venv is made of.
+# py311, py312, ...: the constraints to use, and the Python version of .venv.
 TAG := $(shell $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) and \
          print("py%d%d" % sys.version_info[:2])')
 ifeq ($(TAG),)
-  $(error $(PYTHON) is missing or older than 3.11; name another: make PYTHON=python3.12)
+  $(error $(PYTHON) is missing or older than 3.11; choose another: make PYTHON=python3.12)
 endif
 PINS := $(wildcard constraints/$(TAG).txt)
-# Compiling all of 1.2 GB takes half of the install; Python compiles what it imports.
+# Compiling all of 1.2 GB would double the install time; Python compiles what it imports.
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --prefer-binary \
            $(PINS:%=-c %)
 
-.PHONY: help demo test test-slow docs lint lock bench-env clean
+.PHONY: help demo test test-slow docs lint site lock bench-env clean
 
 help:
 	@echo "make demo    train on synthetic people and evaluate, into runs/demo; shows it in report.html"
 	@echo "make test    run the tests; make test-slow those that take minutes"
-	@echo "make lint    check format and style"
+	@echo "make lint    check format, style, imports between folders, and types"
+	@echo "make site    build the documentation and the API reference into site/"
 	@echo "make docs    write the tables of docs/reliability.md from the tests"
-	@echo "make lock    write constraints/$(TAG).txt anew, from the newest releases"
-	@echo "make bench-env  make .venv-bench with PyTorch, the rival of python -m benchmarks"
+	@echo "make lock    write constraints/$(TAG).txt from the newest releases"
+	@echo "make bench-env  make .venv-bench with PyTorch, for python -m benchmarks"
 	@echo "make clean   remove the environments and what builds and tests leave, not runs/"
 	@echo "Each takes PYTHON=..., for instance: make demo PYTHON=python3.12"
 
@@ -47,8 +48,13 @@ docs: .venv/$(TAG)-dev
 lint: .venv/$(TAG)-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/mypy
 
-# The stamps: a .venv of this Python, what the demo needs in it, what developers need.
+site: .venv/$(TAG)-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Stamps: a .venv of this Python, the demo's packages in it, the developers' packages.
 .venv/$(TAG):
 	@$(BIN)/python -c 'import pip, sys; \
 	  sys.exit("py%d%d" % sys.version_info[:2] != "$(TAG)")' 2>/dev/null \
@@ -69,12 +75,12 @@ lock: venv := $(shell mktemp -d)
 lock:
 	$(PYTHON) -m venv $(venv)
 	$(venv)/bin/python -m pip install --quiet --prefer-binary -e '.[dev]'
-	{ echo "# The dev extra with all it needs; tested on Linux. Made by: make lock"; \
+	{ echo "# The dev extra and its dependencies; tested on Linux. Made by: make lock"; \
 	  $(venv)/bin/python -m pip freeze --all --exclude-editable --exclude pip; } \
 	  > constraints/$(TAG).txt
 	rm -rf $(venv)
 
-# The index has builds for CPUs alone; TORCH_INDEX= where pip finds one by itself.
+# This index has CPU builds only; set TORCH_INDEX= to use pip's default index.
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 bench-env: .venv-bench/$(TAG)-$(TORCH)
@@ -86,4 +92,5 @@ bench-env: .venv-bench/$(TAG)-$(TORCH)
 	@touch '$@'
 
 clean:
-	rm -rf .venv .venv-bench build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench build dist site *.egg-info .hypothesis .import_linter_cache \
+	  .mypy_cache .pytest_cache .ruff_cache

@@ -1,14 +1,14 @@
-"""Measures vireid_jax against PyTorch, numpy and plain loops.
+"""Measure vireid_jax against PyTorch, numpy and plain loops.
 
     make bench-env                               # once: PyTorch, into .venv-bench
     python -m benchmarks                         # everything, about half an hour
     python -m benchmarks --only train,eval --json bench.json
     python -m benchmarks --from bench.json --write_docs
-    python -m benchmarks --quick                 # does it run? seconds a part
+    python -m benchmarks --quick                 # small cases, seconds a part
 
 Both sides get the same weights and images, and their outputs are compared before they
-are timed. Without .venv-bench ours is measured alone. docs/performance.md says what
-the numbers mean; --write_docs writes them there.
+are timed. Without .venv-bench only vireid_jax is measured. docs/performance.md explains
+the numbers; --write_docs writes them there.
 """
 
 import argparse
@@ -33,14 +33,11 @@ from benchmarks.report import TITLES, Results, busy, markdown, show
 PARTS = ("train", "eval", "input", "ranking", "search", "compile", "profile")
 RIVAL = ROOT / ".venv-bench" / "bin" / "python"
 DOCS = ROOT / "docs" / "performance.md"
-NO_RIVAL = (
-    "PyTorch is not at {}: `make bench-env` installs it; until then ours is measured"
-    " alone."
-)
+NO_RIVAL = "No PyTorch at {}: `make bench-env` installs it. Measuring vireid_jax alone."
 
 
-def read_arguments(given: list[str] | None = None) -> argparse.Namespace:
-    """Reads the command line."""
+def read_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
@@ -54,41 +51,41 @@ def read_arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="default 7; with --quick 2")
     parser.add_argument("--threads", type=int, default=2, help="of each worker")
     parser.add_argument("--rival", type=Path, default=RIVAL, help="a Python with torch")
-    arguments = parser.parse_args(given)
-    arguments.rounds = arguments.rounds or (2 if arguments.quick else 7)
-    return arguments
+    options = parser.parse_args(arguments)
+    options.rounds = options.rounds or (2 if options.quick else 7)
+    return options
 
 
 def parts(text: str) -> tuple[str, ...]:
-    """Reads `train,eval`; raises argparse's error for an unknown part."""
-    found = tuple(text.split(","))
-    unknown = [part for part in found if part not in PARTS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {list(PARTS)}")
-    return found
+    """Split `train,eval`; raise argparse's error for an unknown part."""
+    names = tuple(text.split(","))
+    if unknown := set(names) - set(PARTS):
+        values = ", ".join(PARTS)
+        raise argparse.ArgumentTypeError(f"{min(unknown)!r}; valid values: {values}")
+    return names
 
 
 def main() -> None:
-    """Runs the command."""
+    """Run the command."""
     arguments = read_arguments()
-    console, said = Console(highlight=False), Console(stderr=True, highlight=False)
+    console, log = Console(highlight=False), Console(stderr=True, highlight=False)
     if arguments.source:
         results = json.loads(arguments.source.read_text())
     else:
         try:
-            results = measure(arguments, said)
+            results = measure(arguments, log)
         except (OutputsError, WorkerError) as error:
             raise SystemExit(f"error: {error}") from error
     if not console.is_terminal:
-        console.width = 150  # a row is a line, in a file and in a pipe
+        console.width = 150  # one line per row in a file or pipe
     show(results, console)
     if arguments.write_docs:
         write_docs(results)
-        said.print(f"wrote {DOCS}")
+        log.print(f"wrote {DOCS}")
 
 
 def write_docs(results: Results) -> None:
-    """Writes the tables into the documentation, unless they mean nothing."""
+    """Write the tables into the documentation, unless they are unreliable."""
     if results["quick"]:
         raise SystemExit("error: --quick is no measurement; nothing was written")
     if reason := busy(results):
@@ -96,12 +93,12 @@ def write_docs(results: Results) -> None:
     write_block(DOCS, "bench", markdown(results))
 
 
-def measure(arguments: argparse.Namespace, said: Console) -> Results:
-    """Measures the parts that are asked for, one after the other."""
+def measure(arguments: argparse.Namespace, log: Console) -> Results:
+    """Measure the chosen parts, one after the other."""
     rival = str(arguments.rival) if arguments.rival.is_file() else None
     compared = {"train", "eval"} & set(arguments.only)
     if compared and rival is None:
-        said.print(NO_RIVAL.format(arguments.rival), soft_wrap=True)
+        log.print(NO_RIVAL.format(arguments.rival), soft_wrap=True)
     results: Results = {
         "machine": machine(arguments.threads),
         "versions": {},
@@ -112,42 +109,42 @@ def measure(arguments: argparse.Namespace, said: Console) -> Results:
     with tempfile.TemporaryDirectory() as folder:
         ring = duel.Ring(Path(folder), rival, arguments.rounds, arguments.threads)
         for part in arguments.only:
-            said.print(f"{part} ...")
-            results[part] = MEASURES[part](ring, arguments.quick, said)
+            log.print(f"{part} ...")
+            results[part] = MEASURES[part](ring, arguments.quick, log)
             results["versions"] = versions(results)
-            if arguments.json:  # after each part: a run that is stopped leaves some
+            if arguments.json:  # after each part, in case the run is stopped
                 arguments.json.write_text(json.dumps(results, indent=2) + "\n")
     return results
 
 
 def networks(task: str):
-    """Makes the function that measures a task of networks."""
+    """Return a function that measures a task of networks."""
 
-    def run(ring: duel.Ring, quick: bool, said: Console) -> list[duel.Row]:
+    def run(ring: duel.Ring, quick: bool, log: Console) -> list[duel.Row]:
         rows = []
         for case in cases.QUICK if quick else cases.FULL:
             for row in duel.networks(ring, task, case):
                 rows.append(row)
-                said.print(f"  {row['case']}, {row['allocator']}, {row['rival_name']}")
+                log.print(f"  {row['case']}, {row['allocator']}, {row['rival_name']}")
         return rows
 
     return run
 
 
-def search(ring: duel.Ring, quick: bool, said: Console) -> list[duel.Row]:
+def search(ring: duel.Ring, quick: bool, _: Console) -> list[duel.Row]:
     case = cases.QUICK_SEARCH if quick else cases.FULL_SEARCH
     return list(duel.search(ring, case))
 
 
-def compile_times(ring: duel.Ring, quick: bool, said: Console) -> duel.Row:
+def compile_times(ring: duel.Ring, quick: bool, _: Console) -> duel.Row:
     case = cases.WHOLE_METHOD_QUICK if quick else cases.WHOLE_METHOD
     return duel.compile_times(ring, case)
 
 
 def command(module: str, when_quick: tuple[str, ...] = ()):
-    """Makes the function that runs another benchmark and reads the JSON it prints."""
+    """Return a function that runs another benchmark and reads the JSON it prints."""
 
-    def run(ring: duel.Ring, quick: bool, said: Console) -> dict[str, Any]:
+    def run(_: duel.Ring, quick: bool, __: Console) -> dict[str, Any]:
         options = when_quick if quick else ()
         done = subprocess.run(
             [sys.executable, "-m", module, *options],
@@ -174,7 +171,7 @@ MEASURES = {
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """Describes the machine and the commit."""
+    """Describe the machine and the commit."""
     from vireid_jax.run.environment import commit, processor
 
     pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
@@ -190,7 +187,7 @@ def machine(threads: int) -> dict[str, Any]:
 
 
 def versions(results: Results) -> dict[str, str]:
-    """Collects the versions that workers told of."""
+    """Return the versions that the workers reported."""
     rows = [row for part in TITLES for row in results.get(part, ())]
     facts = [row.get(f"{side}_facts", {}) for row in rows for side in ("ours", "rival")]
     facts.append(results.get("compile", {}).get("cold", {}))

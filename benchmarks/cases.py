@@ -1,11 +1,11 @@
-"""What is measured, and under which settings; `--quick` has a small case of each."""
+"""Cases and settings to measure; `--quick` has a small case of each."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
 CLASSES = 395  # identities of SYSU-MM01's training set
 
-# As they are, and as someone who knows glibc would set them, for both sides alike.
+# glibc's defaults, and settings for large buffers; the same for both sides.
 ALLOCATORS = {
     "out of the box": {},
     "tuned": {
@@ -21,7 +21,7 @@ VARIANTS = {
     "eval": ("eager", "channels_last", "fused", "compiled"),
 }
 
-# Both sides train alike: what is not a shape stands here, once.
+# The training settings of both sides.
 RECIPE = {
     "learning_rate": 1e-4,
     "weight_decay": 5e-4,
@@ -34,7 +34,7 @@ RECIPE = {
 
 @dataclass(frozen=True)
 class Case:
-    """A network and a batch; when training, half of the images are infrared."""
+    """A network and a batch; in training half of the images are infrared."""
 
     network: str
     height: int
@@ -43,24 +43,24 @@ class Case:
     shots: int = 4  # of each identity and modality in a training batch
 
     def __str__(self) -> str:
-        """Names it in tables."""
+        """Return the name in tables."""
         return f"{self.network} {self.height}x{self.width}, {self.images} images"
 
     def job(self, task: str, **more: Any) -> dict[str, Any]:
-        """Describes it for a worker."""
+        """Return the job of a worker."""
         return {"task": task, "classes": CLASSES} | asdict(self) | RECIPE | more
 
 
 FULL = (Case("osnet_x1_0", 256, 128, 64), Case("osnet_x0_25", 128, 64, 64))
 QUICK = (Case("osnet_x0_25", 64, 32, 8, shots=2),)
-# Of the compile time, where the whole method is trained; its parts need six rows.
+# For the compile time, with the complete method; its parts need six rows.
 WHOLE_METHOD = Case("osnet_x1_0", 288, 144, 64)
 WHOLE_METHOD_QUICK = Case("osnet_x0_25", 96, 48, 8, shots=2)
 
 
 @dataclass(frozen=True)
 class Search:
-    """Queries against a gallery, whose nearest `k` are wanted."""
+    """Find the nearest `k` of a gallery for each query."""
 
     gallery: int
     dim: int
@@ -68,11 +68,11 @@ class Search:
     k: int = 10
 
     def __str__(self) -> str:
-        """Names it in tables."""
+        """Return the name in tables."""
         return f"top {self.k} of {self.gallery} x {self.dim}, {self.queries} queries"
 
     def job(self) -> dict[str, Any]:
-        """Describes it for a worker."""
+        """Return the job of a worker."""
         return {"task": "search"} | asdict(self)
 
 

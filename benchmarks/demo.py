@@ -1,9 +1,9 @@
-"""Run `make demo` as a newcomer would, and write what it gave into the README.
+"""Run `make demo` in a fresh clone, and write its results into the README.
 
     python -m benchmarks.demo
 
-clones the last commit into an empty folder, types `make demo` there, and replaces the
-README's block between `<!-- demo -->` and `<!-- /demo -->`. Needs git and make, about
+clones the last commit into an empty folder, runs `make demo` there, and replaces the
+README's block between `<!-- demo -->` and `<!-- /demo -->`. It needs git, make, about
 ten minutes and 3 GB of disk.
 """
 
@@ -22,7 +22,7 @@ COLUMNS = ("Rank-1", "Rank-5", "Rank-10", "mAP", "mINP")
 
 
 def main() -> None:
-    """Runs the command."""
+    """Run the command."""
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "vireid_jax"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
@@ -42,7 +42,7 @@ def main() -> None:
 def describe(
     document: dict[str, Any], rows: list[dict[str, Any]], minutes: float, peak: float
 ) -> str:
-    """Writes the results as Markdown: a table, then the run that gave them."""
+    """Write the results as Markdown: a table, then the conditions."""
     lines = [f"| | {' | '.join(COLUMNS)} |", "|---|" + "---:|" * len(COLUMNS)]
     for direction in dict.fromkeys(r["direction"] for r in document["results"]):
         lines.append(f"| **{direction.replace('-', ' ')}** |" + " |" * len(COLUMNS))
@@ -69,7 +69,7 @@ def describe(
 
 
 def write_block(path: Path, name: str, block: str) -> None:
-    """Replaces what stands between `<!-- name -->` and `<!-- /name -->`."""
+    """Replace the text between `<!-- name -->` and `<!-- /name -->`."""
     text, found = re.subn(
         rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)",
         lambda match: f"{match[1]}{block}\n{match[2]}",
@@ -77,7 +77,7 @@ def write_block(path: Path, name: str, block: str) -> None:
         flags=re.DOTALL,
     )
     if not found:
-        raise SystemExit(f"error: {path} has no block <!-- {name} --> to write into")
+        raise SystemExit(f"error: {path} has no block <!-- {name} -->")
     path.write_text(text)
 
 

@@ -1,12 +1,12 @@
-"""Measures exported networks of every width and writes the table of docs/deployment.md.
+"""Measure exported networks of every width and writes the table of docs/deployment.md.
 
     python -m benchmarks.deployment
     python -m benchmarks.deployment --checkpoint runs/demo
 
 exports `osnet_x1_0` to `osnet_x0_25` with random weights and times them in each runtime
-and precision, the largest against the rival of `benchmarks/rival` as PyTorch exports
-it (`make bench-env`). With --checkpoint a second table says what int8 costs a trained
-network, and how long a process takes to its first embedding. Takes minutes.
+and precision, the largest against the rival of `benchmarks/rival` as PyTorch exports it
+(`make bench-env`). With --checkpoint a second table has the loss of int8 for a trained
+network, and the time of a process to its first embedding. Takes minutes.
 """
 
 import argparse
@@ -32,9 +32,9 @@ SIZE = (256, 128)
 COUNTS = (1, 8)
 RIVAL = ROOT / ".venv-bench" / "bin" / "python"
 DOCS = ROOT / "docs" / "deployment.md"
-_CALIBRATION = 16  # images of noise: of random weights only the time counts
+_CALIBRATION = 16  # images of noise: with random weights only the time matters
 
-# What a process does that wants one embedding; it prints the seconds since `load`.
+# A process that computes one embedding; it prints the seconds since `load`.
 _FIRST = """
 import sys, time
 import numpy as np
@@ -59,11 +59,11 @@ class Timed(NamedTuple):
 
 
 def main() -> None:
-    """Runs the command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.deployment")
     add = parser.add_argument
     add("--checkpoint", type=Path, help="of a network trained on walkers")
-    add("--data_dir", type=Path, help="of its images, if not as in its config")
+    add("--data_dir", type=Path, help="of its images; default: as in its config")
     add("--threads", type=int, default=1, help="processors to use")
     add("--rounds", type=int, default=20)
     add("--networks", nargs="+", default=NETWORKS, choices=NETWORKS)
@@ -95,9 +95,9 @@ def main() -> None:
 
 
 def measure(network: str, rival: Path, rounds: int) -> list[Timed]:
-    """Exports a network of random weights, and times all its files in turn.
+    """Export a network with random weights, and time all its files in turn.
 
-    The rival takes part at the first width alone.
+    The rival takes part with the first network only.
     """
     from benchmarks.ours import batch_of, config_of, variables_of, write_given
     from vireid_jax.embed.embedder import Embedder
@@ -134,8 +134,8 @@ def measure(network: str, rival: Path, rounds: int) -> list[Timed]:
                 (run,) = target.runs.values()
                 runs[str(target)] = run, path.stat().st_size
                 if files.precision == "float32":
-                    given = {"embeddings": target.embed(images, "visible")}
-                    check_outputs(expected, given, str(target))
+                    outputs = {"embeddings": target.embed(images, "visible")}
+                    check_outputs(expected, outputs, str(target))
         if network == NETWORKS[0] and rival.exists():
             given, path = folder / "given.safetensors", folder / "rival.onnx"
             write_given(str(given), variables, batch_of(job, max(COUNTS)))
@@ -152,7 +152,7 @@ def measure(network: str, rival: Path, rounds: int) -> list[Timed]:
 
 
 def first_embedding(checkpoint: Path, cache: Path) -> tuple[float, float]:
-    """Starts a process; returns seconds from `load` to an embedding, and of it all."""
+    """Start a process; return seconds from `load` to an embedding, and in total."""
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", _FIRST, str(checkpoint)],
@@ -165,7 +165,7 @@ def first_embedding(checkpoint: Path, cache: Path) -> tuple[float, float]:
 
 
 def export_rival(python: Path, job: dict[str, Any]) -> None:
-    """Lets PyTorch write the rival's graph."""
+    """Export the rival's graph with PyTorch."""
     command = [str(python), "-m", "benchmarks.rival.to_onnx", json.dumps(job)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
@@ -173,7 +173,7 @@ def export_rival(python: Path, job: dict[str, Any]) -> None:
 
 
 def rival_title() -> str:
-    """Names the rival in the runtime that it shares with ours."""
+    """Return the rival's title, with the runtime that both use."""
     from vireid_jax.run.environment import version
 
     return f"the rival: PyTorch's export, onnxruntime {version('onnxruntime')}, float32"
@@ -182,15 +182,15 @@ def rival_title() -> str:
 def in_turn(
     runs: dict[str, Run], images: np.ndarray, rounds: int
 ) -> dict[str, dict[int, list[float]]]:
-    """Times each once a round, after a run that is not timed; who begins changes."""
+    """Time each once per round, after an unmeasured run, in alternating order."""
     seconds = {title: {count: [] for count in COUNTS} for title in runs}
     for count in COUNTS:
-        given = [images[:count]]
+        inputs = [images[:count]]
         for index in range(rounds):
             for title in list(runs)[:: 1 if index % 2 else -1]:
-                runs[title](given)
+                runs[title](inputs)
                 start = time.perf_counter()
-                runs[title](given)
+                runs[title](inputs)
                 seconds[title][count].append(time.perf_counter() - start)
     return seconds
 
@@ -199,7 +199,7 @@ def in_turn(
 
 
 def table(timed: list[Timed]) -> str:
-    """Writes a row for each network, runtime and precision."""
+    """Write a row for each network, runtime and precision."""
     heads = [f"ms, {images_of(n)}" for n in COUNTS]
     lines = [f"| network | runtime, precision | MiB | {' | '.join(heads)} |"]
     lines.append("|---|---|---:|" + "---:|" * len(COUNTS))
@@ -212,34 +212,34 @@ def table(timed: list[Timed]) -> str:
 
 
 def images_of(count: int) -> str:
-    """Says a number of images."""
+    """Return `1 image`, `8 images`."""
     return f"{count} image{'s' if count > 1 else ''}"
 
 
 def against_the_rival(timed: list[Timed]) -> str:
-    """Says how ours and the rival's graph compare in onnxruntime, round by round."""
+    """Return a sentence with the ratio of rival and ours in onnxruntime."""
     rows = [row for row in timed if row.network == NETWORKS[0]]
     rival = [row for row in rows if row.title == rival_title()]
     if not rival:
         return ""
-    # Ours in the runtime and precision that its title ends with.
+    # Ours in the same runtime and precision.
     ours = next(row for row in rows if rival_title().endswith(row.title))
-    said = []
+    ratios = []
     for count in COUNTS:
         ratio = paired_ratio(ours.seconds[count], rival[0].seconds[count])
-        said.append(
+        ratios.append(
             f"{ratio['value']:.3f} times ours for {images_of(count)} (95% interval"
             f" {ratio['low']:.3f} to {ratio['high']:.3f})"
         )
     return (
         f"The rival is the same `{NETWORKS[0]}` with the same weights, written in"
         " PyTorch, its norms folded, exported by `torch.onnx.export` and run in the"
-        f" same onnxruntime in turn with ours; it takes {' and '.join(said)}."
+        f" same onnxruntime in turn with ours; it takes {' and '.join(ratios)}."
     )
 
 
 def trained_table(checkpoint: Path, data_dir: Path | None) -> str:
-    """Exports a trained network in int8, and writes what its proof says."""
+    """Export a trained network in int8, and return the table of its proof."""
     from vireid_jax.export.__main__ import export
 
     with tempfile.TemporaryDirectory() as folder:
@@ -259,16 +259,16 @@ def trained_table(checkpoint: Path, data_dir: Path | None) -> str:
         cells += [" and ".join(maps), f"{run['largest_difference']:.1e}"]
         lines.append(f"| {' | '.join(cells)} |")
     height, width = about["input"]["shape"][1:3]
-    told = (
+    title = (
         f"A trained `{about['network']['name']}` at {height}x{width}, epoch"
         f" {about['epoch']:g}, on `{proof['walkers']}`; in percent, and points that"
         " were lost against the checkpoint in JAX (a minus is a gain):"
     )
-    return "\n".join([told, "", *lines])
+    return "\n".join([title, "", *lines])
 
 
 def start_up(checkpoint: Path, rounds: int = 5) -> str:
-    """Measures the first embedding of a process, its compile cache empty or filled."""
+    """Measure a process to its first embedding, with an empty and a filled cache."""
     took = []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as cache:
@@ -283,7 +283,7 @@ def start_up(checkpoint: Path, rounds: int = 5) -> str:
 
 
 def conditions(rounds: int) -> str:
-    """Says on what and how this was measured."""
+    """Return a sentence with machine and conditions."""
     from vireid_jax.export.runtimes import threads
     from vireid_jax.run.environment import commit, processor
 

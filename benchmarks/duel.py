@@ -1,7 +1,4 @@
-"""Our worker against a rival's: outputs compared, then both timed in turn.
-
-It is not run by hand; `python -m benchmarks` is.
-"""
+"""Compare the outputs of our worker and a rival's, then time both in turn."""
 
 import os
 import sys
@@ -15,15 +12,15 @@ import numpy as np
 
 from benchmarks.cases import ALLOCATORS, VARIANTS, Case, Search
 from benchmarks.pairs import check_outputs, paired_ratio, summary
-from benchmarks.pipe import Facts, Job, Worker, WorkerError
+from benchmarks.pipe import Job, Worker, WorkerError
 
 Row = dict[str, Any]
-REST = 0.3  # s between runs: OpenMP's threads go on spinning after the rival's work
+REST = 0.3  # s between runs: OpenMP's threads keep spinning after the rival's work
 
 
 @dataclass(frozen=True)
 class Ring:
-    """Where a duel takes place; `rival` is the Python of the rival, if there is one."""
+    """The setting of a duel; `rival` is the rival's Python, None without one."""
 
     folder: Path
     rival: str | None
@@ -31,22 +28,22 @@ class Ring:
     threads: int
 
     def start(self, side: str, python: str, module: str, job: Job, allocator: str):
-        """Starts the worker of a side, `ours` or `rival`."""
+        """Start the worker of a side, `ours` or `rival`."""
         outputs = {"outputs": str(self.folder / f"{side}.npz")}
         log = self.folder / f"{side}.log"
         job = job | outputs | {"threads": self.threads}
         return Worker(python, module, job, ALLOCATORS[allocator], log)
 
     def outputs(self, side: str) -> dict[str, np.ndarray]:
-        """Reads what a worker gave."""
+        """Read the outputs of a worker."""
         with np.load(self.folder / f"{side}.npz") as file:
             return dict(file)
 
 
 def networks(ring: Ring, task: str, case: Case) -> Iterator[Row]:
-    """Times training steps or embedding: our worker against each variant in turn.
+    """Time training steps or embedding: our worker against each variant in turn.
 
-    Two workers live at a time: more of a large network would not fit the memory.
+    Only two workers exist at a time: more of a large network would not fit into memory.
     """
     job = case.job(task, given=str(ring.folder / "given.safetensors"))
     variants = VARIANTS[task] if ring.rival else (None,)
@@ -60,7 +57,7 @@ def networks(ring: Ring, task: str, case: Case) -> Iterator[Row]:
 
 
 def search(ring: Ring, case: Search) -> Iterator[Row]:
-    """Times the search of nearest rows against numpy, under our own Python."""
+    """Time the search of nearest rows against numpy, in the same Python."""
     allocator = "out of the box"
     about = {"task": "search", "case": str(case), "allocator": allocator}
     job = case.job()
@@ -72,9 +69,9 @@ def search(ring: Ring, case: Search) -> Iterator[Row]:
 def duel(
     ring: Ring, ours: Worker, rival: tuple, name: str | None, allocator: str
 ) -> Row:
-    """Times ours and a rival (if it has a `name`) in turn; returns a row of results.
+    """Time ours and a rival (if it has a `name`) in turn; return a row of results.
 
-    A rival that fails by itself leaves a row that says so. Raises OutputsError.
+    If the rival fails, the row has its error. Raise OutputsError if outputs differ.
     """
     row = {"rival_name": name, "ours_facts": ours.facts}
     if name is None:
@@ -105,7 +102,7 @@ def duel(
 
 
 def in_turn(ours: Worker, rival: Worker, rounds: int) -> tuple[list[float], ...]:
-    """Runs both once unmeasured, then each once a round; who begins changes."""
+    """Run both once unmeasured, then each once per round, beginning in turn."""
     ours.run(), rival.run()
     seconds = {ours: [], rival: []}
     for index in range(rounds):
@@ -117,7 +114,7 @@ def in_turn(ours: Worker, rival: Worker, rounds: int) -> tuple[list[float], ...]
 
 @dataclass(frozen=True)
 class Clock:
-    """A moment: of the wall, of all processors, and of some workers."""
+    """Seconds of wall time, of all busy processors, and of some workers."""
 
     wall: float
     busy: float
@@ -125,7 +122,7 @@ class Clock:
 
     @classmethod
     def now(cls, workers: list[Worker]) -> "Clock":
-        """Reads it; Linux alone tells how busy the processors are."""
+        """Read the clocks; `busy` is NaN except on Linux."""
         busy = float("nan")
         stat = Path("/proc/stat")
         if stat.exists():
@@ -134,7 +131,7 @@ class Clock:
         return cls(time.perf_counter(), busy, sum(w.cpu_seconds for w in workers))
 
     def others_share(self, workers: list[Worker]) -> float | None:
-        """Returns which share of the processors was other processes' since then."""
+        """Return the share of the processors that other processes used since then."""
         now = Clock.now(workers)
         others = (now.busy - self.busy) - (now.workers - self.workers)
         share = others / ((now.wall - self.wall) * os.cpu_count())
@@ -142,7 +139,7 @@ class Clock:
 
 
 def compile_times(ring: Ring, case: Case) -> Row:
-    """Times a fresh process up to its first training step, cold and from the cache."""
+    """Time a fresh process up to its first training step, cold and from the cache."""
     row = {"case": str(case)}
     job = case.job("compile")
     environment = {"JAX_COMPILATION_CACHE_DIR": str(ring.folder / "compiled")}
@@ -152,9 +149,6 @@ def compile_times(ring: Ring, case: Case) -> Row:
         start = time.perf_counter()
         log = ring.folder / "compile.log"
         with Worker(sys.executable, "benchmarks.ours", job, environment, log) as worker:
-            row[state] = {"seconds": time.perf_counter() - start, **facts_of(worker)}
+            seconds = time.perf_counter() - start
+            row[state] = {**worker.facts, "seconds": seconds}
     return row
-
-
-def facts_of(worker: Worker) -> Facts:
-    return worker.facts | {"peak_mib": worker.peak_mib}

@@ -1,12 +1,12 @@
-"""Compares `python -m vireid_jax.extract` with embedding arrays that are in memory.
+"""Compare `python -m vireid_jax.extract` with embedding arrays in memory.
 
     python -m benchmarks.extract
     python -m benchmarks.extract --network osnet_x0_25 --size 128x64 --images 4096
 
-The rival is what `python -m benchmarks --only eval` times: the same network, of random
-weights and without the mirror, upon arrays of its own size. `extract` reads JPEG files
-of twice that size besides, scales them, and writes the feature file. Both take turns;
-compiling is not counted.
+The rival is what `python -m benchmarks --only eval` times: the same network with random
+weights and without the mirror, on arrays of its size. `extract` also reads JPEG files
+of twice that size, scales them, and writes the feature file. Both take turns; compiling
+is not counted.
 """
 
 import argparse
@@ -24,7 +24,7 @@ BATCH = 64
 
 
 def main() -> None:
-    """Runs the command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.extract")
     parser.add_argument("--network", default="osnet_x1_0")
     parser.add_argument("--size", default="256x128", help="height x width")
@@ -35,6 +35,7 @@ def main() -> None:
 
     set_up()
     from benchmarks.ours import config_of, variables_of
+    from vireid_jax.data.any_image import read_image
     from vireid_jax.embed.embedder import Embedder
     from vireid_jax.embed.feature_files import read_features
     from vireid_jax.embed.folder import extract
@@ -50,7 +51,6 @@ def main() -> None:
         flip=False,
         batch_size=BATCH,
         modalities=["visible"],
-        about={"step": 0},
     )
     rng, ours, rival = np.random.default_rng(0), [], []
     with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +62,7 @@ def main() -> None:
             cv2.imwrite(f"{images}/{number:06d}.jpg", image)
         paths = sorted(images.iterdir())
         expected = {"embeddings": embedder.embed(paths, "visible")}
-        arrays = np.stack([_read(path, size) for path in paths])
+        arrays = np.stack([read_image(path, size) for path in paths])
         for _ in range(arguments.rounds):
             start = time.perf_counter()
             extract(embedder, images, "visible", out)
@@ -70,8 +70,8 @@ def main() -> None:
             start = time.perf_counter()
             embedder.embed(arrays, "visible")
             rival.append(time.perf_counter() - start)
-        found = {"embeddings": read_features(out).features}
-        check_outputs(expected, found, "the feature file")
+        stored = {"embeddings": read_features(out).features}
+        check_outputs(expected, stored, "the feature file")
     ratio = paired_ratio(ours, rival)
     a_second = (arguments.images / float(np.median(s)) for s in (ours, rival))
     print(
@@ -79,12 +79,6 @@ def main() -> None:
         f"memory's time is {ratio['value']:.3f} of extract's"
         f" (95% interval {ratio['low']:.3f} to {ratio['high']:.3f})",
     )
-
-
-def _read(path: Path, size: tuple[int, int]) -> np.ndarray:
-    from vireid_jax.data.any_image import read_image
-
-    return read_image(path, size)
 
 
 if __name__ == "__main__":

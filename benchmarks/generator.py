@@ -1,7 +1,7 @@
-"""Times the synthetic generator on one core: `python -m benchmarks.generator`.
+"""Time the synthetic generator on one core: `python -m benchmarks.generator`.
 
-Prints the best and the median of ten rounds, beside the target: on a machine that
-others share, the best is what the program can do, the median what it got.
+Print the best and the median of ten rounds beside the target. On a shared machine the
+best is closest to the program's own speed.
 """
 
 import statistics
@@ -24,7 +24,7 @@ def main():
             specs = plan(variant, range(20), 10)
             world = {"seed": 0, "size": size, "knobs": PRESETS["easy"], "workers": 1}
             for _ in generate(specs[:100], **world):
-                pass  # the places are drawn once per process
+                pass  # backgrounds are drawn once per process
             rates = []
             for _ in range(10):
                 start = time.process_time()

@@ -4,8 +4,8 @@
 
 It writes 2,000 small JPEGs of 128x64 to a temporary array_record file, and streams
 batches of 64 + 64 of them through `vireid_jax.data.pipeline` with 0, 2 and 4 threads,
-decoding every image anew and from the host cache. Prints JSON, then one line. Given the
-images/s of a train step, it adds how many times faster the stream is.
+decoding every image again or from the host cache. It prints JSON, then one line. Given
+the images/s of a training step, it adds the ratio.
 """
 
 import argparse

@@ -2,11 +2,10 @@
 
     python -m benchmarks.kills [--kills 50] [--seed 0]
 
-trains a short demo once undisturbed, then again and again with the process killed at a
-random moment of its life and started anew, until it has been killed 50 times. Every run
-that comes to its end must have the same parameters, optimizer state, log rows and test
-results as the undisturbed one, bit for bit. Writes the table of docs/reliability.md;
-about half an hour on two cores.
+trains a short demo without interruption, then repeatedly with the process killed at a
+random moment and restarted, until it has been killed 50 times. Every run that ends must
+have the same parameters, optimizer state, log rows and test results as the first, bit
+for bit. Writes the table of docs/reliability.md; about half an hour on two cores.
 """
 
 import argparse
@@ -46,7 +45,7 @@ PHASES = {
 
 
 def main() -> None:
-    """Runs the command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
@@ -83,11 +82,11 @@ def main() -> None:
     print(block)
     write_block(ROOT / "docs" / "reliability.md", "kills", block)
     if not all(ends):
-        raise SystemExit("error: a run ended elsewhere than the undisturbed one")
+        raise SystemExit("error: a killed run differs from the undisturbed one")
 
 
 def start(folder: Path, name: str) -> subprocess.Popen:
-    """Starts a run, or goes on with it."""
+    """Start or resume a run."""
     command = [sys.executable, "-m", "vireid_jax.main", "--config=configs/demo.py"]
     command += [f"--workdir={folder / name}", f"--config.data.dir={folder / 'data'}"]
     command += [f"--config.{key}={value}" for key, value in FLAGS.items()]
@@ -96,14 +95,14 @@ def start(folder: Path, name: str) -> subprocess.Popen:
 
 
 def wait(process: subprocess.Popen) -> None:
-    """Waits for a run that nobody disturbs."""
+    """Wait for an undisturbed run."""
     _, errors = process.communicate()
     if process.returncode:
         raise SystemExit(errors.decode())
 
 
 def phase_of(workdir: Path) -> str:
-    """Tells where a run was when it was killed, from what lies on disk."""
+    """Return the phase in which a run was killed, from its files."""
     if list(workdir.glob("checkpoints/*.orbax-checkpoint-tmp")):
         return "save"
     log = workdir / "log.txt"
@@ -114,7 +113,7 @@ def phase_of(workdir: Path) -> str:
 
 
 def end_of(workdir: Path) -> list:
-    """Returns all that a finished run is compared by."""
+    """Return everything that finished runs are compared by."""
     step = max(int(p.name) for p in (workdir / "checkpoints").glob("[0-9]*"))
     sha = hashlib.sha256()
     for item in ("model", "optimizer"):
@@ -129,7 +128,7 @@ def end_of(workdir: Path) -> list:
 
 
 def describe(hits: list[str], ends: list[bool], life: float, seed: int) -> str:
-    """Writes the result as Markdown: a table, then what made it."""
+    """Write the result as Markdown: a table, then the conditions."""
     counts = collections.Counter(hits)
     lines = ["| killed in | times |", "|---|---:|"]
     lines += [f"| {text} | {counts[phase]} |" for phase, text in PHASES.items()]
@@ -137,12 +136,12 @@ def describe(hits: list[str], ends: list[bool], life: float, seed: int) -> str:
     lines += [
         f"| **in all** | **{len(hits)}** |",
         "",
-        f"{len(ends)} runs came to their end under these kills;"
-        f" {sum(map(bool, ends))} of them with parameters, optimizer state, log rows"
-        " and test results equal to the undisturbed run's, bit for bit. OSNet x0.25,"
-        f" a life of {life:.0f} s, seed {seed}, {here['processor']}, Python"
-        f" {here['python']}, jax {here['packages']['jax']}, commit"
-        f" `{here['commit']}`. Written by `python -m benchmarks.kills`.",
+        f"{len(ends)} runs finished despite these kills; {sum(map(bool, ends))} of them"
+        " have the parameters, optimizer state, log rows and test results of an"
+        f" undisturbed run, bit for bit. OSNet x0.25, {life:.0f} s a run, seed {seed},"
+        f" {here['processor']}, Python {here['python']}, jax"
+        f" {here['packages']['jax']}, commit `{here['commit']}`. Written by"
+        " `python -m benchmarks.kills`.",
     ]
     return "\n".join(lines)
 

@@ -1,7 +1,7 @@
-"""Our worker: vireid_jax as its own commands set it up.
+"""Our worker: vireid_jax as its commands set it up.
 
-`python -m benchmarks` starts it as `python -m benchmarks.ours JOB`. It writes the
-weights and images that the rival is given, too.
+`python -m benchmarks` starts it as `python -m benchmarks.ours JOB`. It also writes the
+weights and images for the rival.
 """
 
 import time
@@ -12,7 +12,7 @@ from benchmarks.pipe import Facts, Job, serve
 
 
 def prepare(job: Job):
-    """Compiles the task of a job, runs it once and saves what it gave."""
+    """Compile the task of a job, run it once and save its outputs."""
     start = time.perf_counter()
     from vireid_jax.run.runtime import set_up
 
@@ -42,7 +42,7 @@ def prepare(job: Job):
 
 
 def config_of(job: Job):
-    """Returns the config of a job: nothing random, no third view, SGD."""
+    """Return the config of a job: nothing random, no third view, SGD."""
     from vireid_jax.config import default_config
 
     c = default_config()
@@ -62,7 +62,7 @@ def config_of(job: Job):
 
 
 def batch_of(job: Job, pairs: int) -> dict[str, Any]:
-    """Draws a batch of image pairs, `shots` of an identity beside each other."""
+    """Draw a batch of image pairs, `shots` of each identity in a row."""
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -72,11 +72,11 @@ def batch_of(job: Job, pairs: int) -> dict[str, Any]:
     images = {
         name: rng.integers(0, 256, shape, np.uint8) for name in ("visible", "infrared")
     }
-    return images | {"visible_id": labels, "infrared_id": labels}
+    return images | {"visible_id": labels}
 
 
 def variables_of(model) -> dict[str, Any]:
-    """Draws variables; norms get scales, shifts and statistics of some use, too."""
+    """Draw variables, also the scales, shifts and statistics of norms."""
     import jax
     import numpy as np
 
@@ -96,7 +96,7 @@ def variables_of(model) -> dict[str, Any]:
 
 
 def write_given(path: str, variables: dict[str, Any], batch: dict[str, Any]) -> None:
-    """Writes weights, under names like torchreid's, and a batch for the rival."""
+    """Write weights, under names like torchreid's, and a batch for the rival."""
     import jax
     import numpy as np
     from safetensors.numpy import save_file
@@ -115,7 +115,7 @@ def write_given(path: str, variables: dict[str, Any], batch: dict[str, Any]) -> 
 
 
 def train(job: Job):
-    """Makes the function that takes one training step."""
+    """Return a function that takes one training step."""
     from vireid_jax.models.build import create_model
 
     config = config_of(job)
@@ -127,13 +127,18 @@ def train(job: Job):
 
 
 def jitted_step(config, model, variables):
-    """Jits the training step; gives it, a state to begin with, a key and knobs."""
+    """Jit the training step; return it, a first state, a key and its numbers."""
     import jax
     import jax.numpy as jnp
 
     from vireid_jax.training.optimizer import make_optimizer, rate_factors
     from vireid_jax.training.state import TrainState
-    from vireid_jax.training.step import Views, make_knobs, make_train_step
+    from vireid_jax.training.step import (
+        BatchViews,
+        Schedule,
+        make_coefficients,
+        make_train_step,
+    )
 
     optimizer = make_optimizer(config)
     params = variables["params"]
@@ -142,38 +147,39 @@ def jitted_step(config, model, variables):
             model,
             optimizer,
             rate_factors(params, False, 1.0),
-            Views(config.augment.pad, third_view=config.augment.third_view),
+            BatchViews(config.augment.pad, third_view=config.augment.third_view),
             config.loss.metric_form,
         ),
         donate_argnums=0,
     )
     opt_state = jax.jit(optimizer.init)(params)
     state = TrainState(jnp.zeros((), int), params, variables["batch_stats"], opt_state)
-    knobs = make_knobs(config, config.optimizer.learning_rate)
-    return step, state, jax.random.key(0), knobs
+    rates = jnp.full(1, config.optimizer.learning_rate)  # of every step
+    numbers = make_coefficients(config), Schedule(rates, jnp.zeros(1))
+    return step, state, jax.random.key(0), numbers
 
 
 def stepper(config, model, variables, batch):
-    """Makes the function that takes a training step from where the last one ended."""
+    """Return a function that takes the next training step."""
     import jax
 
     from vireid_jax.training.program import compile_step
 
-    step, state, key, knobs = jitted_step(config, model, variables)
+    step, state, key, numbers = jitted_step(config, model, variables)
     take_step = None
 
     def run():
         nonlocal state, take_step
         if take_step is None:
-            take_step = compile_step(step.lower(state, batch, key, knobs))
-        state, metrics = jax.block_until_ready(take_step(state, batch, key, knobs))
+            take_step = compile_step(step.lower(state, batch, key, *numbers))
+        state, metrics = jax.block_until_ready(take_step(state, batch, key, *numbers))
         return {name: metrics[name] for name in ("loss", "gradient_norm")}
 
     return run
 
 
 def embed(job: Job):
-    """Makes the function that embeds a batch of visible images."""
+    """Return a function that embeds a batch of visible images."""
     from vireid_jax.embed.embedder import Embedder
     from vireid_jax.models.build import create_model
 
@@ -192,7 +198,7 @@ def embed(job: Job):
 
 
 def first_step(job: Job):
-    """Makes the function that takes a training step of the whole method."""
+    """Return a function that takes a training step of the complete method."""
     import jax
 
     from vireid_jax.config import default_config
@@ -209,7 +215,7 @@ def first_step(job: Job):
 
 
 def search(job: Job):
-    """Makes the function that finds the nearest of a gallery."""
+    """Return a function that finds the nearest rows of a gallery."""
     import jax
 
     from benchmarks.search import features_of
@@ -219,7 +225,7 @@ def search(job: Job):
 
     def run() -> Facts:
         found = nearest(queries, gallery, job["k"])
-        return {"similarities": found.cosines, "rows": found.places}
+        return {"similarities": found.scores, "rows": found.indices}
 
     return run
 

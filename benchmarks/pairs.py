@@ -1,4 +1,4 @@
-"""Statistics of two sides that were timed in turn. It is not run by hand."""
+"""Statistics of two sides that were timed in turn."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ _DRAWS = 10_000
 
 
 def summary(seconds: list[float]) -> Numbers:
-    """Returns the median, the least and the most."""
+    """Return the median, the minimum and the maximum."""
     return {
         "median": float(np.median(seconds)),
         "low": min(seconds),
@@ -18,10 +18,10 @@ def summary(seconds: list[float]) -> Numbers:
 
 
 def paired_ratio(ours: list[float], rival: list[float]) -> Numbers:
-    """Returns the median over rounds of `rival / ours`, and its 95% interval.
+    """Return the median over rounds of `rival / ours`, and its 95% interval.
 
-    Above 1 the rival takes longer. The two of a round ran one after the other, so what
-    else the machine did then touched both. The interval is a bootstrap over rounds.
+    Above 1 the rival takes longer. Both sides of a round ran one after the other, so
+    other load affected both. The interval is a bootstrap over rounds.
     """
     ratios = np.array(rival) / np.array(ours)
     rng = np.random.default_rng(0)
@@ -31,22 +31,22 @@ def paired_ratio(ours: list[float], rival: list[float]) -> Numbers:
     return {"value": float(np.median(ratios)), "low": float(low), "high": float(high)}
 
 
-# How far the rival's outputs may be off before timing means nothing: absolutely for
-# numbers of size 1, else relative to ours.
+# Largest allowed differences of the rival's outputs: absolute for values near 1, else
+# relative to ours.
 ABSOLUTE = {"embeddings": 1e-4, "similarities": 1e-4, "rows": 0}
 RELATIVE = {"loss": 1e-3, "gradient_norm": 5e-2}
 
 
 class OutputsError(Exception):
-    """Two sides that compute different things are no rivals."""
+    """The two sides compute different things."""
 
 
 def check_outputs(ours: dict[str, Any], rival: dict[str, Any], who: str) -> Numbers:
-    """Returns the largest difference of each output; raises OutputsError if too large.
+    """Return the largest difference of each output; raise OutputsError if too large.
 
     Absolute for arrays, relative for a loss and a gradient's norm.
     """
-    found = {}
+    differences = {}
     for name, x in ours.items():
         x, y = np.asarray(x), np.asarray(rival[name])
         if x.shape != y.shape:
@@ -55,10 +55,10 @@ def check_outputs(ours: dict[str, Any], rival: dict[str, Any], who: str) -> Numb
         if name in RELATIVE:
             difference = difference / np.abs(x).max()
         allowed = RELATIVE.get(name, ABSOLUTE.get(name))
-        if not difference <= allowed:  # a NaN differs, too
+        if not difference <= allowed:  # also NaN
             raise OutputsError(
                 f"{who}: {name} differs by {difference:.2g}, {allowed:g} is allowed;"
                 " nothing was timed"
             )
-        found[name] = float(difference)
-    return found
+        differences[name] = float(difference)
+    return differences

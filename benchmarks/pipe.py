@@ -1,7 +1,7 @@
 """A worker process that answers `run` over a pipe; both of its ends.
 
-Ours and the rival's workers are the same to the one who times them. Only the standard
-library is needed here, so that the rival's Python can import it. It is not run by hand.
+The workers of both sides have the same interface. This module needs only the standard
+library, so that the rival's Python can import it.
 """
 
 import json
@@ -20,22 +20,21 @@ Job = dict[str, Any]
 Facts = dict[str, Any]
 Prepare = Callable[[Job], tuple[Callable[[], Any], Facts]]
 
-# What a worker could inherit that changes how memory is given to it, or by which
-# kernels numpy multiplies.
+# Variables that change a worker's memory allocation or numpy's kernels.
 _DROPPED = ("GLIBC_TUNABLES", "LD_PRELOAD", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
 
 class WorkerError(Exception):
-    """Says how a worker ended, by the line that names the exception."""
+    """A worker ended; the message is the line that names its exception."""
 
 
 class Worker:
-    """Starts a process and waits until it is prepared; then `run` runs it once."""
+    """Start a process and wait until it is prepared; then `run` runs it once."""
 
     def __init__(
         self, python: str, module: str, job: Job, environment: dict[str, str], log: Path
     ):
-        """Runs `python -m module` for a job; `environment` is added to a plain one."""
+        """Run `python -m module` for a job; add `environment` to a plain one."""
         self._log = log
         with log.open("w") as errors:
             self._process = subprocess.Popen(
@@ -54,21 +53,21 @@ class Worker:
             raise
 
     def __enter__(self) -> "Worker":
-        """Returns itself."""
+        """Return self."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ends the process."""
+        """End the process."""
         self.close()
 
     def run(self) -> float:
-        """Runs once; returns the seconds that the worker took."""
+        """Run once; return the seconds that the worker took."""
         self._process.stdin.write("run\n")
         self._process.stdin.flush()
         return self._answer()["seconds"]
 
     def close(self) -> None:
-        """Ends the process."""
+        """End the process."""
         self._process.kill()
         self._process.communicate()
 
@@ -83,18 +82,18 @@ class Worker:
 
 
 def reason(log: str) -> str:
-    """Finds the line that names the exception; PyTorch adds advice below it."""
-    lines = log.strip().splitlines() or ["it said nothing"]
+    """Find the line that names the exception; PyTorch adds advice below it."""
+    lines = log.strip().splitlines() or ["no output"]
     named = [line for line in lines if re.match(r"[\w.]+(Error|Exception): ", line)]
     return (named or lines)[-1]
 
 
 def serve(prepare: Prepare) -> None:
-    """Prepares the job of the command line, tells facts, and runs when asked to.
+    """Prepare the job of the command line, answer with facts, and run on request.
 
-    The process keeps to the first `threads` processors that it may use.
+    The process uses only the first `threads` of its processors.
     """
-    # Libraries print, too: what they write to standard output goes to the log.
+    # Libraries print too: send their standard output to the log.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     job = json.loads(sys.argv[1])
@@ -115,7 +114,7 @@ def serve(prepare: Prepare) -> None:
 
 
 def plain_environment() -> dict[str, str]:
-    """Returns this process's environment without settings of allocator and kernels."""
+    """Return this process's environment without settings of allocator and kernels."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -124,9 +123,9 @@ def plain_environment() -> dict[str, str]:
 
 
 def peak_mib() -> float:
-    """Returns the largest resident size of this process so far, in MiB.
+    """Return the largest resident size of this process so far, in MiB.
 
-    Linux's `ru_maxrss` starts at that of the process that started this one.
+    On Linux `ru_maxrss` starts with the parent's value, so read /proc instead.
     """
     status = Path("/proc/self/status")
     if status.exists():

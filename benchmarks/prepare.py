@@ -1,9 +1,9 @@
-"""Times preparing a release: `python -m benchmarks.prepare [--images 40000]`.
+"""Time preparing a release: `python -m benchmarks.prepare [--images 40000]`.
 
-Prints images a second of our builder, which also decodes every image to find broken
-ones, and of the same builder through TFDS's own writer, which does not. The tree has
-SYSU-MM01's layout and some hundred synthetic images, over and over. Both run in turn,
-each several times: on a machine that others share, the best is what the program can do.
+Print images/s of our builder, which also decodes every image to find broken ones, and
+of the same builder with TFDS's own writer, which does not. The tree has SYSU-MM01's
+layout and repeats some hundred synthetic images. Both run in turn, several times; on a
+shared machine the best is closest to the program's own speed.
 """
 
 import argparse
@@ -21,7 +21,6 @@ from vireid_jax.datasets.sysu_mm01 import sysu_mm01_dataset_builder as sysu_mm01
 from vireid_jax.run.runtime import only_errors
 from vireid_jax.synthetic import PRESETS, generate, plan
 from vireid_jax.synthetic.layouts import plan_tree
-from vireid_jax.synthetic.layouts.tree import _write_files
 
 TARGET = 3000
 
@@ -46,7 +45,7 @@ def write_release(root: Path, images: int, size: tuple[int, int]) -> int:
     specs = plan("nir", range(20), 10)
     drawn = generate(specs, seed=0, size=size, knobs=PRESETS["easy"])
     files = itertools.cycle([data for _, data, _ in drawn])
-    _write_files(tree, root, "A benchmark's tree.")
+    tree.write_index(root, "A benchmark's tree.")
     names = list(tree.images)
     kept = names[:: max(1, round(len(names) / images))]
     for name in kept:

@@ -1,11 +1,10 @@
-"""Where the time of one of our training steps goes, by what its operations are for.
+"""Split the time of a training step of vireid_jax by kind of operation.
 
     python -m benchmarks.profile [--quick]
 
 traces a step of each case and prints, as JSON, the milliseconds of each kind of work,
-forward and backward. Each moment counts for the operations that run in it, in equal
-parts, so that the numbers of a case add up to the step. It has no rival; what
-`python -m benchmarks --only train` finds slow is looked up here.
+forward and backward. Each moment counts in equal parts for the operations that run in
+it, so that the numbers of a case add up to the step.
 """
 
 import argparse
@@ -24,8 +23,8 @@ from benchmarks.ours import batch_of, config_of, jitted_step, variables_of
 from vireid_jax.run.runtime import set_up
 
 STEPS = 3
-# A kind of work, and how its operations are known: by the name of the scope they were
-# traced in, or by the kind of an instruction in them. The first that fits counts.
+# A kind of work, and how its operations are recognised: by the scope in which they were
+# traced, or by an instruction in them. The first match counts.
 KINDS = (
     ("augmentation", "make_views", None),
     ("optimizer", "update", None),
@@ -43,19 +42,19 @@ _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = \S+ ([\w-]+)\(")
 
 
 class Operation(NamedTuple):
-    """An instruction of the compiled program: where it was traced, what is in it."""
+    """An instruction of the compiled program: its scope, and the opcodes in it."""
 
     scope: str
     opcodes: frozenset[str]
 
     @property
     def direction(self) -> str:
-        """Names the pass that it belongs to."""
+        """Return its pass."""
         return "backward" if "transpose(" in self.scope else "forward"
 
     @property
     def kind(self) -> str:
-        """Names the work that it does."""
+        """Return its kind of work."""
         for kind, scope, opcode in KINDS:
             if scope and scope in self.scope:
                 return kind
@@ -65,7 +64,7 @@ class Operation(NamedTuple):
 
 
 def operations(program: str) -> dict[str, Operation]:
-    """Reads the instructions of a compiled program, by name."""
+    """Read the instructions of a compiled program, by name."""
     inside: dict[str, set[str]] = {}
     found = {}
     for line in program.splitlines():
@@ -84,9 +83,9 @@ def operations(program: str) -> dict[str, Operation]:
 
 
 def share_out(spans: Iterable[tuple[float, float, str]]) -> Counter[str]:
-    """Gives each moment to the spans (start, end, name) that cover it, in equal parts.
+    """Split each moment in equal parts between the spans (start, end, name) over it.
 
-    Moments between the first and the last that nothing covers are `WAITING`'s.
+    Moments without a span count as `WAITING`.
     """
     changes = sorted(
         change
@@ -109,7 +108,7 @@ def share_out(spans: Iterable[tuple[float, float, str]]) -> Counter[str]:
 
 
 def spans_of(folder: Path) -> list[tuple[float, float, str]]:
-    """Reads what a trace says of operations: start and end in ms, and the name."""
+    """Read start and end in ms, and the name, of a trace's operations."""
     (file,) = folder.rglob("*.xplane.pb")
     data = jax.profiler.ProfileData.from_file(str(file))
     return [
@@ -117,27 +116,27 @@ def spans_of(folder: Path) -> list[tuple[float, float, str]]:
         for plane in data.planes
         for line in plane.lines
         for event in line.events
-        # A loop's span covers those of what it runs.
+        # A loop's span covers those of its body.
         if "hlo_op" in dict(event.stats) and not event.name.startswith("while")
     ]
 
 
 def profile(case: cases.Case) -> dict[str, dict[str, float]]:
-    """Traces some steps; returns milliseconds of a step by kind and direction."""
+    """Trace some steps; return milliseconds of a step by kind and direction."""
     from vireid_jax.models.build import create_model
 
     job = case.job("train")
     config = config_of(job)
     model = create_model(config, job["classes"])
     batch = batch_of(job, job["images"] // 2)
-    step, state, key, knobs = jitted_step(config, model, variables_of(model))
-    step = step.lower(state, batch, key, knobs).compile()
+    step, state, key, numbers = jitted_step(config, model, variables_of(model))
+    step = step.lower(state, batch, key, *numbers).compile()
     for _ in range(2):
-        state, _ = jax.block_until_ready(step(state, batch, key, knobs))
+        state, _ = jax.block_until_ready(step(state, batch, key, *numbers))
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             for _ in range(STEPS):
-                state, _ = jax.block_until_ready(step(state, batch, key, knobs))
+                state, _ = jax.block_until_ready(step(state, batch, key, *numbers))
         spent = share_out(spans_of(Path(folder)))
     known = operations(step.as_text())
     found: dict[str, dict[str, float]] = {}
@@ -150,12 +149,12 @@ def profile(case: cases.Case) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    """Runs the command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description="Profile our training step.")
     parser.add_argument("--quick", action="store_true", help="a small case")
     chosen = cases.QUICK if parser.parse_args().quick else cases.FULL
     set_up()
-    # What is cached may have been traced elsewhere, under other names.
+    # A cached program may have been traced under other names.
     jax.config.update("jax_enable_compilation_cache", False)
     print(json.dumps({str(case): profile(case) for case in chosen}, indent=2))
 

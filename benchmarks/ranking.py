@@ -1,13 +1,13 @@
-"""Time the ranking against a plain loop with one argsort a query.
+"""Time the ranking against a plain loop with one argsort per query.
 
     python -m benchmarks.ranking          # two cases, seconds; --small: the first
     python -m benchmarks.ranking --large  # 10,000 x 100,000, with memory, minutes
 
 Prints JSON: seconds (the best of three runs for the small cases), the ratio of loop to
-ours, the largest difference of any metric. Distances of the first case are given, as
-ten trials of the single-shot all-search size of SYSU-MM01; those of the others are
-computed from features inside the measured time, for both sides. In the large case the
-loop computes them query by query, and its time is that of a sample, scaled.
+ours, and the largest difference of any metric. The first case ranks given distances,
+ten trials of the size of SYSU-MM01's single-shot all-search; in the others both sides
+compute them from features in the measured time. In the large case the loop computes
+them query by query, and its time is that of a sample, scaled.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from vireid_jax.protocols import cosine_distances, cosine_rows, rank
 
 
 def rank_by_argsort(distances, query_ids, gallery_ids, distinct, ignore):
-    """Return Rank-1, Rank-10, mAP and mINP from one stable argsort a query."""
+    """Return Rank-1, Rank-10, mAP and mINP from one stable argsort per query."""
     first_hits, aps, inps = [], [], []
     for row, identity in enumerate(query_ids):
         order = np.argsort(distances[row], kind="stable")
@@ -101,12 +101,12 @@ def from_features():
     return compare(
         lambda: rank_by_us(cosine_rows(*features), *ids, distinct=False),
         lambda: rank_by_argsort(cosine_distances(*features), *ids, False, None),
-        tolerance=1e-5,  # a matrix product in other blocks may round otherwise
+        tolerance=1e-5,  # a matrix product in other blocks may round differently
     )
 
 
 def large(sampled=200):
-    """Rank 10,000 x 100,000, some 1,000 positives a query; the loop ranks a sample."""
+    """Rank 10,000 x 100,000, 1,000 positives per query; the loop ranks a sample."""
     features, *ids = features_of(10_000, 100_000, ids=100, dim=512)
     start = time.perf_counter()
     metrics = rank(cosine_rows(*features), *ids, distinct=False)
@@ -125,7 +125,7 @@ def large(sampled=200):
     loop_seconds = (time.perf_counter() - start) * 10_000 / sampled
     found = np.stack([metrics.ap, metrics.inp])[:, :sampled]
     difference = float(np.abs(found - np.array(expected).T[2:]).max())
-    if difference > 1e-4:  # sums of 512 products round otherwise
+    if difference > 1e-4:  # sums of 512 products round differently
         raise RuntimeError(f"an AP or INP differs by {difference}")
     return {
         "seconds": round(seconds, 1),

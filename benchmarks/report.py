@@ -1,4 +1,4 @@
-"""Results as tables: for a terminal, and as Markdown. It is not run by hand."""
+"""Results as tables: for a terminal, and as Markdown."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -8,11 +8,11 @@ from rich.table import Table as RichTable
 
 Results = dict[str, Any]
 
-BUSY = 0.1  # share of the processors that others may take before times say little
+BUSY = 0.1  # share of the processors that others may use before times are unreliable
 
 
 class Table(NamedTuple):
-    """A table, and what is said below it."""
+    """A table with its title."""
 
     title: str
     header: tuple[str, ...]
@@ -27,7 +27,7 @@ TITLES = {
 
 
 def tables(results: Results) -> Iterator[Table]:
-    """Yields a table of each part that was measured."""
+    """Yield a table of each measured part."""
     for task, title in TITLES.items():
         rows = results.get(task)
         if rows:
@@ -36,8 +36,8 @@ def tables(results: Results) -> Iterator[Table]:
             yield Table(title, header, [_duel(row) for row in rows])
     if "compile" in results:
         yield _compile(results["compile"])
-    for case, found in results.get("profile", {}).items():
-        yield _profile(case, found)
+    for case, kinds in results.get("profile", {}).items():
+        yield _profile(case, kinds)
     if "ranking" in results:
         header = ("", "ours, s", "argsort a query, s", "loop / ours")
         rows = [
@@ -52,7 +52,7 @@ def tables(results: Results) -> Iterator[Table]:
 
 
 def _duel(row: dict[str, Any]) -> tuple[str, ...]:
-    about = (row["case"], row["allocator"], row["rival_name"] or "nobody")
+    about = (row["case"], row["allocator"], row["rival_name"] or "-")
     if "failure" in row:
         return (*about, "", f"failed: {row['failure']}", "", "")
     cells = [_milliseconds(row["ours"]), "", "", f"{row['ours_mib']:.0f}"]
@@ -88,12 +88,12 @@ def _compile(row: dict[str, Any]) -> Table:
     return Table("Process start to first step, whole method", header, rows)
 
 
-def _profile(case: str, found: dict[str, dict[str, float]]) -> Table:
-    step = sum(sum(row.values()) for row in found.values())
+def _profile(case: str, kinds: dict[str, dict[str, float]]) -> Table:
+    step = sum(sum(row.values()) for row in kinds.values())
     rows = [
         (kind, *(f"{row[d]:.1f}" for d in ("forward", "backward")), f"{share:.0%}")
         for share, kind, row in sorted(
-            ((sum(row.values()) / step, kind, row) for kind, row in found.items()),
+            ((sum(row.values()) / step, kind, row) for kind, row in kinds.items()),
             reverse=True,
         )
     ]
@@ -106,33 +106,33 @@ def _plain(name: str) -> str:
 
 
 def about(results: Results) -> str:
-    """Says in a paragraph what the numbers were measured on."""
+    """Return a sentence with the machine and the versions."""
     machine = results["machine"]
     versions = (f"{name} {number}" for name, number in results["versions"].items())
-    said = (
+    text = (
         f"{machine['processor']}, {machine['cpus']} processors, {machine['threads']}"
         f" of them for each worker, {machine['memory_gib']:.0f} GiB; Python"
         f" {machine['python']}, {', '.join(versions)}; commit {machine['commit']},"
         f" {machine['date']}; {results['rounds']} rounds."
     )
-    return f"{said} {busy(results)}".strip()
+    return f"{text} {busy(results)}".strip()
 
 
 def busy(results: Results) -> str:
-    """Warns where other processes ran during the duels; "" if nobody was in the way."""
+    """Return a warning if other processes ran during the duels, else ""."""
     duels = [row for task in TITLES for row in results.get(task, ())]
     shares = [row["others"] for row in duels if row.get("others") is not None]
     if not shares or max(shares) < BUSY:
         return ""
     return (
         f"Other processes took up to {100 * max(shares):.0f}% of the processors"
-        " meanwhile: these numbers say little, and wrong PyTorch most, whose threads"
+        " meanwhile: these numbers are unreliable, most of all PyTorch's, whose threads"
         " wait for each other at every operation."
     )
 
 
 def show(results: Results, console: Console) -> None:
-    """Prints all tables."""
+    """Print all tables."""
     for table in tables(results):
         rich = RichTable(*table.header, title=table.title, title_justify="left")
         for row in table.rows:
@@ -142,7 +142,7 @@ def show(results: Results, console: Console) -> None:
 
 
 def markdown(results: Results) -> str:
-    """Writes all tables and what they were measured on as Markdown."""
+    """Write all tables and the machine as Markdown."""
     lines = []
     for table in tables(results):
         rule = "|".join(["---", *["---:"] * (len(table.header) - 1)])

@@ -1,4 +1,4 @@
-"""The rival of our search: numpy's product and partial sort, as a worker.
+"""The rival of the search: numpy's product and partial sort, as a worker.
 
 `python -m benchmarks --only search` starts it as `python -m benchmarks.search JOB`.
 """
@@ -9,7 +9,7 @@ from benchmarks.pipe import Job, serve
 
 
 def features_of(job: Job) -> tuple[np.ndarray, np.ndarray]:
-    """Draws queries and a gallery of unit length."""
+    """Draw queries and a gallery of unit length."""
     rng = np.random.default_rng(0)
     shapes = (job["queries"], job["dim"]), (job["gallery"], job["dim"])
     features = [rng.standard_normal(shape, np.float32) for shape in shapes]
@@ -17,16 +17,16 @@ def features_of(job: Job) -> tuple[np.ndarray, np.ndarray]:
 
 
 def prepare(job: Job):
-    """Makes the function that finds the nearest rows; saves what it found."""
+    """Return a function that finds the nearest rows; save its outputs."""
     queries, gallery = features_of(job)
 
     def run():
         similarities = queries @ gallery.T
         rows = np.argpartition(similarities, -job["k"], axis=1)[:, -job["k"] :]
-        found = np.take_along_axis(similarities, rows, axis=1)
-        order = np.argsort(-found, axis=1)
+        nearest = np.take_along_axis(similarities, rows, axis=1)
+        order = np.argsort(-nearest, axis=1)
         return {
-            "similarities": np.take_along_axis(found, order, axis=1),
+            "similarities": np.take_along_axis(nearest, order, axis=1),
             "rows": np.take_along_axis(rows, order, axis=1),
         }
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# One run in N processes on this machine, as if it were N: to try out and to test.
+# One run in N processes on this machine, for tests.
 #
 #   launch/local_multiprocess.sh [--dry-run] N --config FILE.py --workdir DIR [FLAGS...]
 #
-# PYTHON=    the interpreter; .venv/bin/python where there is one, else python3
+# PYTHON=    the interpreter; default: .venv/bin/python if it exists, else python3
 # DEVICES=n  gives each process n simulated CPU devices
-# GRACE=60   seconds that the others have to end by themselves once one has failed
+# GRACE=60   seconds until the other processes are killed after one has failed
 #
-# Ctrl-C and SIGTERM go to every process. The exit code is that of the first that failed.
+# Ctrl-C and SIGTERM go to every process. The exit code is that of the first failure.
 set -euo pipefail
 
 dry_run=false
@@ -22,7 +22,7 @@ if [ -z "${PYTHON:-}" ]; then
   if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; fi
 fi
 
-# Below the ports that systems hand out by themselves; somebody answering means taken.
+# Below the range of automatic ports; a port that answers is in use.
 port=$((20000 + RANDOM % 10000))
 while (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
   port=$((20000 + RANDOM % 10000))
@@ -51,13 +51,13 @@ forward() {
 trap 'forward INT' INT
 trap 'forward TERM' TERM
 
-# Job control gives each process a group of its own. So a Ctrl-C comes from here alone and
-# once, and is not ignored, as bash has it for what runs in the background otherwise.
+# With job control each process has its own group, so that it receives one Ctrl-C, from
+# `forward`; otherwise bash makes background processes ignore it.
 set -m
 for ((i = 0; i < count; i++)); do
   if [ "$i" = 0 ]; then
     "${command[@]}" --process_id 0 </dev/null &
-  else # process 0 alone speaks; what the others say is trouble
+  else # only process 0 prints; output of the others means an error
     "${command[@]}" --process_id "$i" </dev/null > >(exec sed "s/^/[$i] /" >&2) 2>&1 &
   fi
   pids+=($!)

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# One run on a Cloud TPU slice: asks for one, waits, installs, and runs on every worker.
+# One run on a Cloud TPU slice: request it, wait, install, and run on every worker.
 #
 #   launch/tpu_vm.sh [--dry-run] NAME --config FILE.py --workdir DIR [FLAGS...]
 #
-# ZONE=us-west4-a TYPE=v5litepod-16 VERSION=v2-alpha-tpuv5-lite   what to ask for
-# SPOT=1     asks for a slice that may be taken away, at a lower price
-# BUCKET=    is mounted at ~/bucket on every worker: say --workdir ../bucket/runs/mine and
-#            --config.data.dir=../bucket/data (a workdir must be seen by all workers)
+# ZONE=us-west4-a TYPE=v5litepod-16 VERSION=v2-alpha-tpuv5-lite   the slice
+# SPOT=1     request a preemptible slice, at a lower price
+# BUCKET=    mounted at ~/bucket on every worker: use --workdir ../bucket/runs/mine and
+#            --config.data.dir=../bucket/data (all workers must see the workdir)
 # SOURCE=    the repository to clone; REVISION= its branch or tag
 #
-# The same command goes on where it stopped, on the same slice or on a new one. The slice
-# costs money until it is deleted; the last line says how.
+# The same command resumes, on the same slice or on a new one. The slice costs money until
+# it is deleted; the last line of the output is the command for that.
 set -euo pipefail
 
 dry_run=false
@@ -40,12 +40,12 @@ if $dry_run || [ "$(state)" = NONE ]; then
 fi
 until $dry_run || [ "$(state)" = ACTIVE ]; do
   case $(state) in
-    FAILED | SUSPENDED) echo "$name is $(state): delete it and ask again" >&2 && exit 1 ;;
+    FAILED | SUSPENDED) echo "$name is $(state): delete it and run this script again" >&2 && exit 1 ;;
     *) echo "$name is $(state); waiting" && sleep 30 ;;
   esac
 done
 
-# The images' own Python is older than 3.11; uv brings one along.
+# The image's Python is older than 3.11; uv installs a newer one.
 on_every_worker "test -d vireid_jax || git clone --depth 1 \
 --branch ${REVISION:-main} $source vireid_jax"
 on_every_worker "cd vireid_jax && python3 -m pip install --quiet uv && \

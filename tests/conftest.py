@@ -24,13 +24,13 @@ jaxtyping.install_import_hook("vireid_jax", f"{__name__}.checked")
 
 
 def pytest_configure(config):
-    """Names the mark of the tests that `make docs` runs."""
-    line = "mistakes(table): what `refuses` gets stands in docs/reliability.md"
+    """Register the mark of the tests that `make docs` runs."""
+    line = "mistakes(table): its messages are in docs/reliability.md"
     config.addinivalue_line("markers", line)
 
 
 def pytest_sessionfinish(exitstatus):
-    """Writes the tables of refusals, if asked to and nothing failed."""
+    """Write the tables of error messages with WRITE_DOCS=1, unless a test failed."""
     if os.environ.get("WRITE_DOCS") and exitstatus == pytest.ExitCode.OK:
         import refusals
 
@@ -39,7 +39,7 @@ def pytest_sessionfinish(exitstatus):
 
 @pytest.fixture
 def refuses(request, tmp_path):
-    """Call an action that must end with one line, as a table in the docs says."""
+    """Call an action that must fail with a message of a table in the docs."""
     import refusals
 
     (table,) = request.node.get_closest_marker("mistakes").args

@@ -1,8 +1,7 @@
-"""What is said to mistakes: checked, and written into docs/reliability.md.
+"""Check error messages against the tables of docs/reliability.md.
 
-A test that is marked `mistakes(TABLE)` does some with the fixture `refuses` of
-conftest.py, and what it gets must stand in that table. `make docs` runs these tests and
-writes the tables anew.
+A test marked `mistakes(TABLE)` uses the fixture `refuses` of conftest.py; each message
+must be in that table. `make docs` runs these tests and writes the tables.
 """
 
 import contextlib
@@ -19,14 +18,14 @@ from vireid_jax.run.errors import one_line_errors
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs" / "reliability.md"
-HEAD = ["| What was done | What is said, after `error: ` |", "|---|---|"]
+HEAD = ["| Mistake | Message after `error: ` |", "|---|---|"]
 TABLES = ("training", "checkpoints", "evaluation", "images", "export")
-SAID: dict[str, dict[str, str]] = {table: {} for table in TABLES}
-"""By table: what was done wrong -> what was said, by the tests that have run."""
+MESSAGES: dict[str, dict[str, str]] = {table: {} for table in TABLES}
+"""By table: mistake -> message, of the tests that have run."""
 
 
 def check(table, folder, title, action, *words):
-    """Calls an action that must end with one line that holds all `words`; returns it.
+    """Return the message of an action that must fail with one line with all `words`.
 
     Each test has its own folder in `folder`.
     """
@@ -38,53 +37,53 @@ def check(table, folder, title, action, *words):
     assert "\n" not in text
     for word in words:
         assert word in text, (word, text)
-    assert SAID[table].setdefault(title, text) == text
+    assert MESSAGES[table].setdefault(title, text) == text
     if not writes() and row(title, text) not in rows(table):
         pytest.fail(f"{DOCS.name} is not up to date (make docs): {row(title, text)}")
     return text
 
 
 def normalise(text, folder):
-    """Takes out of a message what is another on each machine."""
+    """Replace the parts of a message that differ between machines."""
     text = text.replace(f"{ROOT}/", "")
     text = re.sub(rf"{re.escape(str(folder))}/[\w-]+", "DIR", text)
     text = re.sub(r"[\d,.]+ (Mi?B)\b", r"N \1", text)
     text = re.sub(r"\b[0-9a-f]{12}\b", "HASH", text)
     text = re.sub(r"process \d+ on \S+", "process N on HOST", text)
-    # Where a chunk of records begins changes from process to process: so does the order
-    # in which protobuf writes the features of an example.
+    # Offsets in record files differ between processes, because protobuf writes the
+    # features of an example in a different order.
     text = re.sub(r"\b[1-9]\d{4}\b", "N", text)
     text = re.sub(r"thermal_[\w+]+", "VARIANT", text)
-    # Not every Python puts choices into quotes.
-    text = re.sub(r"\(choose from .*\)", lambda found: found[0].replace("'", ""), text)
-    return text.replace("|", "\\|")  # it will stand in a table
+    # Some versions of Python quote choices.
+    text = re.sub(r"\(choose from .*\)", lambda match: match[0].replace("'", ""), text)
+    return text.replace("|", "\\|")  # inside a table
 
 
 def row(title, text):
-    """Writes a row of a table."""
+    """Return a row of a table."""
     return f"| {title} | {text} |"
 
 
 def rows(table):
-    """Reads the rows of a table in the docs."""
+    """Read the rows of a table in the docs."""
     pattern = rf"<!-- said: {table} -->\n(.*?)<!-- /said: {table} -->"
     return re.search(pattern, DOCS.read_text(), re.DOTALL)[1].splitlines()[len(HEAD) :]
 
 
 def writes():
-    """Tells whether the tables are to be written."""
+    """Return whether to write the tables."""
     return bool(os.environ.get("WRITE_DOCS"))
 
 
 def write():
-    """Writes all tables, of what the tests got."""
-    for table, said in SAID.items():
-        lines = [*HEAD, *(row(*pair) for pair in said.items())]
+    """Write all tables from the messages of the tests."""
+    for table, messages in MESSAGES.items():
+        lines = [*HEAD, *(row(*pair) for pair in messages.items())]
         write_block(DOCS, f"said: {table}", "\n".join(lines))
 
 
 def command(*arguments, module="vireid_jax.main"):
-    """Runs a command in its own process, and ends as it did."""
+    """Run a command in its own process, and exit with its error message."""
     done = subprocess.run(
         [sys.executable, "-m", module, *map(str, arguments)],
         capture_output=True,
@@ -99,11 +98,11 @@ def command(*arguments, module="vireid_jax.main"):
 
 @contextlib.contextmanager
 def unchanged(folder):
-    """Checks that no file of `folder` changes, comes or goes."""
+    """Check that no file of `folder` is added, changed or removed."""
     files = lambda: {
         str(path): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != "log.txt"  # which tells of the refusal
+        if path.is_file() and path.name != "log.txt"  # which records the error
     }
     before = files()
     yield

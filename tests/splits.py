@@ -20,7 +20,7 @@ SYSU = [
 
 
 def rows_of(files, modality):
-    """Rows of a split, sorted by file name; `modality` tells it from the name."""
+    """Rows of a split, sorted by file name; `modality` reads it from the name."""
     files = sorted(files)
     places = [re.search(r"cam(\d)/(\d+)/", name).groups() for name in files]
     camera, identity = np.array(places, np.int32).T.copy()

@@ -4,13 +4,13 @@ import shutil
 
 import pytest
 import small_run
+from data_sets import RECORDS, image, rewrite, set_image, set_number
 from refusals import ROOT, command, unchanged
-from test_data_faults import RECORDS, image, rewrite, set_image, set_number
 
 from vireid_jax import train as training
 from vireid_jax.protocols import get_protocols
 from vireid_jax.run.stopping import Stop
-from vireid_jax.train import train
+from vireid_jax.train import train_run
 
 # Slow: many processes, each with the start of jax.
 pytestmark = [
@@ -111,7 +111,7 @@ WRONG_VALUES = {
     "P larger than there are identities": (
         "batch.identities",
         99,
-        ("P=99", "there are 6", "Lower config.batch.identities"),
+        ("P=99", "6 have them", "Lower config.batch.identities"),
     ),
     "all identities held out": (
         "data.validation_identities",
@@ -131,7 +131,7 @@ def test_wrong_values(title, refuses, config, tmp_path):
         config.update_from_flattened_dict({key: value})
         if key == "data.options.difficulty":
             config.data.options.difficulty = value
-    refuses(title, lambda: train(config, tmp_path / "run"), *words)
+    refuses(title, lambda: train_run(config, tmp_path / "run"), *words)
 
 
 def test_no_protocol(refuses):
@@ -188,14 +188,16 @@ def test_spoilt_data(title, refuses, spoilt, config, tmp_path):
     spoil, words = SPOIL[title]
     spoil(spoilt)
     with unchanged(spoilt):
-        refuses(title, lambda: train(config, tmp_path / "run"), words, "rm -r DIR/data")
+        refuses(
+            title, lambda: train_run(config, tmp_path / "run"), words, "rm -r DIR/data"
+        )
 
 
 def test_a_full_disk_while_drawing_data(refuses, config, small_disk, tmp_path):
     config.data.dir = str(small_disk(0.2))
     refuses(
         "a full disk while preparing data",
-        lambda: train(config, tmp_path / "run"),
+        lambda: train_run(config, tmp_path / "run"),
         "No space left on device",
         "--config.data.dir=DIR",
     )

@@ -22,7 +22,7 @@ from vireid_jax.run.stopping import Stop
 
 TESTS = Path(__file__).parent
 RELEASED = TESTS / "golden" / "run_0_1_0"
-KEPT = ROOT / "docs" / "results" / "method"
+STUDY = TESTS / "golden" / "study_0_1_0" / "results.jsonl"
 PROTOCOL = "walkers/visible-to-infrared"
 
 
@@ -90,10 +90,10 @@ class TestReport:
         about = json.loads((RELEASED / "checkpoints/6/about/metadata").read_text())
 
         def make(name, protocols=2, step=6, **changes):
-            document = json.loads((KEPT / "baseline/seed_0/eval.json").read_text())
+            results = json.loads(STUDY.read_text())["results"]["eval"][:protocols]
             here = about["environment"] | changes
-            document["run"] = about | {"environment": here, "step": step}
-            document["results"] = document["results"][:protocols]
+            run = about | {"environment": here, "step": step}
+            document = {"run": run, "results": results}
             (tmp_path / name).mkdir(exist_ok=True)
             (tmp_path / name / "eval.json").write_text(json.dumps(document))
             return tmp_path / name
@@ -166,7 +166,7 @@ class TestReport:
 @pytest.mark.mistakes("evaluation")
 def test_a_study_of_another_commit(refuses, tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "commit", lambda: "0123456789ab")
-    shutil.copy(KEPT / "results.jsonl", tmp_path)
+    shutil.copy(STUDY, tmp_path)
     study = read_study(ROOT / "configs/ablations/method.py")
     refuses(
         "a study in the workdir of another commit's",
@@ -233,7 +233,7 @@ class TestImages:
     def test_a_gallery_of_another_dimension(self, command, images, refuses, tmp_path):
         about = {"network": "0" * 64, "modality": "visible", "folder": "", "dim": 8}
         gallery = tmp_path / "day.npz"
-        write_features(gallery, ["a.jpg"], [np.ones((1, 8), np.float32)], about)
+        write_features(gallery, ["a.jpg"], np.ones((1, 8), np.float32), about)
         given = ["--checkpoint", RELEASED, "--gallery", gallery]
         given += ["--query", images / "a.jpg", "--query_modality", "infrared"]
         refuses(

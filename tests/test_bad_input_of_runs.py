@@ -19,7 +19,7 @@ import vireid_jax
 from vireid_jax import models
 from vireid_jax import train as training
 from vireid_jax.run.workdir import claimed
-from vireid_jax.train import train
+from vireid_jax.train import train_run
 from vireid_jax.training.checkpoint import Checkpoints
 
 # Slow: several runs, each of which XLA compiles.
@@ -44,7 +44,7 @@ def config(data):
 def finished(tmp_path_factory, data, compiled_once, small_network):
     """A finished run."""
     workdir = tmp_path_factory.mktemp("finished")
-    train(small_run.config_of(data), workdir)
+    train_run(small_run.config_of(data), workdir)
     return workdir
 
 
@@ -64,7 +64,7 @@ def test_a_run_of_another_config(refuses, run, config):
     with unchanged(run):
         said = refuses(
             "the workdir of another config's run",
-            lambda: train(config, run),
+            lambda: train_run(config, run),
             "config.optimizer.name is 'sgd', was 'adamw'",
             "config.schedule.epochs is 2.0, was 1.0",
             "another --workdir",
@@ -77,13 +77,11 @@ def test_a_run_goes_on_under_a_release_with_more_keys(run, config):
     stored = json.loads(path.read_text())
     del stored["model"]["separate_norm"]  # as if it had come later
     path.write_text(json.dumps(stored))
-    assert train(config, run)
+    assert train_run(config, run)
     stored["model"]["neck_norm"] = 3
     path.write_text(json.dumps(stored))
-    with pytest.raises(
-        ValueError, match=r"config\.json cannot be read .*another --workdir"
-    ):
-        train(config, run)
+    with pytest.raises(ValueError, match=r"config\.json cannot be read .*another"):
+        train_run(config, run)
 
 
 def test_other_data_under_the_same_name(refuses, run, config, tmp_path, monkeypatch):
@@ -97,7 +95,7 @@ def test_other_data_under_the_same_name(refuses, run, config, tmp_path, monkeypa
     with unchanged(run):
         refuses(
             "other data than the run began with",
-            lambda: train(config, run),
+            lambda: train_run(config, run),
             "fingerprint HASH",
             "step 6",
             "config.data.dir",
@@ -108,7 +106,7 @@ def test_two_processes_on_one_workdir(refuses, run, config):
     with claimed(run), unchanged(run):
         refuses(
             "two processes on one workdir",
-            lambda: train(config, run),
+            lambda: train_run(config, run),
             "process N on HOST is training in DIR/run",
             "another --workdir",
         )
@@ -152,7 +150,7 @@ def test_a_workdir_that_cannot_be_written_to(refuses, config, tmp_path):
     with as_nobody():
         refuses(
             "a workdir that cannot be written to",
-            lambda: train(config, locked / "run"),
+            lambda: train_run(config, locked / "run"),
             "--workdir DIR/theirs/run",
             "Permission denied",
         )
@@ -162,7 +160,7 @@ def test_a_workdir_that_is_a_file(refuses, config, tmp_path):
     (tmp_path / "file").touch()
     refuses(
         "a workdir that is a file",
-        lambda: train(config, tmp_path / "file"),
+        lambda: train_run(config, tmp_path / "file"),
         "--workdir DIR/file",
         "File exists",
     )
@@ -176,9 +174,9 @@ def test_a_loss_that_is_no_number(refuses, config, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "learning_rate", rate)
     refuses(
         "a loss that is not finite",
-        lambda: train(config, tmp_path / "run"),
+        lambda: train_run(config, tmp_path / "run"),
         "the loss is nan at step 6",
-        "of step 3, is whole",
+        "of step 3, is complete",
         "learning_rate",
     )
     variables = vireid_jax.load(tmp_path / "run").variables
@@ -195,11 +193,11 @@ class Greedy(small_run.Small):
 
 
 def test_out_of_memory(refuses, config, tmp_path, monkeypatch):
-    greedy = lambda *_, num_classes, **__: Greedy(num_classes)
+    greedy = lambda _, *, num_classes, **__: Greedy(num_classes)
     monkeypatch.setattr(models, "create", greedy)
     refuses(
         "too little memory for a step",
-        lambda: train(config, tmp_path / "run"),
+        lambda: train_run(config, tmp_path / "run"),
         "Out of memory",
         "Lower config.batch.identities",
     )
@@ -212,12 +210,12 @@ def test_a_full_disk(refuses, config, small_disk):
     run = small_disk(1.12) / "run"
     refuses(
         "a full disk while saving",
-        lambda: train(config, run),
+        lambda: train_run(config, run),
         "no room for a checkpoint",
-        "The last checkpoint, of step 3, is whole",
-        "Free some space; the same command goes on",
+        "The last checkpoint, of step 3, is complete",
+        "Free some space",
     )
-    assert vireid_jax.load(run).about["step"] == 3
+    assert vireid_jax.load(run).about.step == 3
 
 
 def test_a_disk_that_is_full_though_it_said_otherwise(data, small_disk, compiled_once):
@@ -231,11 +229,11 @@ def test_a_disk_that_is_full_though_it_said_otherwise(data, small_disk, compiled
     assert code == 1
     (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
     assert "no room for a checkpoint" in line
-    assert "The last checkpoint, of step 3, is whole" in line
+    assert "The last checkpoint, of step 3, is complete" in line
     ballast.unlink()
     code, out, err = small_run.finish(small_run.start(*flags, **lying))
     assert code == 0, err
-    assert "Going on from step 3 of 6" in out
+    assert "Resuming from step 3 of 6" in out
 
 
 def steps_of(run):
@@ -247,12 +245,12 @@ def test_a_half_deleted_checkpoint(refuses, run, config):
     with unchanged(run):
         refuses(
             "the latest checkpoint is half-deleted",
-            lambda: train(config, run),
+            lambda: train_run(config, run),
             "step 6",
             "its optimizer is missing or damaged",
         )
     # An embedder does not need the optimizer.
-    assert vireid_jax.load(run).about["step"] == 6
+    assert vireid_jax.load(run).about.step == 6
 
 
 @pytest.mark.mistakes("checkpoints")
@@ -294,12 +292,12 @@ def test_a_workdir_without_checkpoints(refuses, tmp_path):
 
 
 def test_a_checkpoint_of_another_network(refuses, run, config, monkeypatch):
-    wider = lambda *_, num_classes, **__: small_run.Small(num_classes, features=16)
+    wider = lambda _, *, num_classes, **__: small_run.Small(num_classes, features=16)
     monkeypatch.setattr(models, "create", wider)
     with unchanged(run):
         refuses(
             "a checkpoint that does not fit the network",
-            lambda: train(config, run),
+            lambda: train_run(config, run),
             "the checkpoint of step 6 in DIR/run/checkpoints is of another network",
             " in this network",
         )

@@ -41,10 +41,10 @@ def test_chance_is_the_expectation_of_a_random_order():
     for protocol in get_protocols("walkers"):
         result = baselines.chance(protocol, split)
         head = result.headline()
-        found = [head[name] for name in ("Rank-1", "Rank-5", "mAP", "mINP")]
+        metrics = [head[name] for name in ("Rank-1", "Rank-5", "mAP", "mINP")]
         # 2,000 rankings; tolerances are four standard errors of independent ones.
         tolerance = 4 / np.sqrt(2000) * np.array([0.156, 0.32, 0.035, 0.01])
-        difference = np.subtract(found, expected_of_random_order(ids * shots, shots))
+        difference = np.subtract(metrics, expected_of_random_order(ids * shots, shots))
         assert np.all(np.abs(difference) < tolerance), difference
         assert result.labels.feature == "chance"
         assert result.labels.baseline
@@ -75,7 +75,7 @@ def test_stripes_cover_heights_that_six_does_not_divide():
 
 
 def test_baselines_find_what_they_look_at_and_nothing_else():
-    """Colour tells the first half of identities apart, the silhouette the second."""
+    """Colour separates the first half of the identities, the silhouette the second."""
     rng = np.random.default_rng(5)
     ids = np.repeat(np.arange(8), 2)
     colour = rng.integers(0, 256, (8, 3)) * (np.arange(8) < 4)[:, None]

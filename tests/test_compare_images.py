@@ -1,10 +1,11 @@
 """Two images: the cosine, and what the thresholds in a checkpoint make of it."""
 
 import pytest
-from test_extract import embedder_of, fill
+from small_embedder import embedder_of, fill
 
 from vireid_jax.compare import sentence
 from vireid_jax.embed.pairs import compare_images
+from vireid_jax.training.run_info import RunInfo
 
 MODALITIES = ("visible", "infrared")
 
@@ -24,7 +25,8 @@ def with_thresholds(cosine):
     rates = {"0.1": cosine - 0.1, "0.01": cosine}
     kind = {"thresholds": rates, "true_match_rates": {"0.1": 0.9, "0.01": None}}
     thresholds = {"visible-infrared": kind, "visible-visible": {"thresholds": {}}}
-    return embedder_of(about={"step": 1, "thresholds": thresholds})
+    about = RunInfo(config={}, num_classes=3, thresholds=thresholds)
+    return embedder_of(about=about)
 
 
 def test_the_cosine_is_that_of_the_embeddings_in_either_order(pair):
@@ -60,7 +62,7 @@ def test_a_rate_without_a_threshold_is_refused(pair, refuses):
         "a false-match rate without a threshold",
         lambda: compare_images(embedder, pair, MODALITIES, 0.2),
         "is 0.2, ",
-        "legal are [0.01, 0.1]",
+        "valid values: [0.01, 0.1]",
     )
     refuses(
         "a pair of modalities without thresholds",

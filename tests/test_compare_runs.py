@@ -8,28 +8,18 @@ import pytest
 from rich.console import Console
 from splits import regdb
 
-from vireid_jax.evaluate.compare_runs import (
-    compare,
-    queries_path,
-    summarise,
-    write_queries,
-)
+from vireid_jax.evaluate import compare_runs
+from vireid_jax.evaluate.compare_runs import compare, queries_path, summarise
 from vireid_jax.evaluate.test_split import choose_protocols, write_report
 from vireid_jax.protocols import KReciprocal, evaluate, get_protocols
 
 ROWS = regdb(identities=15, images=3)
 
 
-def make_run(
-    folder,
-    dataset="regdb/trial_1",
-    noise=0.5,
-    seed=0,
-    data="0" * 64,
-    rerank=None,
-    selection="last",
-):
-    """Writes what an evaluation of a run leaves in its workdir."""
+def make_run(folder, dataset="regdb/trial_1", noise=0.5, seed=0, **options):
+    """Write what an evaluation of a run leaves in its workdir."""
+    data, rerank = options.get("data", "0" * 64), options.get("rerank")
+    selection = options.get("selection", "last")
     folder.mkdir()
     rng = np.random.default_rng(seed)
     features = np.eye(15)[ROWS.identity] + noise * rng.standard_normal((90, 15))
@@ -39,7 +29,7 @@ def make_run(
         for p in protocols
     ]
     path = folder / "eval.json"
-    write_queries(queries_path(path), results, ROWS.filename, data)
+    compare_runs.write_queries(queries_path(path), results, ROWS.filename, data)
     write_report(results, {}, path)
     return results
 
@@ -88,14 +78,14 @@ def test_what_cannot_be_paired_is_refused(refuses, tmp_path):
         ("c", "runs without a common protocol, to compare", "no protocol in common"),
         ("d", "a run without evaluation, to compare", f"{queries} is missing", "DIR/d"),
         ("e", "a damaged evaluation, to compare", f"{queries} is damaged", "DIR/e"),
-        ("f", "some other file, to compare", f"{queries} lacks data", "DIR/f"),
+        ("f", "some other file, to compare", f"{queries} has no data", "DIR/f"),
         ("g", "a run that is not there, to compare", "there is no DIR/g; give the"),
     ):
         action = functools.partial(compare, tmp_path / "a", tmp_path / run)
         refuses(title, action, *words)
 
 
-def test_a_comparison_names_what_is_not_the_same_in_both(tmp_path):
+def test_a_comparison_names_what_differs(tmp_path):
     make_run(tmp_path / "a")
     make_run(tmp_path / "b", rerank=KReciprocal(k1=4))
     text = text_of(compare(tmp_path / "a", tmp_path / "b"))
@@ -137,11 +127,7 @@ def test_runs_that_have_no_mean_are_refused(refuses, tmp_path):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/eval.json").write_text(json.dumps({"run": 1}))
     for run, title, words in (
-        (
-            "again",
-            "one trial twice in a mean",
-            "both of regdb/visible-to-infrared/tria",
-        ),
+        ("again", "one trial twice in a mean", "both of regdb/visible-to-infrared/t"),
         ("walkers", "runs by different protocols in a mean", "has no result by"),
         ("empty", "a run without evaluation in a mean", "is missing"),
         ("broken", "some other file in a mean", "holds no results"),
@@ -158,12 +144,7 @@ def test_runs_that_were_tested_differently_have_no_mean(refuses, tmp_path):
     make_run(tmp_path / "best", dataset="walkers/thermal", selection="best")
     one = tmp_path / "thermal"
     for run, title, *words in (
-        (
-            "nir",
-            "two data sets in a mean",
-            "is 'walkers/thermal' in",
-            "'walkers/nir' in",
-        ),
+        ("nir", "two data sets in a mean", "is 'walkers/thermal' in", "'walkers/nir'"),
         ("best", "a last and a best checkpoint in a mean", "is 'last' in", "'best' in"),
         ("rerank", "re-ranking in a part of a mean", "is 'none' in", "'k-reciprocal"),
         ("thermal", "a run twice in a mean", "given twice"),
@@ -181,13 +162,13 @@ def test_a_checkpoint_is_bound_to_its_trial_and_its_data_set(refuses):
     refuses(
         "the protocol of another RegDB trial",
         lambda: choose_protocols([name], None, "regdb/trial_4"),
-        "people are to be found. Give one of ",
+        "of its test people. Valid values: ",
         "_4'",
     )
     refuses(
         "the protocol of another data set",
         lambda: choose_protocols([name], None, "llcm"),
-        "another data set's",
+        "on another data set",
     )
     name = "regdb/infrared-to-visible/trial_1"  # of a run that names no trial
     assert choose_protocols([name], None, "regdb")[0].name == name

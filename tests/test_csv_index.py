@@ -3,50 +3,36 @@
 import json
 
 import pytest
-from test_prepare import left, run
+from data_sets import left, run
 
 from vireid_jax.data.source import load_records
 
 HEADER = "image,identity,camera,modality,split\n"
 LINE = "images/0_c1_0.jpg,0,1,visible,train\n"
+NO_IMAGE = LINE.replace("0_c1_0", "no")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (
-            "",
-            "line 1: the column 'image' is missing, found are []; begin with image,id",
-        ),
+        ("", "line 1: the column 'image' is missing from []; begin with image,id"),
         (HEADER, "has a header and no rows"),
         ("image;identity\n", "line 1: the column 'image' is missing"),
-        (
-            HEADER + LINE + "images/no.jpg,0,1,visible,train\n",
-            "line 3: there is no imag",
-        ),
-        (
-            HEADER + LINE.replace(",0,", ",bob,"),
-            "line 2: identity is 'bob'; give a whol",
-        ),
-        (
-            HEADER + LINE.replace(",0,", f",{2**31},"),
-            "line 2: identity is '2147483648'",
-        ),
-        (HEADER + LINE.replace(",1,", ",-1,"), "line 2: camera is '-1'; give a whole"),
-        (HEADER + LINE.replace("visible", "rgb"), "line 2: modality is 'rgb'; use one"),
-        (HEADER + LINE.replace("train", "val"), "line 2: split is 'val'; use one of"),
-        (
-            HEADER + LINE + "\n" + LINE,
-            "line 4: 'images/0_c1_0.jpg' stands in line 2 too",
-        ),
+        (HEADER + LINE + NO_IMAGE, "line 3: image 'images/no.jpg' is missing from"),
+        (HEADER + LINE.replace(",0,", ",bob,"), "line 2: identity is 'bob'; valid"),
+        (HEADER + LINE.replace(",0,", f",{2**31},"), "identity is '2147483648'"),
+        (HEADER + LINE.replace(",1,", ",-1,"), "line 2: camera is '-1'; valid values"),
+        (HEADER + LINE.replace("visible", "rgb"), "modality is 'rgb'; valid values"),
+        (HEADER + LINE.replace("train", "val"), "line 2: split is 'val'; valid values"),
+        (HEADER + LINE + "\n" + LINE, "line 4: 'images/0_c1_0.jpg' is in line 2 too"),
         (HEADER + LINE.replace(",train", ""), "line 2: it has fewer columns than the"),
         (HEADER + LINE.replace("train", "train,x"), "line 2: it has more columns than"),
-        (HEADER + LINE.replace("images/", "../"), "does not lie below"),
+        (HEADER + LINE.replace("images/", "../"), "is not below"),
         (
             HEADER + LINE.replace(".jpg", ".gif"),
-            "line 2: image is 'images/0_c1_0.gif';",
+            "image 'images/0_c1_0.gif' has no suff",
         ),
-        (HEADER + '"images/0', "is no CSV file in UTF-8"),
+        (HEADER + '"images/0', "is not a CSV file in UTF-8"),
     ],
 )
 def test_a_bad_line_of_a_csv_is_named(release, tmp_path, text, message):
@@ -58,7 +44,7 @@ def test_a_bad_line_of_a_csv_is_named(release, tmp_path, text, message):
     assert not [path for path in left(data) if "1.0.0" in path]
 
 
-def test_people_in_both_splits_are_refused_and_a_split_of_nobody_is_told(
+def test_people_in_both_splits_are_refused_and_an_empty_split_is_reported(
     release, tmp_path
 ):
     root, data = release("custom"), tmp_path / "data"

@@ -14,24 +14,25 @@ import subprocess
 import sys
 import threading
 
-import cv2
 import numpy as np
 import pytest
-from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from data_sets import (
+    PIXELS,
+    RECORDS,
+    SET,
+    contents,
+    image,
+    load,
+    overwrite,
+    refusal,
+    rewrite,
+    set_image,
+    set_number,
+)
 from tensorflow_datasets.proto import tf_example_pb2
 
 from vireid_jax.data import manifest
-from vireid_jax.data.source import load_records
-
-CONFIG = {
-    "train_ids": 2, "test_ids": 2, "images_per_modality": 2, "height": 32, "width": 16
-}  # fmt: skip
-SET = "walkers/thermal_2+2x2_32x16_easy_96773aac/1.0.0"
-RECORDS = "walkers-train.array_record-00000-of-00001"
-
-
-def load(data, split="train"):
-    return load_records("walkers", split, config=CONFIG, data_dir=data)
+from vireid_jax.data.manifest import Row
 
 
 @pytest.fixture(scope="module")
@@ -55,68 +56,13 @@ def folder(data):
     return data / SET
 
 
-def contents(data):
-    """Every file, by path, with a hash of its bytes."""
-    files = (path for path in data.rglob("*") if path.is_file())
-    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def refusal(data):
-    """Load a set that must be refused, in one line, with nothing changed."""
-    before = contents(data)
-    with pytest.raises(ValueError, match="; ") as caught:
-        load(data)
-    assert contents(data) == before
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
-
-
 def assert_tells_to_delete(message, folder):
     assert message.endswith(
-        f"; delete this set (rm -r {folder}) and run the same command again."
+        f"; delete this set (rm -r {folder}) and run the same command again"
     )
 
 
 # --- The manifest ---------------------------------------------------------------------
-
-
-def rewrite(folder, change):
-    """Let `change` edit the list of examples in the record file of `train`."""
-    path = folder / RECORDS
-    reader = ArrayRecordReader(str(path))
-    stored = reader.read(0, reader.num_records())
-    reader.close()
-    examples = [tf_example_pb2.Example.FromString(record) for record in stored]
-    examples.sort(key=filename)
-    promised = f'"{len(examples)}"'
-    change(examples)
-    writer = ArrayRecordWriter(str(path), "group_size:1")
-    for one in examples:
-        writer.write(one.SerializeToString())
-    writer.close()
-    info = folder / "dataset_info.json"
-    info.write_text(info.read_text().replace(promised, f'"{len(examples)}"', 1))
-
-
-def filename(one):
-    return one.features.feature["filename"].bytes_list.value[0].decode()
-
-
-def set_number(one, name, number):
-    one.features.feature[name].int64_list.value[0] = number
-
-
-def set_image(one, encoded):
-    one.features.feature["image"].bytes_list.value[0] = encoded
-
-
-def image(one):
-    return one.features.feature["image"].bytes_list.value[0]
-
-
-def other_image():
-    return cv2.imencode(".png", np.zeros((32, 16, 3), np.uint8))[1].tobytes()
 
 
 def add_row(examples):
@@ -130,7 +76,7 @@ def test_the_first_opening_writes_a_manifest_and_the_next_ones_leave_it(folder, 
     path = folder / "manifest-train.tsv"
     header, *rows = [line.split("\t") for line in path.read_text().splitlines()]
     records = load(data)
-    assert header == ["filename", "identity", "camera", "modality", "sha256"]
+    assert header == ["filename", "identity", "camera", "modality", "sha256", "record"]
     assert [row[0] for row in rows] == records.filename
     assert [int(row[1]) for row in rows] == records.identity.tolist()
     assert [int(row[2]) for row in rows] == records.camera.tolist()
@@ -138,14 +84,51 @@ def test_the_first_opening_writes_a_manifest_and_the_next_ones_leave_it(folder, 
     for row, position in zip(rows, records.position, strict=True):
         encoded = records.store.example(position)["image"].bytes_list.value[0]
         assert row[4] == hashlib.sha256(encoded).hexdigest()
-
+        assert int(row[5]) == position
+    whole = contents(folder)
+    path.unlink()
+    load(data)
+    assert contents(folder) == whole
     before = path.stat()
     load(data)
     assert path.stat().st_ino == before.st_ino
+
+
+def test_an_early_manifest_is_compared_and_rewritten(folder, data):
+    """Without the column `record`, and the size and time of the record files."""
+    path = folder / "manifest-train.tsv"
     whole = contents(folder)
-    path.unlink()  # a set of an earlier version has none
+    lines = [line.rpartition("\t")[0] for line in path.read_text().splitlines()]
+    path.write_text("\n".join([*lines, ""]))
+    path.with_suffix(".json").unlink()
     load(data)
     assert contents(folder) == whole
+    path.write_text("\n".join(lines).replace("\t0\t", "\t5\t", 1))
+    path.with_suffix(".json").unlink()
+    assert "identity was 5, is 0" in refusal(data)
+
+
+def test_records_are_read_again_only_when_size_or_time_of_a_file_changed(folder, data):
+    path = folder / RECORDS
+    overwrite(4000, 3000, keep_time=True)(path)
+    records = load(data)  # nothing that can be seen without reading
+    with pytest.raises(ValueError, match=f"{RECORDS} is damaged"):
+        records.images(np.arange(8), (32, 16))
+    with pytest.raises(ValueError, match=f"{RECORDS} is damaged"):
+        load(data, verify=True)
+    os.utime(path)
+    assert f"{RECORDS} is damaged" in refusal(data)
+
+
+def test_a_copy_with_other_times_is_read_once(folder, data):
+    path = folder / "manifest-train.json"
+    os.utime(folder / RECORDS)
+    for content in (path.read_text(), "{"):  # of other times, and damaged
+        path.write_text(content)
+        load(data)
+        state = (folder / RECORDS).stat()
+        files = json.loads(path.read_text())["files"]
+        assert files == {RECORDS: [state.st_size, state.st_mtime_ns]}
 
 
 @pytest.mark.parametrize(
@@ -156,13 +139,9 @@ def test_the_first_opening_writes_a_manifest_and_the_next_ones_leave_it(folder, 
         (
             lambda rows: set_number(rows[0], "modality", 1),
             0,
-            "modality was visible, is infrared",
+            "modality was visible, .*",
         ),
-        (
-            lambda rows: set_image(rows[4], other_image()),
-            4,
-            "the image has other bytes",
-        ),
+        (lambda rows: set_image(rows[4], PIXELS), 4, "the image has other bytes"),
         (lambda rows: rows.pop(2), 2, "the row is missing"),
         (add_row, None, "the row is new"),
     ],
@@ -198,10 +177,11 @@ def test_all_changed_rows_are_counted_and_the_first_one_is_named(folder, data):
     [
         (lambda old: b"", "its first line is not filename identity"),
         (lambda old: b"hello\n", "its first line is not filename identity"),
-        (lambda old: old[: old.index(b"\tvisible")], "row 2 has 3 columns"),
+        (lambda old: old[: old.index(b"\tvisible")], "line 2 has 3 columns"),
         (lambda old: b"\xff\xfe" + old, "can't decode byte 0xff"),
         (lambda old: old + old.splitlines(True)[-1], "occurs more than once"),
-        (lambda old: old[:-30], "1 row is not as recorded"),
+        (lambda old: old[:-30], "line 9 has 5 columns"),
+        (lambda old: old[: old.rindex(b"\n", 0, -1)], "1 row is not as recorded"),
     ],
 )
 def test_a_damaged_manifest_is_named(folder, data, damage, why):
@@ -220,11 +200,12 @@ def test_other_line_ends_change_nothing(folder, data):
 
 
 def test_odd_file_names_survive(tmp_path):
-    rows = [(name, "0", "1", "visible", "ab") for name in ('a"b', "c\td", "e\nf", "é")]
-    manifest.check_manifest(tmp_path / "m.tsv", rows, "do this")
-    manifest.check_manifest(tmp_path / "m.tsv", rows, "do this")
+    names = 'a"b', "c\td", "e\nf", "é"
+    rows = [Row(name, 0, 1, "visible", "ab", 0) for name in names]
+    manifest.check_manifest(tmp_path / "m.tsv", rows, {}, "do this")
+    manifest.check_manifest(tmp_path / "m.tsv", rows, {}, "do this")
     with pytest.raises(ValueError, match=r"1 row is .* 'c\\td' \(the row is missing\)"):
-        manifest.check_manifest(tmp_path / "m.tsv", rows[:1] + rows[2:], "do this")
+        manifest.check_manifest(tmp_path / "m.tsv", rows[:1] + rows[2:], {}, "do this")
 
 
 def test_a_folder_that_cannot_be_written_to_gets_no_manifest(prepared, small_disk):
@@ -242,21 +223,21 @@ def test_a_manifest_is_whole_or_absent_whoever_is_killed(tmp_path):
         "import os, pathlib, signal, sys\n"
         "from vireid_jax.data import manifest\n"
         "manifest.os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "rows = [(f'{i}', '0', '0', 'visible', 'ab') for i in range(1000)]\n"
-        "manifest.check_manifest(pathlib.Path(sys.argv[1]), rows, 'do this')\n"
+        "rows = [manifest.Row(f'{i}', 0, 0, 'visible', 'ab') for i in range(1000)]\n"
+        "manifest.check_manifest(pathlib.Path(sys.argv[1]), rows, {}, 'do this')\n"
     )
     path = tmp_path / "manifest-train.tsv"
     killed = subprocess.run([sys.executable, "-c", script, str(path)])
     assert killed.returncode == -signal.SIGKILL
     assert not path.exists()
 
-    rows = [(f"{i}", "0", "0", "visible", "ab") for i in range(1000)]
+    rows = [Row(f"{i}", 0, 0, "visible", "ab") for i in range(1000)]
     raised = []
 
     def open_often():
         try:
             for _ in range(20):
-                manifest.check_manifest(path, rows, "do this")
+                manifest.check_manifest(path, rows, {}, "do this")
                 path.unlink(missing_ok=True)
         except ValueError as error:
             raised.append(error)
@@ -269,31 +250,11 @@ def test_a_manifest_is_whole_or_absent_whoever_is_killed(tmp_path):
     assert raised == []
 
 
-def test_two_writers_of_a_manifest_never_share_a_temporary_file(tmp_path, monkeypatch):
-    replace, sources = os.replace, []
-    note = lambda new, path: (sources.append(new), replace(new, path))
-    monkeypatch.setattr(manifest.os, "replace", note)
-    for _ in range(2):
-        manifest.check_manifest(tmp_path / "m.tsv", [], "do this")
-        (tmp_path / "m.tsv").unlink()
-    assert len(set(sources)) == 2
-    assert list(tmp_path.iterdir()) == []
-
-
 # --- Files of a prepared set ----------------------------------------------------------
 
 
 def cut(size):
     return lambda path: path.write_bytes(path.read_bytes()[:size])
-
-
-def overwrite(start, length):
-    def damage(path):
-        old = path.read_bytes()
-        noise = np.random.default_rng(0).bytes(length)
-        path.write_bytes(old[:start] + noise + old[start + length :])
-
-    return damage
 
 
 @pytest.mark.parametrize(
@@ -356,17 +317,17 @@ def test_a_wrong_number_of_records_is_named(folder, data, promised):
     info["splits"][0]["shardLengths"] = promised
     path.write_text(json.dumps(info))
     message = refusal(data)
-    said = f"{folder / RECORDS} holds 8 records, dataset_info.json says {promised}"
+    expected = f"{folder / RECORDS} holds 8 records, dataset_info.json says {promised}"
     if not promised:
-        said = f"{path} says that 'train' has no rows"
-    assert message.startswith(said.replace("[", "").replace("]", ""))
+        expected = f"{path} lists no rows of 'train'"
+    assert message.startswith(expected.replace("[", "").replace("]", ""))
     assert_tells_to_delete(message, folder)
 
 
 def test_a_file_that_breaks_while_it_is_read_is_named(folder, data):
     records = load(data)
     overwrite(0, 60000)(folder / RECORDS)
-    fresh = pickle.loads(pickle.dumps(records))  # as in a worker process
+    fresh = pickle.loads(pickle.dumps(records))
     with pytest.raises(ValueError, match=r"is damaged .*; delete this") as caught:
         fresh.image(0, (32, 16))
     assert str(folder / RECORDS) in str(caught.value)

@@ -44,7 +44,7 @@ def run(data, tmp_path_factory, small_network, compiled_once):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sharding, "place_batch", note)
             workdir = tmp_path_factory.mktemp(cache)
-            train.train(config, workdir)
+            train.train_run(config, workdir)
         found[cache] = workdir, crossed
     return found
 
@@ -75,14 +75,14 @@ def test_row_numbers_cross_and_no_pixels(run):
 def test_what_is_not_placed_on_purpose_does_not_cross(data, tmp_path, monkeypatch):
     monkeypatch.setattr(sharding, "place_everywhere", lambda tree, _: tree)
     with pytest.raises(Exception, match="Disallowed host-to-device"):
-        train.train(config_of(data), tmp_path)
+        train.train_run(config_of(data), tmp_path)
 
 
 def test_the_step_is_compiled_once(data, tmp_path, caplog):
     """Through the first step, validation, a restore of the optimizer and the test."""
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         config = config_of(data)
-        train.train(config, tmp_path)
+        train.train_run(config, tmp_path)
     compiled = re.findall(r"Finished XLA compilation of jit\((\w+)\)", caplog.text)
     assert "init" in compiled
     assert compiled.count("train_step") == 1
@@ -110,7 +110,7 @@ def test_rows_are_those_whose_images_are_read_otherwise(data):
 
 
 def test_some_steps_are_traced(data, tmp_path):
-    train.train(config_of(data), tmp_path, profile_steps="2:3")
+    train.train_run(config_of(data), tmp_path, profile_steps="2:3")
     (trace,) = (tmp_path / "profile").rglob("*.xplane.pb")
     assert b"train_step" in trace.read_bytes()
 
@@ -118,4 +118,4 @@ def test_some_steps_are_traced(data, tmp_path):
 @pytest.mark.parametrize("steps", ["3:2", "0:1", "5:7", "two"])
 def test_steps_that_are_not_there_are_not_traced(data, tmp_path, steps):
     with pytest.raises(ValueError, match=f"--profile_steps is '{steps}'; give FIRST"):
-        train.train(config_of(data), tmp_path, profile_steps=steps)
+        train.train_run(config_of(data), tmp_path, profile_steps=steps)

@@ -18,6 +18,7 @@ from vireid_jax.config import default_config
 from vireid_jax.data.any_image import read_image
 from vireid_jax.embed.embedder import Embedder, nearest
 from vireid_jax.models.build import init_variables
+from vireid_jax.training.run_info import RunInfo
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (11, 32, 16, 3), np.uint8)
@@ -61,16 +62,16 @@ class TestEmbed:
     def test_what_cannot_be_read_is_named(self, embedder, tmp_path):
         (tmp_path / "b.jpg").write_text("no image")
         sources = [IMAGES[0], tmp_path / "b.jpg", tmp_path / "c.png", *IMAGES[1:]]
-        with pytest.raises(ValueError, match=r"b\.jpg is nothing that OpenCV"):
+        with pytest.raises(ValueError, match=r"b\.jpg cannot be decoded"):
             embedder.embed(sources, "visible")
         batches = list(embedder.embed_stream(sources, "visible"))
-        places = [place for batch in batches for place in batch.places]
-        assert places == [0, *range(3, 13)]
+        indices = [index for batch in batches for index in batch.indices]
+        assert indices == [0, *range(3, 13)]
         found = np.concatenate([batch.embeddings for batch in batches])
         np.testing.assert_allclose(found, embedder.embed(IMAGES, "visible"), atol=1e-5)
-        reasons = batches[0].unreadable
-        assert list(reasons) == [1, 2]
-        assert reasons[2] == f"{tmp_path / 'c.png'}: No such file or directory"
+        errors = batches[0].errors
+        assert list(errors) == [1, 2]
+        assert errors[2] == f"{tmp_path / 'c.png'}: No such file or directory"
 
     def test_a_modality_that_training_did_not_show_is_refused(self, embedder):
         alone = Embedder(
@@ -82,7 +83,7 @@ class TestEmbed:
         )
         with pytest.raises(ValueError, match="has not seen infrared images"):
             alone.embed(IMAGES, "infrared")
-        with pytest.raises(ValueError, match=r"'thermal'; legal are \['visible'"):
+        with pytest.raises(ValueError, match=r"'thermal'; valid values: \['visible'"):
             alone.embed(IMAGES, "thermal")
         with pytest.raises(ValueError, match=r"array \(32, 16, 3\)"):
             alone.embed(IMAGES[0], "visible")
@@ -93,17 +94,17 @@ class TestRank:
         gallery = RNG.normal(size=(300, embedder.dim)).astype(np.float32)
         gallery[200:] = gallery[100:200]  # of equal ones the earlier is first
         query = RNG.normal(size=(5, embedder.dim)).astype(np.float32)
-        places, cosines = embedder.rank(query, gallery, top=7)
+        indices, scores = embedder.rank(query, gallery, top=7)
         products = query @ gallery.T
         expected = np.argsort(-products, axis=1, kind="stable")[:, :7]
-        np.testing.assert_array_equal(places, expected)
+        np.testing.assert_array_equal(indices, expected)
         expected = np.take_along_axis(products, expected, 1)
-        np.testing.assert_allclose(cosines, expected, rtol=1e-5)
+        np.testing.assert_allclose(scores, expected, rtol=1e-5)
 
-    def test_a_small_gallery_is_given_whole(self):
+    def test_a_small_gallery_is_returned_completely(self):
         query, gallery = np.eye(3, 4, dtype=np.float32), np.eye(4, dtype=np.float32)
-        assert nearest(query, gallery, 10).places.shape == (3, 4)
-        assert nearest(query[:0], gallery, 2).places.shape == (0, 2)
+        assert nearest(query, gallery, 10).indices.shape == (3, 4)
+        assert nearest(query[:0], gallery, 2).indices.shape == (0, 2)
 
     @pytest.mark.mistakes("images")
     def test_mistakes_are_refused(self, embedder, refuses):
@@ -144,7 +145,8 @@ class TestFile:
         path = tmp_path / "network.safetensors"
         save_file(tensors, path, metadata={"about": json.dumps(about)})
         found = vireid_jax.load(path)
-        assert (found.size, found.about) == ((32, 16), json.loads(json.dumps(about)))
+        expected = RunInfo.from_json(json.loads(json.dumps(about)))
+        assert (found.size, found.about) == ((32, 16), expected)
         kernel = found.variables["params"]["conv1"]["conv"]["kernel"]
         expected = tensors["params/conv1/conv/kernel"]
         np.testing.assert_array_equal(kernel, expected)
@@ -155,7 +157,7 @@ class TestFile:
         load = lambda: vireid_jax.load(path)
         refuses("a .safetensors file that is not there", load, "there is no file")
         save_file(tensors, path)
-        reason = "does not say what network it is of"
+        reason = "has no description of its network"
         refuses("a .safetensors file of weights alone", load, reason)
         some = {place: x for place, x in tensors.items() if "kernel" not in place}
         save_file(some, path, metadata={"about": json.dumps(about)})

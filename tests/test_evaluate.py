@@ -11,8 +11,7 @@ import pytest
 import small_run
 from rich.console import Console
 
-import vireid_jax.evaluate.test_split
-from vireid_jax.embed import embedder
+import vireid_jax.evaluate.__main__
 from vireid_jax.embed.embedder import Embedder
 from vireid_jax.evaluate.__main__ import evaluate_features, evaluate_workdir
 from vireid_jax.evaluate.compare_runs import compare, fingerprint, queries_path
@@ -20,9 +19,11 @@ from vireid_jax.evaluate.test_split import (
     choose_protocols,
     evaluate_test_split,
     open_split,
+    read_test_features,
 )
 from vireid_jax.models.build import init_variables
 from vireid_jax.protocols import KReciprocal
+from vireid_jax.training.run_info import RunInfo
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,8 @@ def tested(tmp_path_factory):
     network = Embedder(model, variables, size=(64, 32), batch_size=16)
 
     def evaluate(name, **options):
-        path, about = folder / name / "eval.json", {"epoch": 1.0}
+        path = folder / name / "eval.json"
+        about = RunInfo(config={}, num_classes=6, step=6, epoch=1.0)
         path.parent.mkdir()
         options = {"about": about, "selection": "last", "path": path, **options}
         quiet = Console(quiet=True)
@@ -72,16 +74,27 @@ def test_what_is_written_is_what_is_returned(tested):
     assert names == {tested.records.filename[row] for row in visible}
 
 
+def test_the_embeddings_are_read_for_the_step_and_the_images_they_are_of(tested):
+    run, records = tested.folder / "run", tested.records
+    found = read_test_features(run, records, 6)
+    np.testing.assert_array_equal(found, tested.features)
+    others = records.select(np.arange(4))
+    for workdir, rows, step in (
+        (run, records, 3),
+        (run, others, 6),
+        (run / "no", others, 6),
+    ):
+        with pytest.raises(ValueError, match=r"features\.npz .*vireid_jax\.evaluate"):
+            read_test_features(workdir, rows, step)
+
+
 @pytest.fixture(scope="module")
 def exported(tested):
-    """The same features in a file, and what the command makes of it."""
-    path, r = tested.folder / "features.npz", tested.records
-    columns = {"identity": r.identity, "camera": r.camera, "modality": r.modality}
-    np.savez(path, features=tested.features, filename=r.filename, **columns)
+    """The features that the run left, and what the command makes of them."""
     (tested.folder / "file").mkdir()
     names = [f"walkers/{d}" for d in ("visible-to-infrared", "infrared-to-visible")]
     arguments = Namespace(
-        features=path,
+        features=tested.folder / "run/eval.features.npz",
         protocol=names,
         permutations=None,
         rerank=False,
@@ -119,22 +132,15 @@ def test_a_fingerprint_knows_every_column_and_no_order(tested):
 def test_only_the_plain_evaluation_replaces_a_runs_result(tested, monkeypatch):
     """So that `--compare` and `--runs` never meet another checkpoint unawares."""
     found = []
-    about = {"config": small_run.config_of("data").to_dict()}
-    monkeypatch.setattr(embedder, "load", lambda *_: SimpleNamespace(about=about))
-    monkeypatch.setattr(
-        vireid_jax.evaluate.test_split,
-        "evaluate_test_split",
-        lambda *_, path, **__: found.append(path) or [],
-    )
-    plain = {
-        "which": "last",
-        "protocol": [],
-        "feature": None,
-        "rerank": False,
-        "out": None,
-    }
+    about = RunInfo(small_run.config_of("data").to_dict(), num_classes=6)
+    test_split = vireid_jax.evaluate.test_split
+    monkeypatch.setattr(test_split, "load", lambda *_: SimpleNamespace(about=about))
+    evaluate = lambda *_, path, **__: found.append(path) or []
+    monkeypatch.setattr(test_split, "evaluate_test_split", evaluate)
+    plain = {"which": "last", "protocol": [], "feature": None, "rerank": False}
+    plain |= {"permutations": None, "workdir": Path("run"), "out": None}
     names = ["walkers/visible-to-infrared"]
-    folder, out = Path("run"), Path("out.json")
+    out = Path("out.json")
     for changed in (
         {},
         {"which": "best"},
@@ -144,9 +150,8 @@ def test_only_the_plain_evaluation_replaces_a_runs_result(tested, monkeypatch):
         {"protocol": names},
         {"which": "best", "out": out},
     ):
-        arguments = Namespace(workdir=folder, permutations=None, **{**plain, **changed})
-        evaluate_workdir(arguments, Console(quiet=True))
-    assert found == [folder / "eval.json", None, None, None, None, None, out]
+        evaluate_workdir(Namespace(**plain | changed), Console(quiet=True))
+    assert found == [Path("run/eval.json"), None, None, None, None, None, out]
 
 
 def test_a_named_protocol_keeps_the_data_set_s_name(tested):

@@ -1,4 +1,4 @@
-"""A folder's embeddings in a file: whole, in order, the same after any interruption."""
+"""A folder's embeddings in a file: in order, the same after any interruption."""
 
 import fcntl
 import json
@@ -8,46 +8,22 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from small_run import Small
+from small_embedder import NAMES, SIZE, embedder_of, fill
 
-from vireid_jax import extract as extracting
+from vireid_jax.embed import folder
 from vireid_jax.embed.embedder import Embedder
 from vireid_jax.embed.feature_files import read_features
 from vireid_jax.embed.folder import extract, list_images
-
-SIZE = (64, 32)
-NAMES = ["a/1.png", "a/2.bmp", "b.jpg", "c d.tiff", "é<b>.png"]
-
-
-def embedder_of(seed=0, **changes):
-    """Makes a stem and a head with random weights."""
-    model = Small(3)
-    images = jnp.zeros((1, 2, *SIZE, 3))
-    key = jax.random.key(seed)
-    variables = model.init(key, images, ("visible", "infrared"), train=True)
-    options = {"size": SIZE, "batch_size": 4, "about": {"step": 7}} | changes
-    return Embedder(model, dict(variables), **options)
 
 
 @pytest.fixture(scope="module")
 def embedder():
     return embedder_of()
-
-
-def fill(folder, names=NAMES):
-    rng = np.random.default_rng(0)
-    for number, name in enumerate(names):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shape = (50 + number, 30, 3)
-        Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(folder / name)
-    return folder
 
 
 @pytest.fixture
@@ -133,13 +109,8 @@ def test_images_of_any_mode_become_what_the_docs_say(embedder, tmp_path):
     assert list(why) == ["bomb.png"]
     assert "has more than 50,000,000 pixels" in why["bomb.png"]
     found = read_features(out)
-    assert found.filename == [
-        "clear.png",
-        "deep.png",
-        "deep.tiff",
-        "grey.bmp",
-        "rgb.png",
-    ]
+    names = ["clear.png", "deep.png", "deep.tiff", "grey.bmp", "rgb.png"]
+    assert found.filename == names
     grey, *others = found.features
     for one in others:
         np.testing.assert_allclose(one, others[0], atol=1e-4)  # a level rounded
@@ -149,10 +120,10 @@ def test_images_of_any_mode_become_what_the_docs_say(embedder, tmp_path):
     np.testing.assert_allclose(grey, flat[0], atol=1e-6)
 
 
-def test_images_that_change_under_way_leave_a_whole_file(
+def test_images_that_change_under_way_leave_a_complete_file(
     embedder, images, tmp_path, monkeypatch
 ):
-    out, write = tmp_path / "found.npz", extracting.write_features
+    out, write = tmp_path / "found.npz", folder.write_features
     extract(embedder, images, "visible", out)
     before = out.read_bytes()
 
@@ -160,42 +131,36 @@ def test_images_that_change_under_way_leave_a_whole_file(
         (images / "a/1.png").write_text("half of an ima")
         write(*arguments)
 
-    monkeypatch.setattr(extracting, "write_features", write_late)
+    monkeypatch.setattr(folder, "write_features", write_late)
     assert extract(embedder, images, "visible", out) == {}
     assert out.read_bytes() == before
 
 
-def test_what_else_lies_in_the_folder_of_parts_stays(embedder, images, tmp_path):
-    out, kept = tmp_path / "found.npz", tmp_path / "found.npz.parts"
-    (kept / "mine").mkdir(parents=True)
-    (kept / "mine/notes.npz").write_text("of mine")
+def test_other_files_in_the_folder_of_the_work_stay(embedder, images, tmp_path):
+    out, partial = tmp_path / "found.npz", tmp_path / "found.npz.partial"
+    (partial / "mine").mkdir(parents=True)
+    (partial / "mine/features.f32").write_text("of mine")
     extract(embedder, images, "visible", out)
-    assert [path.name for path in kept.iterdir()] == ["mine"]
-    assert (kept / "mine/notes.npz").read_text() == "of mine"
+    assert [path.name for path in partial.iterdir()] == ["mine"]
+    assert (partial / "mine/features.f32").read_text() == "of mine"
 
 
-# Dies (SIGKILL) at its N-th call of a function that writes, or not at all.
+# Dies (SIGKILL) before its N-th rename of a new file, or not at all.
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_extract import embedder_of
-from vireid_jax import extract as extracting
-from vireid_jax import feature_files
-owner, name = {
-    "part": (extracting, "_write_part"),
-    "replace": (feature_files.os, "replace"),
-    "never": (extracting, "create_parser"),
-}[sys.argv[2]]
-extracting.BATCHES_A_PART = 1
-write, left = getattr(owner, name), [int(sys.argv[3])]
+from small_embedder import embedder_of
+from vireid_jax.embed import folder
+folder.BATCHES_A_SAVE = 1
+rename, left = os.replace, [int(sys.argv[2])]
 def dying(*arguments):
     left[0] -= 1
     if not left[0]:
         os.kill(os.getpid(), signal.SIGKILL)
-    write(*arguments)
-setattr(owner, name, dying)
-extracting.extract(embedder_of(), Path(sys.argv[4]), "visible", Path(sys.argv[5]))
+    rename(*arguments)
+os.replace = dying
+folder.extract(embedder_of(), Path(sys.argv[3]), "visible", Path(sys.argv[4]))
 """
 
 
@@ -205,31 +170,38 @@ def test_killed_and_run_again_it_gives_the_same_file(tmp_path):
     (images / "05.png").write_text("no image")
     command = [sys.executable, "-c", SCRIPT, Path(__file__).parent]
 
-    def run(place, count, out):
-        arguments = [*command, place, count, images, out]
+    def run(count, out):
+        arguments = [*command, count, images, out]
         return subprocess.run([*map(str, arguments)], check=False).returncode
 
-    whole, again = tmp_path / "whole.npz", tmp_path / "again.npz"
-    assert run("never", 0, whole) == 0
-    assert run("part", 3, again) == -signal.SIGKILL
-    assert len(list((tmp_path / "again.npz.parts").glob("0*.npz"))) == 2
-    # 5 parts, of which 2 were there: the fourth rename is that of the whole file.
-    assert run("replace", 4, again) == -signal.SIGKILL
-    assert not again.exists()
-    assert len(list((tmp_path / "again.npz.parts").glob("0*.npz"))) == 5
-    assert run("part", 1, again) == 0  # none is embedded again
-    assert whole.read_bytes() == again.read_bytes()
+    undisturbed, out = tmp_path / "one.npz", tmp_path / "two.npz"
+    partial = tmp_path / "two.npz.partial"
+    done = lambda: json.loads((partial / "progress.json").read_text())["images"]
+    assert run(0, undisturbed) == 0
+    assert run(3, out) == -signal.SIGKILL  # of 5 batches, two are done
+    assert done() == 8
+    rows = partial / "features.f32"
+    assert rows.stat().st_size >= 7 * 8 * 4
+    with rows.open("ab") as file:
+        file.write(b"half a row")
+    # 3 batches are left: the fourth rename is that of the complete file.
+    assert run(4, out) == -signal.SIGKILL
+    assert not out.exists()
+    assert done() == 18
+    assert run(0, out) == 0
+    assert undisturbed.read_bytes() == out.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        *("again.npz", "again.npz.unreadable.txt", "images"),
-        *("whole.npz", "whole.npz.unreadable.txt"),
+        "images",
+        *("one.npz", "one.npz.unreadable.txt"),
+        *("two.npz", "two.npz.unreadable.txt"),
     ]
 
 
-def test_parts_of_other_files_or_of_another_network_are_made_anew(
+def test_work_on_other_files_or_by_another_network_starts_again(
     embedder, images, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(extracting, "BATCHES_A_PART", 1)
-    monkeypatch.setattr(extracting, "write_features", lambda *_: 1 / 0)
+    monkeypatch.setattr(folder, "BATCHES_A_SAVE", 1)
+    monkeypatch.setattr(folder, "write_features", lambda *_: 1 / 0)
     out, read = tmp_path / "found.npz", []
     stream = Embedder.embed_stream
     counting = lambda *a: (read.append(batch) or batch for batch in stream(*a))
@@ -239,14 +211,18 @@ def test_parts_of_other_files_or_of_another_network_are_made_anew(
         read.clear()
         with pytest.raises(ZeroDivisionError):
             extract(network, images, "visible", out)
-        return sum(len(batch.places) for batch in read)
+        return sum(len(batch.indices) for batch in read)
 
     assert [embeds(embedder), embeds(embedder)] == [5, 0]
-    first, _ = sorted((tmp_path / "found.npz.parts").glob("0*.npz"))
-    first.write_bytes(first.read_bytes()[:300])  # its disk was full
-    assert embeds(embedder) == 4
+    rows = tmp_path / "found.npz.partial/features.f32"
+    content = rows.read_bytes()
+    rows.write_bytes(content[:100])  # the disk was full
+    assert embeds(embedder) == 5
+    assert rows.read_bytes() == content
+    rows.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert embeds(embedder) == 5
     os.utime(images / "é<b>.png", (0, 0))
-    assert embeds(embedder) == 1
+    assert embeds(embedder) == 5
     assert embeds(embedder_of(1)) == 5
     assert embeds(embedder_of(flip=False)) == 5
 
@@ -254,17 +230,11 @@ def test_parts_of_other_files_or_of_another_network_are_made_anew(
 @pytest.mark.mistakes("images")
 class TestMistakes:
     def test_a_folder_must_hold_images(self, refuses, tmp_path):
-        refuses(
-            "a folder that is not there",
-            lambda: list_images(tmp_path / "none"),
-            "there is no folder",
-        )
+        none = lambda: list_images(tmp_path / "none")
+        refuses("a folder that is not there", none, "there is no folder")
         (tmp_path / "a.txt").write_text("text")
-        refuses(
-            "a folder without images",
-            lambda: list_images(tmp_path),
-            "has no image; looked for .png",
-        )
+        empty = lambda: list_images(tmp_path)
+        refuses("a folder without images", empty, "has no image; looked for .png")
 
     def test_a_link_out_of_the_folder_is_refused(self, images, refuses, tmp_path):
         Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
@@ -279,7 +249,7 @@ class TestMistakes:
         (images / "loop").symlink_to(images)
         assert list_images(images) == sorted([*NAMES, "inner.png"])
 
-    def test_a_link_to_nothing_is_told_and_a_pipe_is_not_read(
+    def test_a_link_to_nothing_is_reported_and_a_pipe_is_not_read(
         self, embedder, images, tmp_path
     ):
         (images / "gone.png").symlink_to("nothing.png")
@@ -297,9 +267,9 @@ class TestMistakes:
     def test_two_at_once_do_not_write_one_file(
         self, embedder, images, refuses, tmp_path
     ):
-        kept = tmp_path / "a.npz.parts"
-        kept.mkdir()
-        with (kept / ".lock").open("w") as lock:
+        partial = tmp_path / "a.npz.partial"
+        partial.mkdir()
+        with (partial / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             refuses(
                 "two processes on one file",
@@ -321,16 +291,8 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("title", "out", "reason"),
         [
-            (
-                "features in a file of no known kind",
-                "a.csv",
-                "suffix is one of ['.npz'",
-            ),
-            (
-                "features in a folder that is not there",
-                "no/a.npz",
-                "there is no folder",
-            ),
+            ("features in a file of no known kind", "a.csv", "suffix is one of ['.npz"),
+            ("features in a folder that is not there", "no/a.npz", "there is no folde"),
             ("features in place of a folder", "b.npz", "is a folder; give a file's"),
         ],
     )

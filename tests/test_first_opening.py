@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from test_data_faults import CONFIG, SET, contents, load, refusal
+from data_sets import CONFIG, SET, contents, load, refusal
 
 from vireid_jax.data import builders as prepare
 
@@ -26,7 +26,7 @@ def test_a_full_disk_keeps_nothing_and_the_same_command_goes_on(small_disk, mega
     assert message == (
         f"{disk / SET} cannot be prepared: No space left on device ({free:.1f} MB are "
         "free). Nothing was kept; free some space and run the same command again, or "
-        "give another folder, --config.data.dir=DIR."
+        "give another folder, --config.data.dir=DIR"
     )
     lock = (disk / SET).with_name(".1.0.0.lock")
     assert contents(disk).keys() - {lock} == before.keys()
@@ -44,7 +44,7 @@ def test_a_folder_that_cannot_be_written_to_is_named(small_disk):
     assert message.startswith(
         f"{disk / SET} cannot be prepared: Read-only file system (1.0 MB are free). "
         "Nothing was kept; make it writable and run the same command again, or give "
-        "another folder, --config.data.dir=DIR."
+        "another folder, --config.data.dir=DIR"
     )
 
 

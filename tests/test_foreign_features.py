@@ -106,7 +106,7 @@ def test_official_draws_need_the_releases_file_names(tmp_path):
         | dict.fromkeys(["query_camera", "gallery_camera"], np.arange(2)),
     ):
         del arrays["filename"]
-        with pytest.raises(ValueError, match=r"lacks (gallery_)?filename"):
+        with pytest.raises(ValueError, match=r"has no (gallery_)?filename"):
             evaluate_foreign(write(tmp_path, arrays), protocol)
 
 
@@ -129,7 +129,7 @@ def spoilt(name, row, value):
 WRONG = {
     "features without cameras": (
         lambda: {k: v for k, v in arrays_of(NAMES[0]).items() if k != "camera"},
-        "lacks camera; it holds features, filename, identity, modality",
+        "it has no camera; it holds features, filename, identity, modality",
     ),
     "features, and an identity too few": (
         lambda: arrays_of(NAMES[0], identity=fake_tree("sysu_mm01").identity[1:]),
@@ -148,7 +148,7 @@ WRONG = {
     ),
     "features of an unknown modality": (
         lambda: arrays_of(NAMES[0], modality=["thermal"] * len(split_of(NAMES[0])[1])),
-        "modality 'thermal'; legal are ['visible', 'infrared']",
+        "modality 'thermal'; valid values: ['visible', 'infrared']",
     ),
     "features of one modality alone": (
         lambda: {
@@ -164,7 +164,7 @@ WRONG = {
     ),
     "identities that are no whole numbers": (
         lambda: arrays_of(NAMES[0], identity=fake_tree("sysu_mm01").identity + 0.5),
-        "identity is float64; it is whole numbers",
+        "identity is float64; valid values: whole numbers",
     ),
     "an identity that is no number": (
         lambda: arrays_of(
@@ -180,7 +180,7 @@ WRONG = {
     ),
     "one file name for several images": (
         lambda: arrays_of(NAMES[0], filename=["a"] * len(split_of(NAMES[0])[1])),
-        "file name 'a' stands ",
+        "file name 'a' is given ",
     ),
     "features that are no matrix": (
         lambda: arrays_of(NAMES[0], features=np.ones(3)),

@@ -1,4 +1,4 @@
-"""The launch scripts: what they would run; processes that start and end together."""
+"""The launch scripts: their commands; processes that start and end together."""
 
 import os
 import re
@@ -20,8 +20,8 @@ FLAGS = ("--config", "configs/demo.py", "--workdir", "runs/with space")
 COMMAND = ["-m", "vireid_jax.main", *FLAGS]
 CHANGED = ("PYTHON", "DEVICES", "GRACE", "XLA_FLAGS", "SPOT", "BUCKET", "ZONE", "TYPE")
 
-# Stands in for Python: notes its number and arguments, then does as its number's
-# BEHAVIOUR says. A signal is noted too, and ends it as the program ends itself.
+# Replaces Python: records its number and arguments, then acts by its number's
+# BEHAVIOUR. It records signals too, and ends after them as the program does.
 STAND_IN = """\
 #!{python}
 import json, os, signal, sys, time
@@ -48,7 +48,7 @@ def environment(**changes):
 
 
 def dry_run(script, *arguments, **changes):
-    """Returns what a script would run, a list of words a line."""
+    """Return the commands of a script, each a list of words."""
     done = subprocess.run(
         ["bash", script, "--dry-run", *arguments],
         cwd=ROOT,
@@ -67,7 +67,7 @@ def local(tmp_path):
     stand_in.write_text(STAND_IN.format(python=sys.executable))
     stand_in.chmod(0o755)
     started = []
-    # Who is started in the background is deaf to Ctrl-C, and so is all that it starts.
+    # A process started in the background ignores Ctrl-C, and so do its children.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def start(behaviour, **changes):
@@ -98,7 +98,7 @@ def wait_for(paths):
         time.sleep(0.02)
 
 
-# --- What stands in the scripts -------------------------------------------------------
+# --- The scripts ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
@@ -130,7 +130,7 @@ def test_locally_devices_are_simulated_on_request_beside_other_flags():
 
 
 @pytest.mark.parametrize("count", ["", "0", "two", "-1"])
-def test_locally_a_number_is_asked_for(count):
+def test_locally_the_number_of_processes_is_required(count):
     done = subprocess.run([LOCAL, count, *FLAGS], capture_output=True, text=True)
     assert done.returncode == 2
     assert "usage: " in done.stderr
@@ -146,7 +146,7 @@ def test_slurm_runs_the_command_in_each_task():
     assert options["signal"] == "TERM@120"  # to the tasks, not to the batch script
 
 
-def test_a_tpu_is_asked_for_and_every_worker_runs_the_command():
+def test_a_tpu_is_requested_and_every_worker_runs_the_command():
     changes = {"SPOT": "1", "BUCKET": "mine", "TYPE": "v6e-8"}
     create, *steps = dry_run(LAUNCH / "tpu_vm.sh", "me", *FLAGS, **changes)
     words = ["gcloud", "compute", "tpus", "queued-resources", "create", "me"]
@@ -165,7 +165,7 @@ def test_a_tpu_is_asked_for_and_every_worker_runs_the_command():
     assert shlex.split(run) == [*prefix, *COMMAND]
 
 
-def test_the_jobset_is_what_jax_looks_for():
+def test_the_jobset_has_the_fields_that_jax_reads():
     """As jax/_src/clusters/k8s_cluster.py reads it."""
     documents = yaml.safe_load_all((LAUNCH / "k8s_jobset.yaml").read_text())
     found = {document["kind"]: document for document in documents}
@@ -203,7 +203,7 @@ def test_the_jobset_is_what_jax_looks_for():
     assert verbs["pods"] >= {"list"}
     assert verbs["services"] >= {"list"}
     assert verbs["jobs"] >= {"get"}
-    # The command is the one of everywhere, its config one that is there.
+    # The command is the usual one, and its config exists.
     (container,) = pod["containers"]
     assert container["command"] == ["python", "-m", "vireid_jax.main"]
     flags = dict(one.removeprefix("--").split("=") for one in container["args"])
@@ -216,7 +216,7 @@ def test_the_jobset_is_what_jax_looks_for():
 # --- Processes ------------------------------------------------------------------------
 
 
-def test_locally_processes_start_and_the_first_alone_speaks_plainly(local, tmp_path):
+def test_locally_processes_start_and_the_output_of_others_is_marked(local, tmp_path):
     process = local("0,0", DEVICES="2")
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err

@@ -399,10 +399,8 @@ def test_an_offset_that_all_features_share_costs_no_precision(name):
     assert error < 1e-3 * np.abs(expected).max()
 
 
-def test_a_label_of_no_class_is_refused_and_is_nan_inside_jit():
-    logits = jnp.eye(3)
+def test_a_label_of_no_class_makes_the_loss_nan():
     for wrong in (-1, 3):
         labels = jnp.array([0, wrong, 2])
-        with pytest.raises(ValueError, match=f"label {wrong} is none of the 3 classes"):
-            losses.cross_entropy(logits, labels)
-        assert jnp.isnan(jax.jit(losses.cross_entropy)(logits, labels))
+        assert jnp.isnan(losses.cross_entropy(jnp.eye(3), labels))
+        assert jnp.isnan(jax.jit(losses.cross_entropy)(jnp.eye(3), labels))

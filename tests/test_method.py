@@ -19,7 +19,7 @@ from vireid_jax.models.osnet import CHANNELS
 from vireid_jax.models.part_relations import PartRelations
 from vireid_jax.models.self_distillation import STUDENTS, Student
 from vireid_jax.models.two_stream import TwoStreamOSNet
-from vireid_jax.training.step import make_knobs, total_loss
+from vireid_jax.training.step import make_coefficients, total_loss
 
 VIEWS = ("visible", "infrared")
 RNG = np.random.default_rng(0)
@@ -196,10 +196,10 @@ class Shallow(nn.Module):
 def shallow_loss(**weights):
     """Returns the gradient and the metrics of a loss with these weights alone."""
     config = default_config()
-    knobs = make_knobs(config, 0.1)._replace(
+    coefficients = make_coefficients(config)._replace(
         identity=0.0, metric=0.0, infonce=0.0, distillation=0.0, parts=0.0
     )
-    knobs = knobs._replace(**weights)
+    coefficients = coefficients._replace(**weights)
     x, labels = normal(8, 4, 2, 3), jnp.array([0, 0, 3, 3])
     variables = variables_of(Shallow(), x, True)
 
@@ -207,7 +207,7 @@ def shallow_loss(**weights):
         state = {**variables, "params": params}
         out, _ = Shallow().apply(state, x, True, mutable=["batch_stats"])
         out = {k: v.reshape(4, 2, *v.shape[1:]) for k, v in out.items()}
-        return total_loss(out, labels, VIEWS, knobs)
+        return total_loss(out, labels, VIEWS, coefficients)
 
     return jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
 
@@ -250,18 +250,18 @@ def random_out(stages=()):
 
 def test_every_knob_of_students_and_parts_matters():
     out, labels = random_out(STUDENTS), jnp.array([0, 0, 3, 3])
-    knobs = make_knobs(default_config(), 0.1)
-    loss = jax.jit(lambda knobs: total_loss(out, labels, VIEWS, knobs)[0])
+    coefficients = make_coefficients(default_config())
+    loss = jax.jit(lambda coefficients: total_loss(out, labels, VIEWS, coefficients)[0])
     for name in ("distillation", "parts", "soft_target", "softness", "imitation"):
-        changed = knobs._replace(**{name: 1.5 * getattr(knobs, name)})
-        assert abs(float(loss(knobs) - loss(changed))) > 1e-5, name
+        changed = coefficients._replace(**{name: 1.5 * getattr(coefficients, name)})
+        assert abs(float(loss(coefficients) - loss(changed))) > 1e-5, name
 
 
 def test_the_parts_loss_is_identity_of_each_and_metrics_of_all():
     config = default_config()
     out, labels = random_out(), jnp.array([0, 0, 3, 3])
-    knobs = make_knobs(config, 0.1)._replace(metric=0.5, infonce=0.25)
-    _, metrics = total_loss(out, labels, VIEWS, knobs, "batch_hard")
+    coefficients = make_coefficients(config)._replace(metric=0.5, infonce=0.25)
+    _, metrics = total_loss(out, labels, VIEWS, coefficients, "batch_hard")
     of_rows, modality = jnp.repeat(labels, 2), jnp.tile(jnp.array([0, 1]), 4)
     logits = out["parts/logits"].reshape(8, 3, 5)
     identity = np.mean(
@@ -383,7 +383,7 @@ def test_more_parts_than_rows_are_refused():
 
 @pytest.mark.slow  # XLA compiles the gradient of four heads
 def test_gradients_are_finite_where_features_coincide_in_bfloat16():
-    knobs = make_knobs(default_config(), 0.1)._replace(infonce=1.0)
+    coefficients = make_coefficients(default_config())._replace(infonce=1.0)
     shallow = Shallow("bfloat16")
     x = normal(8, 4, 2, 3)
     variables = jax.tree.map(np.float32, variables_of(shallow, x, True))
@@ -395,7 +395,7 @@ def test_gradients_are_finite_where_features_coincide_in_bfloat16():
                 {**variables, "params": params}, x, True, mutable=["batch_stats"]
             )
             out = {k: v.reshape(4, 2, *v.shape[1:]) for k, v in out.items()}
-            loss, metrics = total_loss(out, labels, VIEWS, knobs)
+            loss, metrics = total_loss(out, labels, VIEWS, coefficients)
             assert {v.dtype for v in metrics.values()} == {jnp.dtype("float32")}
             return loss
 

@@ -28,7 +28,13 @@ from vireid_jax.run import processes
 from vireid_jax.training import sharding
 from vireid_jax.training.optimizer import make_optimizer, rate_factors
 from vireid_jax.training.state import TrainState
-from vireid_jax.training.step import Views, make_embed_step, make_knobs, make_train_step
+from vireid_jax.training.step import (
+    BatchViews,
+    Schedule,
+    make_coefficients,
+    make_embed_step,
+    make_train_step,
+)
 
 # Slow: XLA compiles a training step of the network's parts in float64 for five meshes.
 pytestmark = pytest.mark.slow
@@ -132,7 +138,7 @@ def test_a_kernel_of_odd_classes_is_split_by_its_features():
         },
         "conv": jax.ShapeDtypeStruct((1, 1, 8, 8), np.float32),
     }
-    found = jax.tree.map(lambda s: s.spec, sharding.of_state(kernels, mesh))
+    found = jax.tree.map(lambda s: s.spec, sharding.state_shardings(kernels, mesh))
     assert found == {
         "classifier": {"even": P(None, "model"), "odd": P(None, "model", None),
                        "neither": P()},
@@ -158,12 +164,7 @@ def batch_of(step):
     rng = np.random.default_rng(step)
     labels = np.repeat(rng.permutation(6)[:4], 2).astype(np.int32)
     image = lambda: rng.integers(0, 256, (8, *SIZE, 3), np.uint8)
-    return {
-        "visible": image(),
-        "infrared": image(),
-        "visible_id": labels,
-        "infrared_id": labels,
-    }
+    return {"visible": image(), "infrared": image(), "visible_id": labels}
 
 
 class Short(nn.Module):
@@ -201,28 +202,29 @@ def train_on(mesh):
     optimizer = make_optimizer(config)
     variables = random_variables()
     factors = rate_factors(variables["params"], False, 1.0)
-    step = make_train_step(Short(), optimizer, factors, Views(pad=0))
+    step = make_train_step(Short(), optimizer, factors, BatchViews(pad=0))
     everywhere = sharding.replicated(mesh)
     params, batch_stats = variables["params"], variables["batch_stats"]
     state = TrainState(jnp.int32(0), params, batch_stats, optimizer.init(params))
-    in_place = sharding.of_state(state, mesh)
+    shardings = sharding.state_shardings(state, mesh)
     share = len(batch_of(0)["visible"]) // jax.process_count()
     share = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
     step = jax.jit(
         step,
-        in_shardings=(in_place, sharding.over_batch(mesh), everywhere, everywhere),
-        out_shardings=(in_place, everywhere),
+        in_shardings=(shardings, sharding.batch_sharding(mesh), *(everywhere,) * 3),
+        out_shardings=(shardings, everywhere),
         donate_argnums=0,
     )
-    state = jax.device_put(state, in_place)
+    state = jax.device_put(state, shardings)
     key = jax.jit(lambda: jax.random.key(0), out_shardings=everywhere)()
-    knobs = jax.tree.map(np.float64, make_knobs(config, 0.01))
-    knobs = sharding.place_everywhere(knobs, mesh)
+    numbers = make_coefficients(config), Schedule(np.full(STEPS, 0.01), np.zeros(STEPS))
+    numbers = jax.tree.map(np.float64, numbers)
+    numbers = sharding.place_everywhere(numbers, mesh)
     history = []
     for n in range(STEPS):
         batch = {name: rows[share] for name, rows in batch_of(n).items()}
         batch = sharding.place_batch(batch, mesh)
-        state, metrics = step(state, batch, key, knobs)
+        state, metrics = step(state, batch, key, *numbers)
         history.append(jax.device_get(metrics))
     numbers = {
         name: [float(metrics[name]) for metrics in history]

@@ -1,4 +1,4 @@
-"""The notebooks: stored clean, badges that lead to them, and both run to their end."""
+"""The notebooks: stored without outputs, correct badges, and both run to the end."""
 
 import json
 import re
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "launch/notebooks"
 NAMES = sorted(path.name for path in FOLDER.glob("*.ipynb"))
 COLAB = "https://colab.research.google.com/github/vireid-jax/vireid_jax/blob/main"
-# The last cell's own words, in the short form.
+# The output of the last cell, in the short form.
 ENDS = {
     "quick_start.ipynb": (r"Rank-1 by hand +([\d.]+) %\nRank-1 in eval\.json +\1 %\n"),
     "your_own_data.ipynb": (
@@ -21,7 +21,7 @@ ENDS = {
         r"infrared \(8, 64, 32, 3\) -> \(8, 128\)\n"
     ),
 }
-SAID = {
+OUTPUT = {
     "quick_start.ipynb": [
         "No GPU or TPU was found",
         "Metrics in percent",
@@ -30,7 +30,7 @@ SAID = {
     "your_own_data.ipynb": [
         "1 of ",
         "is saved; the same command",
-        "Going on from step",
+        "Resuming from step",
     ],
 }
 
@@ -59,7 +59,7 @@ def test_stored_valid_without_outputs_and_as_jupyter_writes_it(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_badge_leads_to_the_file_itself(name):
+def test_the_badge_links_to_the_file(name):
     (link,) = re.findall(r"\]\(([^\s)]+\.ipynb)\)", read(name).cells[0].source)
     assert link == f"{COLAB}/launch/notebooks/{name}"
 
@@ -73,7 +73,7 @@ def test_both_begin_with_the_same_cell():
     assert 'find_spec("vireid_jax") is None' in first
 
 
-# Slow: a kernel, and in it a network compiled and trained as by hand: a minute or two.
+# Slow: a kernel that compiles and trains a network, a minute or two.
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_it_runs_to_its_end(name, tmp_path, compiled_once, monkeypatch):
@@ -81,18 +81,20 @@ def test_it_runs_to_its_end(name, tmp_path, compiled_once, monkeypatch):
         monkeypatch.setenv(key, value)
     monkeypatch.setenv("VIREID_SHORT", "1")
     monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path / "matplotlib"))
-    # A quarter less time: no effort on making code fast that runs for seconds.
+    # Saves a quarter of the time: the code runs only for seconds.
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
     notebook = read(name)
     client = NotebookClient(
         notebook,
-        timeout=1200,  # of a cell, on a machine that does much else
+        timeout=1200,  # per cell, on a loaded machine
         kernel_name="python3",
         resources={"metadata": {"path": str(tmp_path)}},
     )
     client.execute()
-    said = "".join(text_of(cell) for cell in notebook.cells if cell.cell_type == "code")
-    assert "\x1b[" not in said  # no bar was drawn as for a terminal
-    for words in SAID[name]:
-        assert words in said
-    assert re.search(ENDS[name], text_of(notebook.cells[-1])), said
+    output = "".join(
+        text_of(cell) for cell in notebook.cells if cell.cell_type == "code"
+    )
+    assert "\x1b[" not in output  # no progress bar
+    for words in OUTPUT[name]:
+        assert words in output
+    assert re.search(ENDS[name], text_of(notebook.cells[-1])), output

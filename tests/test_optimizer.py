@@ -129,11 +129,6 @@ def test_decay_shrinks_kernels_and_spares_norms_and_biases(name):
     assert not direction["bias"].any()
 
 
-def test_an_unknown_optimizer_names_the_legal_ones():
-    with pytest.raises(ValueError, match=r"'lamb'.*adamw.*sgd"):
-        make_optimizer(config_of(name="lamb"))
-
-
 def test_the_rate_is_lower_only_where_weights_came_in():
     params = {"visible": {"conv1": 1}, "shared": {"conv2": {"0": 2}}, "head": {"n": 3}}
     found = rate_factors(params, pretrained=True, factor=0.5)

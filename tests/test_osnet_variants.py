@@ -20,7 +20,7 @@ from vireid_jax.models.norm import InstanceNorm, norm
 from vireid_jax.models.osnet import STAGES, OSBlock
 from vireid_jax.training.checkpoint import Checkpoints
 from vireid_jax.training.state import TrainState
-from vireid_jax.training.step import make_embed_step, make_knobs, total_loss
+from vireid_jax.training.step import make_coefficients, make_embed_step, total_loss
 from vireid_jax.weights import pretrained
 
 FOLDER = Path(__file__).parent / "golden"
@@ -344,8 +344,8 @@ def test_what_takes_a_network_takes_the_single_one():
         (_, out), _ = model.apply(
             variables, images, MODALITIES, train=True, mutable=["batch_stats"]
         )
-        knobs = make_knobs(default_config(), 0.0, 0.0)
-        return total_loss(out, jnp.zeros(3, jnp.int32), MODALITIES, knobs), out
+        coefficients = make_coefficients(default_config())
+        return total_loss(out, jnp.zeros(3, jnp.int32), MODALITIES, coefficients), out
 
     images = jnp.zeros((3, 2, 64, 32, 3))
     (value, _), out = jax.eval_shape(loss, variables, images)

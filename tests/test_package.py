@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from small_embedder import embedder_of, fill
 
 import vireid_jax
 from vireid_jax import models, protocols
+from vireid_jax.embed import embedder
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -111,7 +113,8 @@ def test_tests_run_the_tree_they_stand_in():
 
 def test_wheel_holds_the_package_its_builders_and_nothing_else(wheel):
     package = ROOT / "vireid_jax"
-    expected = {f"vireid_jax/{p.relative_to(package)}" for p in package.rglob("*.py")}
+    files = [*package.rglob("*.py"), *package.rglob("*.tsv")]
+    expected = {f"vireid_jax/{p.relative_to(package)}" for p in files}
     expected.add("vireid_jax/py.typed")
     templates = ("page.html.j2", "ranks.html.j2", "page.css")
     expected |= {f"vireid_jax/report/{name}" for name in templates}
@@ -189,6 +192,21 @@ assert vireid_jax.get_protocols("walkers/thermal")
 
 def test_imports_change_nothing_global_and_hide_no_public_name():
     python("-c", IMPORTS + PUBLIC, cwd=ROOT)
+
+
+def test_the_docs_score_two_folders_by_public_names(tmp_path, monkeypatch, capsys):
+    """Runs the lines of docs/embed.md with a network of random weights."""
+    section = (ROOT / "docs/embed.md").read_text().partition("## Score two folders")[2]
+    lines = section.partition("```python\n")[2].partition("```")[0]
+    names = [f"{person}/{camera}.png" for person in range(4) for camera in (1, 2)]
+    for modality in ("visible", "infrared"):
+        fill(tmp_path / modality, names)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(embedder, "load", lambda _: embedder_of())
+    exec(compile(lines, "docs/embed.md", "exec"), {})
+    out = capsys.readouterr().out
+    assert "infrared-to-visible" in out
+    assert "Rank-1" in out
 
 
 def test_nothing_installs_tensorflow_or_torch_by_default():

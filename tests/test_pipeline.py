@@ -1,11 +1,10 @@
 """The pipeline: the same bytes whoever decodes them, and every image counted once."""
 
-import cv2
 import numpy as np
 import pytest
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
-from tensorflow_datasets.proto import tf_example_pb2
+from data_sets import example, png
 
 from vireid_jax.data.pipeline import batches, eval_batches
 from vireid_jax.data.pk import PKStream
@@ -31,15 +30,8 @@ def records(tmp_path_factory):
         for shot in range(5):
             rng = np.random.default_rng((identity, shot))
             pixels = rng.integers(0, 256, (*SIZE, 3), np.uint8)
-            example = tf_example_pb2.Example()
-            feature = example.features.feature
-            encoded = cv2.imencode(".png", pixels)[1].tobytes()
-            feature["image"].bytes_list.value.append(encoded)
-            feature["filename"].bytes_list.value.append(f"{identity}-{shot}".encode())
-            feature["identity"].int64_list.value.append(identity + 100)
-            feature["camera"].int64_list.value.append(0)
-            feature["modality"].int64_list.value.append(int(shot >= 3))
-            writer.write(example.SerializeToString())
+            labels = {"identity": identity + 100, "modality": int(shot >= 3)}
+            writer.write(example(png(pixels), f"{identity}-{shot}", **labels))
     writer.close()
     return index_records(ArrayRecordDataSource([path]), "tiny")
 
@@ -64,14 +56,8 @@ def reference(halves, stream):
             np.stack([half.image(row, SIZE) for row in rows])
             for half, rows in zip(halves, draw[:2], strict=True)
         ]
-        out.append(
-            {
-                "visible": images[0],
-                "infrared": images[1],
-                "visible_id": draw.labels,
-                "infrared_id": draw.labels,
-            }
-        )
+        names = "visible", "infrared", "visible_id"
+        out.append(dict(zip(names, [*images, draw.labels], strict=True)))
     return out
 
 

@@ -151,12 +151,12 @@ def test_epoch_counts_images_of_the_larger_modality():
     assert PKStream(infrared, None, P=5, K=2, seed=0).steps_per_epoch == 3  # 30 / 10
 
 
-def test_identities_of_one_modality_are_left_out_and_said_so():
+def test_identities_of_one_modality_are_left_out_and_listed():
     visible, infrared = np.array([0, 1, 2, 2]), np.array([1, 2, 5, 5])
     stream = PKStream(visible, infrared, P=2, K=2, seed=0)
     assert stream.identities.tolist() == [1, 2]
     assert stream.left_out.tolist() == [0, 5]
-    with pytest.raises(ValueError, match=r"P=3 needs at least 3.*are 2 \(2 lack one\)"):
+    with pytest.raises(ValueError, match=r"P=3 needs at least 3.*2 have them, 2 "):
         PKStream(visible, infrared, P=3, K=2, seed=0)
 
 

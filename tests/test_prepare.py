@@ -5,43 +5,30 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from vireid_jax.datasets.regdb import regdb_dataset_builder as regdb
+from data_sets import (
+    DUMMIES,
+    FIRST,
+    RELEASES,
+    TEST_ID,
+    TRAIN_ID,
+    VISIBLE,
+    edit,
+    left,
+    overwrite,
+    run,
+    write,
+)
 
 from vireid_jax.data.source import load_records
 from vireid_jax.prepare.__main__ import main
 
-DUMMIES = Path(regdb.__file__).parents[1]
-RELEASES = ("sysu_mm01", "regdb", "llcm")
-
-
-def run(name, source, *options, data=None):
-    """Runs the command in this process; returns its one line of error, or "" ."""
-    place = [] if data is None else ["--data_dir", str(data)]
-    said = ""
-    try:
-        main(["--dataset", name, "--source", str(source), *place, *options])
-    except SystemExit as stop:
-        said = str(stop.code)
-    assert not said or (said.startswith("error: ") and "\n" not in said)
-    return said
-
 
 def one_config(name):
     return ["--config", "trial_2"] if name == "regdb" else []
-
-
-def left(data):
-    """What a look into the data folder finds: all but locks."""
-    return sorted(
-        str(path.relative_to(data))
-        for path in data.rglob("*")
-        if path.is_file() and not path.name.endswith(".lock")
-    )
 
 
 # --- Preparing ------------------------------------------------------------------------
@@ -93,15 +80,15 @@ def test_a_set_of_another_release_does_not_stand_for_this_one(
             root = release("llcm")
     error = run("regdb", root, *options, data=data)
     if change == "another set":
-        assert "lacks Visible, Thermal; RegDB holds" in error
+        assert "has no Visible, Thermal; RegDB holds" in error
     else:
         folder = data / "regdb/trial_3/1.0.0"
-        assert f"{folder} is there and was not made of {root}: " in error
+        assert f"{folder} exists and was not made from {root}: " in error
         assert f"(rm -r {folder})" in error
-        assert error.endswith("give another folder, --data_dir DIR.")
+        assert error.endswith("give another folder, --data_dir DIR")
 
 
-def test_what_was_left_out_is_no_other_release(release, tmp_path, capsys):
+def test_left_out_images_do_not_make_another_release(release, tmp_path, capsys):
     root, data = release("llcm"), tmp_path / "data"
     next(root.rglob("vis/*/*.jpg")).write_bytes(b"no image")
     for state in ("new", "was there"):
@@ -109,17 +96,25 @@ def test_what_was_left_out_is_no_other_release(release, tmp_path, capsys):
         assert capsys.readouterr().out.count(state) == 2
 
 
-def test_a_set_not_there_asks_for_its_release(tmp_path):
+def test_a_set_that_exists_is_verified(release, tmp_path):
+    root, data = release("llcm"), tmp_path / "data"
+    assert run("llcm", root, data=data) == ""
+    [file] = data.rglob("llcm-test.array_record*")
+    overwrite(4000, 3000, keep_time=True)(file)
+    assert f"{file} is damaged" in run("llcm", root, data=data)
+
+
+def test_a_missing_set_asks_for_its_release(tmp_path):
     with pytest.raises(SystemExit) as stop:
         main(["--dataset", "llcm", "--data_dir", str(tmp_path)])
-    assert "is made of files that are given (--source DIR)" in stop.value.code
+    assert "made from the files of a release (--source DIR)" in stop.value.code
     assert "github.com/ZYK100/LLCM" in stop.value.code
     command = "python -m vireid_jax.prepare --dataset llcm --source /path/to/LLCM"
     assert stop.value.code.endswith(f"{command} --data_dir {tmp_path}")
 
 
-def test_ones_own_set_not_there_is_asked_for_by_its_name(tmp_path):
-    with pytest.raises(ValueError, match="is not prepared") as caught:
+def test_a_custom_set_that_is_missing_is_named(tmp_path):
+    with pytest.raises(ValueError, match="is missing") as caught:
         load_records("custom", "train", config={"name": "mine"}, data_dir=tmp_path)
     assert "agreement" not in str(caught.value)
     assert str(caught.value).endswith(
@@ -127,17 +122,17 @@ def test_ones_own_set_not_there_is_asked_for_by_its_name(tmp_path):
     )
 
 
-def test_a_full_disk_is_told_with_the_commands_own_flag(small_disk):
+def test_a_full_disk_is_reported_with_the_flag_of_this_command(small_disk):
     disk = small_disk(0.01)
     error = run("llcm", DUMMIES / "llcm/dummy_data", data=disk)
     assert "cannot be prepared: No space left on device" in error
-    assert error.endswith("or give another folder, --data_dir DIR.")
+    assert error.endswith("or give another folder, --data_dir DIR")
     assert not [path for path in left(disk) if "1.0.0/" in path]
 
 
-def test_walkers_and_unknown_names_are_told_apart(tmp_path):
-    assert "the builders are ['custom', 'llcm', 'reg" in run("market", tmp_path)
-    assert "comes from no release" in run("walkers", tmp_path, "--check")
+def test_sets_without_a_release_have_nothing_to_check(tmp_path):
+    assert "valid values: ['custom', 'llcm', 'reg" in run("market", tmp_path)
+    assert "is made from no release" in run("walkers", tmp_path, "--check")
     assert "--partial needs --check" in run("regdb", tmp_path, "--partial")
 
 
@@ -181,9 +176,9 @@ def test_killed_half_way_it_leaves_nothing_and_the_same_command_gives_the_same(
 
 JPEG = cv2.imencode(".jpg", np.zeros((32, 16, 3), np.uint8))[1].tobytes()
 FLAWS = {
-    "is no JPEG, PNG or BMP": b"nothing",
+    "is not a JPEG, PNG or BMP": b"nothing",
     "is a truncated JPEG": JPEG[:-200],
-    "is nothing that OpenCV can decode": JPEG[:20] + b"\xff\xda\x00\x02" + JPEG[-2:],
+    "cannot be decoded by OpenCV": JPEG[:20] + b"\xff\xda\x00\x02" + JPEG[-2:],
 }
 
 
@@ -198,7 +193,7 @@ def test_an_image_that_does_not_decode_is_named_and_nothing_is_kept(
     error = run("llcm", root, data=data)
     assert f"{root}: 1 of " in error
     assert f"images of 'test' cannot be used: {filename} {reason}." in error
-    assert error.endswith("leave them out with --skip-unreadable.")
+    assert error.endswith("leave them out with --skip-unreadable")
     assert not [path for path in left(data) if "1.0.0" in path]
     assert "unreadable images" in run("llcm", root, "--check", "--partial")
 
@@ -216,7 +211,7 @@ def test_unreadable_images_are_left_out_on_request_and_listed(
     assert len(load_records("llcm", "test", data_dir=data)) == whole - 2
     listed = (data / "llcm/1.0.0/unreadable.txt").read_text().splitlines()
     assert listed == [
-        f"{path.relative_to(root)} is no JPEG, PNG or BMP" for path in broken
+        f"{path.relative_to(root)} is not a JPEG, PNG or BMP" for path in broken
     ]
 
 
@@ -255,50 +250,34 @@ def level(root, where):
     ],
 )
 @pytest.mark.parametrize("name", RELEASES)
-def test_a_wrong_folder_is_told_from_the_right_one(
-    release, tmp_path, name, where, message
-):
+def test_a_wrong_folder_is_refused(release, tmp_path, name, where, message):
     root = release(name)
     source = level(root, where)
     for options in ([], ["--check"]):
         error = run(name, source, *options, *one_config(name), data=tmp_path / "data")
         assert error.startswith(f"error: {source} {message}")
         if where in ("high", "deep"):
-            assert error.endswith(f"begins at {root}; give --source {root}.")
+            assert error.endswith(f"begins at {root}; give --source {root}")
     assert not (tmp_path / "data").exists() or left(tmp_path / "data") == []
-
-
-def write(path, text):
-    return lambda root: (root / path).write_text(text)
 
 
 def remove(path):
     return lambda root: (root / path).unlink()
 
 
-def edit(path, old, new):
-    def change(root):
-        text = (root / path).read_text()
-        assert old in text
-        (root / path).write_text(text.replace(old, new, 1))
-
-    return change
-
-
-VISIBLE = "idx/train_visible_2.txt"
-FIRST = (DUMMIES / "regdb/dummy_data" / VISIBLE).read_text().split()[0]
-TEST_ID = (DUMMIES / "sysu_mm01/dummy_data/exp/test_id.txt").read_text().strip()
-TRAIN_ID = (DUMMIES / "sysu_mm01/dummy_data/exp/train_id.txt").read_text().strip()
-
 BAD = [
-    ("sysu_mm01", lambda root: shutil.rmtree(root / "cam3"), "{root} lacks cam3; SYSU"),
-    ("sysu_mm01", lambda root: shutil.rmtree(root / "exp"), "{root} lacks exp; SYSU"),
+    (
+        "sysu_mm01",
+        lambda root: shutil.rmtree(root / "cam3"),
+        "{root} has no cam3; SYSU",
+    ),
+    ("sysu_mm01", lambda root: shutil.rmtree(root / "exp"), "{root} has no exp; SYSU"),
     ("sysu_mm01", remove("exp/val_id.txt"), "{root}/exp/val_id.txt is missing; it is"),
-    ("sysu_mm01", write("exp/val_id.txt", ""), "{root}/exp/val_id.txt is empty; unpac"),
+    ("sysu_mm01", write("exp/val_id.txt", ""), "{root}/exp/val_id.txt is empty; it is"),
     (
         "sysu_mm01",
         write("exp/val_id.txt", "4,x7,9\n"),
-        "{root}/exp/val_id.txt, line 1, entry 2: 'x7' is no identity; give whole",
+        "{root}/exp/val_id.txt, line 1, entry 2: 'x7' is not an identity; valid val",
     ),
     (
         "sysu_mm01",
@@ -313,7 +292,7 @@ BAD = [
     (
         "sysu_mm01",
         write("exp/test_id.txt", f"{TEST_ID},{TRAIN_ID}"),
-        "are to be trained on and tested on (1 in all)",
+        "are in train and in test (1 in all)",
     ),
     ("llcm", remove("idx/test_id.txt"), "{root}/idx/test_id.txt is missing"),
     (
@@ -324,8 +303,8 @@ BAD = [
     (
         "llcm",
         write("idx/train_nir.txt", "nir/x/1_c01_s1.jpg 0\n"),
-        "{root}/idx/train_nir.txt, line 1: {root}/nir/x/1_c01_s1.jpg is not there (the "
-        "folder {root}/nir/x is missing), and so are 1 of 1 images; unpack",
+        "{root}/idx/train_nir.txt, line 1: {root}/nir/x/1_c01_s1.jpg is missing (so "
+        "is the folder {root}/nir/x), and so are 1 of 1 images; unpack",
     ),
     ("regdb", remove(VISIBLE), "{root}/" + VISIBLE + " is missing"),
     (
@@ -341,19 +320,19 @@ BAD = [
     (
         "regdb",
         edit(VISIBLE, f"{FIRST} 0\n", f"{FIRST} 0\n{FIRST} 0\n"),
-        f"line 2: '{FIRST}' has been listed before",
+        f"line 2: '{FIRST}' is repeated",
     ),
     (
         "regdb",
         edit(VISIBLE, f"{FIRST} 0\n", f"../{FIRST} 0\n"),
-        f"line 1: '../{FIRST}' does not lie below " + "{root}",
+        f"line 1: '../{FIRST}' is not below " + "{root}",
     ),
-    ("regdb", lambda root: (root / FIRST).unlink(), "is not there (it is missing)"),
+    ("regdb", lambda root: (root / FIRST).unlink(), "is missing, and so are 1 of 4"),
 ]
 
 
 @pytest.mark.parametrize(("name", "damage", "message"), BAD)
-def test_a_damaged_release_is_told_in_one_line_and_nothing_is_kept(
+def test_a_damaged_release_is_one_line_and_nothing_is_kept(
     release, tmp_path, name, damage, message
 ):
     root, data = release(name), tmp_path / "data"

@@ -31,7 +31,7 @@ def test_llcm_draws_equal_the_reference_loaders(name):
 
 
 @pytest.mark.parametrize("trial", [0, 1, 2, 9])
-def test_llcm_swapped_queries_the_draw_and_says_what_it_searches(trial):
+def test_llcm_swapped_queries_the_draw_and_has_its_own_direction(trial):
     rows = fake_tree("llcm")
     straight = find_protocol("llcm/visible-to-infrared")
     swapped = find_protocol("llcm/visible-to-infrared/swapped")
@@ -117,16 +117,20 @@ def test_a_name_finds_the_protocol_of_that_name():
 @pytest.mark.parametrize(
     ("call", "bad", "message"),
     [
-        (get_protocols, "market1501/x", r"'market1501/x'; legal are custom, llcm, "),
+        (get_protocols, "market1501/x", r"'market1501/x'; valid values: custom, llcm"),
         (get_protocols, "sysu-mm01", r"'sysu-mm01' \(did you mean 'sysu_mm01'\?\)"),
-        (get_protocols, "regdb/trial_11", r"no 'trial_11'; legal are trial_1, "),
+        (get_protocols, "regdb/trial_11", r"no 'trial_11'; valid values: trial_1, "),
         (find_protocol, "llcm/visible-to-infared", "mean 'llcm/visible-to-infrared'"),
         (find_protocol, "sysu_mm01/al/single", "mean 'sysu_mm01/all/single'"),
-        (find_protocol, "llcm/infrared-to-visible/swapped", "legal are sysu_mm01/<all"),
-        (find_protocol, "", "no protocol ''; legal are"),
+        (
+            find_protocol,
+            "llcm/infrared-to-visible/swapped",
+            "valid values: sysu_mm01/<all",
+        ),
+        (find_protocol, "", "no protocol ''; valid values:"),
     ],
 )
-def test_unknown_names_are_refused(call, bad, message):
+def test_unknown_names_are_errors(call, bad, message):
     with pytest.raises(ValueError, match=message):
         call(bad)
 
@@ -139,5 +143,5 @@ def test_unknown_names_are_refused(call, bad, message):
     ],
 )
 def test_validation_has_one_protocol_a_direction(dataset, expected):
-    found = validation_protocols(dataset)
-    assert sorted(protocol.name for protocol in found) == sorted(expected)
+    protocols = validation_protocols(dataset)
+    assert sorted(protocol.name for protocol in protocols) == sorted(expected)

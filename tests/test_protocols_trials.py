@@ -17,7 +17,7 @@ from vireid_jax.protocols import (
     rank,
     ranking,
 )
-from vireid_jax.protocols.trials import rank_trials
+from vireid_jax.protocols.result import rank_trials
 
 TRIALS = ["sysu_mm01/all/multi", "llcm/visible-to-infrared"]
 TRIALS += ["llcm/infrared-to-visible", "llcm/visible-to-infrared/swapped"]
@@ -49,8 +49,8 @@ def test_trials_share_one_computation_of_distances(name, monkeypatch):
 
         return rows_at
 
-    found = rank_trials(protocol, rows, features, protocol.trials, counted)
-    for one, other in zip(found, alone, strict=True):
+    together = rank_trials(protocol, rows, features, protocol.trials, counted)
+    for one, other in zip(together, alone, strict=True):
         for name in ("first_hit", "ap", "inp"):
             expected = getattr(other, name)
             np.testing.assert_allclose(getattr(one, name), expected, atol=1e-12)
@@ -77,7 +77,7 @@ def test_reranking_takes_each_trial_by_itself():
 
 @st.composite
 def splits(draw):
-    """A small SYSU-like split in which identities may lack cameras."""
+    """A small SYSU-like split in which identities miss some cameras."""
     counts = draw(
         st.dictionaries(
             st.tuples(st.integers(1, 6), st.sampled_from([5, 40, 333])),

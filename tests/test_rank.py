@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from browser import SIZES, luminance
 from rich.console import Console
-from test_extract import embedder_of, fill
+from small_embedder import embedder_of, fill
 
 from vireid_jax import rank as ranking
 from vireid_jax.embed.folder import extract, open_gallery

@@ -18,11 +18,11 @@ def rank_by_loop(distances, query_ids, gallery_ids, distinct, ignore):
     for row, identity in enumerate(query_ids):
         kept = [column for column in range(len(gallery_ids)) if not ignore[row, column]]
         ids = [gallery_ids[c] for c in sorted(kept, key=lambda c: distances[row, c])]
-        hits = [place for place, found in enumerate(ids, 1) if found == identity]
+        hits = [rank for rank, other in enumerate(ids, 1) if other == identity]
         if not hits:
             rows.append((np.nan, np.nan, np.nan))
             continue
-        ap = sum(nth / place for nth, place in enumerate(hits, 1)) / len(hits)
+        ap = sum(nth / hit for nth, hit in enumerate(hits, 1)) / len(hits)
         first_hit = len(set(ids[: hits[0]])) if distinct else hits[0]
         rows.append((first_hit, ap, len(hits) / hits[-1]))
     return np.array(rows).T
@@ -198,7 +198,7 @@ def test_half_precision_features_are_compared_in_float32():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_features_that_are_not_finite_are_refused(bad):
+def test_features_that_are_not_finite_are_errors(bad):
     features = np.ones((6, 3), np.float32)
     broken = features.copy()
     broken[[2, 4], 1] = bad
@@ -207,7 +207,7 @@ def test_features_that_are_not_finite_are_refused(bad):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_distances_that_are_not_finite_are_refused(bad, monkeypatch):
+def test_distances_that_are_not_finite_are_errors(bad, monkeypatch):
     monkeypatch.setattr(ranking, "BLOCK_ITEMS", 10)
     distances = np.random.default_rng(0).random((9, 5))
     distances[[6, 7], 3] = bad
@@ -218,7 +218,7 @@ def test_distances_that_are_not_finite_are_refused(bad, monkeypatch):
         rank(distances, *ids, distinct=False, ignore=ignore)
 
 
-def test_wrong_shapes_and_empty_sides_are_refused():
+def test_wrong_shapes_and_empty_sides_are_errors():
     two, three = np.arange(2), np.arange(3)
     with pytest.raises(ValueError, match=r"distances has shape \(3, 2\).*\(2, 3\)"):
         rank(np.ones((3, 2)), two, three, distinct=False)

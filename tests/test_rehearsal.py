@@ -11,7 +11,7 @@ import pytest
 
 from vireid_jax.prepare import __main__ as prepare
 from vireid_jax.synthetic.__main__ import main as synthesise
-from vireid_jax.train import train
+from vireid_jax.train import train_run
 
 pytestmark = [
     pytest.mark.slow,  # trees are drawn, and XLA compiles a step for each
@@ -38,7 +38,7 @@ def run(command, monkeypatch, *arguments):
 
 
 def as_csv(tree):
-    """Writes trial 3 of a RegDB tree as a set of one's own."""
+    """Write trial 3 of a RegDB tree as a custom set."""
     rows = []
     for modality, name in (("visible", "visible"), ("infrared", "thermal")):
         for split in ("train", "test"):
@@ -70,7 +70,7 @@ def test_a_release_is_rehearsed_from_its_tree_to_its_numbers(
     config = get_config("smoke,trial=3" if name == "regdb" else "smoke")
     config.data.dir = str(data)
     config.model.pretrained = ""  # the small network is none of these weights
-    results = train(config, tmp_path / "run")
+    results = train_run(config, tmp_path / "run")
     assert [result.labels.protocol for result in results] == PROTOCOLS[name]
     for result in results:
         published = result.labels.published_counts

@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from test_prepare import FIRST, RELEASES, TEST_ID, VISIBLE, edit, run, write
+from data_sets import FIRST, RELEASES, TEST_ID, VISIBLE, edit, run, write
 from vireid_jax.datasets.regdb import regdb_dataset_builder as regdb
 
 from vireid_jax.prepare.release_check import Row, check_release, count
@@ -14,7 +14,7 @@ def rows(name, root):
         f"vireid_jax.datasets.{name}.{name}_dataset_builder", fromlist=["Builder"]
     ).Builder
     configs = list(builder.builder_configs) or [""]
-    found = check_release(builder, root, configs, lambda images, total: images)
+    found = check_release(builder, root, configs)
     return {row.what: row for row in found}
 
 
@@ -39,7 +39,7 @@ def test_training_totals_of_sysu_and_the_papers_of_llcm_are_not_judged(release):
     assert found["test infrared images"].expected == "3,803"
     found = rows("llcm", release("llcm"))
     assert found["test visible images"][2:] == ("8,680", "")
-    assert found["test_nir/cam3 is empty: so it is in the release"].verdict == ""
+    assert found["test_nir/cam3 is empty, as released"].verdict == ""
 
 
 def test_published_counts_are_ok(release, monkeypatch):
@@ -48,7 +48,7 @@ def test_published_counts_are_ok(release, monkeypatch):
     published = count(read)
     assert published["test visible images"] == 4
     monkeypatch.setattr(regdb.Builder, "PUBLISHED", published)
-    monkeypatch.setattr(regdb.Builder, "folder_counts", lambda root: {})
+    monkeypatch.setattr(regdb.Builder, "more_counts", lambda root, splits: {})
     assert run("regdb", root, "--check") == ""
     assert rows("regdb", root)["test visible images"] == Row(
         "test visible images", "4 in each", "4", "ok"
@@ -68,31 +68,11 @@ def forget_an_image(root):
 @pytest.mark.parametrize(
     ("name", "damage", "what"),
     [
-        (
-            "sysu_mm01",
-            duplicate("cam3/*/*.jpg", "cam3/*/*.jpg"),
-            "the same file as two",
-        ),
-        (
-            "regdb",
-            duplicate("Visible/1/*", "Visible/2/*"),
-            "the same file as two people",
-        ),
-        (
-            "llcm",
-            lambda root: (root / "vis/0009").mkdir(),
-            "empty folders: 1: vis/0009",
-        ),
-        (
-            "regdb",
-            edit(VISIBLE, f"{FIRST} 0", f"{FIRST} 1"),
-            "labels of 'train' do not",
-        ),
-        (
-            "sysu_mm01",
-            write("exp/rand_perm_cam.mat", "x"),
-            "mat is damaged or of other",
-        ),
+        ("sysu_mm01", duplicate("cam3/*/*.jpg", "cam3/*/*.jpg"), "file as two people"),
+        ("regdb", duplicate("Visible/1/*", "Visible/2/*"), "file as two people"),
+        ("llcm", lambda root: (root / "vis/0009").mkdir(), "folders: 1: vis/0009"),
+        ("regdb", edit(VISIBLE, f"{FIRST} 0", f"{FIRST} 1"), "labels of 'train' do"),
+        ("sysu_mm01", write("exp/rand_perm_cam.mat", "x"), "mat is damaged or of"),
         ("sysu_mm01", forget_an_image, "exp/rand_perm_cam.mat does not fit"),
     ],
 )
@@ -104,7 +84,7 @@ def test_what_would_change_results_is_found(release, name, damage, what):
     assert what in error
 
 
-def test_the_same_file_twice_of_one_person_is_told_only(release):
+def test_the_same_file_twice_of_one_person_is_only_reported(release):
     root = release("regdb")
     files = sorted((root / "Thermal/1").iterdir())
     shutil.copy(files[0], files[1])

@@ -113,7 +113,7 @@ def test_the_full_sysu_tree_has_the_published_counts():
     assert 6 in of_people.values()
 
 
-def test_the_test_identities_have_the_images_that_the_official_draws_know():
+def test_the_test_identities_have_the_images_of_the_official_draws():
     official = np.load(GOLDEN / "sysu_official_perm_test.npz")
     pairs = folders(full_tree("sysu_mm01").images, 2)
     test = {f"{identity:04d}" for identity in official["test_id"]}
@@ -207,7 +207,7 @@ def test_llcm_has_an_empty_camera_and_lists_all_of_its_images():
     assert sorted(listed) == sorted(plan_tree("llcm", **SMALL).images)
 
 
-# --- The command, and what it refuses -------------------------------------------------
+# --- The command, and its errors ------------------------------------------------------
 
 
 def test_the_command_writes_a_tree(tmp_path, capsys):
@@ -239,7 +239,7 @@ def test_the_command_writes_a_tree(tmp_path, capsys):
         ),
     ],
 )
-def test_bad_values_are_named_in_one_line_and_nothing_is_written(
+def test_bad_values_are_one_line_errors_and_nothing_is_written(
     tmp_path, monkeypatch, arguments, message
 ):
     monkeypatch.chdir(tmp_path)

@@ -16,6 +16,7 @@ from vireid_jax.evaluate.test_split import evaluate_test_split
 from vireid_jax.models.build import init_variables
 from vireid_jax.report import collect
 from vireid_jax.report.build import write
+from vireid_jax.training.run_info import RunInfo
 
 pytestmark = pytest.mark.usefixtures("small_network")
 ENVIRONMENT = {
@@ -35,14 +36,14 @@ def evaluated(tmp_path_factory):
     config = small_run.config_of(folder / "data")
     model = small_run.Small(6)
     variables = jax.jit(lambda: init_variables(model, jax.random.key(0)))()
-    about = {
-        "config": json.loads(config.to_json_best_effort()),
-        "num_classes": 6,
-        "step": 6,
-        "epoch": 1.0,
-        "data": {"title": "walkers:train", "fingerprint": "0" * 64},
-        "environment": ENVIRONMENT,
-    }
+    about = RunInfo(
+        config=json.loads(config.to_json_best_effort()),
+        num_classes=6,
+        step=6,
+        epoch=1.0,
+        data={"title": "walkers:train", "fingerprint": "0" * 64},
+        environment=ENVIRONMENT,
+    )
     options = {"size": (64, 32), "batch_size": 16, "about": about}
     network = Embedder(model, variables, **options)
     (folder / "run").mkdir()
@@ -74,7 +75,7 @@ def run(evaluated, monkeypatch):
         | {"embed_records": embed_records, "embedded": embedded}
     )
     monkeypatch.setattr(vireid_jax.embed.embedder, "load", lambda *_: network)
-    monkeypatch.setattr(collect, "last_checkpoint", lambda _: evaluated.about)
+    monkeypatch.setattr(collect, "last_checkpoint", lambda _: evaluated.about.to_json())
     return SimpleNamespace(**vars(evaluated), embedded=embedded)
 
 

@@ -55,7 +55,7 @@ class TestOtherDevices:
             (2, said[2], "to ['cpu']"),
         ):
             text = " ".join(text.split())  # as wide as the terminal
-            assert f"Going on from step {step} of 6" in text
+            assert f"Resuming from step {step} of 6" in text
             assert devices in text
 
     def test_the_losses_are_those_of_a_run_on_one(self, run):
@@ -90,7 +90,7 @@ class TestOtherDevices:
 def test_a_checkpoint_of_a_released_version_loads_forever():
     """Written by 0.1.0 (its optimizer left out); if this fails, mend what reads it."""
     embedder = vireid_jax.load(RELEASED)
-    assert embedder.about["environment"]["packages"]["vireid-jax"] == "0.1.0"
+    assert embedder.about.environment["packages"]["vireid-jax"] == "0.1.0"
     expected = np.load(RELEASED / "embeddings.npy")
     for modality, rows in zip(("visible", "infrared"), expected, strict=True):
         found = embedder.embed(small_run.images_of(), modality)
@@ -109,4 +109,4 @@ def test_a_run_loads_from_a_folder_that_cannot_be_written_to(tmp_path, request):
             request.addfinalizer(functools.partial(path.chmod, 0o755))
     with pytest.raises(OSError, match=r"denied|Read-only"):
         (run / "new").touch()
-    assert vireid_jax.load(run).about["step"] == 6
+    assert vireid_jax.load(run).about.step == 6

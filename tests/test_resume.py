@@ -93,7 +93,7 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(
         assert code == -signal.SIGKILL, (death, err)
     code, out, err = finish(start(tmp_path, data, **compiled_once))
     assert code == 0, err
-    assert "Going on from step 6 of 6" in out
+    assert "Resuming from step 6 of 6" in out
     check_same_end(tmp_path, whole)
 
 
@@ -127,14 +127,14 @@ def test_a_signal_saves_once_and_the_same_command_goes_on(
 ):
     code, _, err = stop_while_training(tmp_path, data, compiled_once, number)
     assert code == exit_code, err
-    assert "is saved; the same command goes on" in err
+    assert "is saved; the same command resumes" in err
     assert "Traceback" not in err
     (checkpoint,) = (tmp_path / "checkpoints").iterdir()
     step = int(checkpoint.name)
     assert 1 <= step < 6
     code, out, err = finish(start(tmp_path, data, **compiled_once))
     assert code == 0, err
-    assert f"Going on from step {step} of 6" in out
+    assert f"Resuming from step {step} of 6" in out
     check_same_end(tmp_path, whole)
 
 
@@ -183,7 +183,7 @@ def test_a_second_ctrl_c_does_not_wait_for_the_compiler(data, tmp_path):
     time.sleep(0.5)
     code, err, seconds = interrupt_twice(process)
     assert code == 130
-    assert "Stopping after this step and one save. Again: at once." in err
+    assert "Stopping after this step and one save. Press again: at once." in err
     assert seconds < 1
 
 
@@ -197,4 +197,4 @@ def test_a_signal_outside_the_loop_ends_the_run_there(
     code, _, err = finish(process)
     assert code == {signal.SIGINT: 130, signal.SIGTERM: 75}[number], err
     assert "Traceback" not in err
-    assert "the same command goes on" in err
+    assert "the same command resumes" in err

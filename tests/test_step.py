@@ -24,9 +24,10 @@ from vireid_jax.models.views import columns_by_modality
 from vireid_jax.training.optimizer import make_optimizer, rate_factors
 from vireid_jax.training.state import TrainState
 from vireid_jax.training.step import (
-    Views,
+    BatchViews,
+    Schedule,
+    make_coefficients,
     make_embed_step,
-    make_knobs,
     make_train_step,
     make_views,
     total_loss,
@@ -60,12 +61,7 @@ def batch_of(seed=0):
     rng = np.random.default_rng(seed)
     labels = jnp.array([1, 1, 4, 4], jnp.int32)
     image = lambda: jnp.asarray(rng.integers(0, 256, (BATCH, *SIZE, 3), np.uint8))
-    return {
-        "visible": image(),
-        "infrared": image(),
-        "visible_id": labels,
-        "infrared_id": labels,
-    }
+    return {"visible": image(), "infrared": image(), "visible_id": labels}
 
 
 OPTIMIZER = make_optimizer(CONFIG)
@@ -92,12 +88,16 @@ def fresh_state(variables):
 @pytest.fixture(scope="module")
 def train_step(variables):
     factors = rate_factors(variables["params"], True, 0.5)
-    step = make_train_step(Stub(), OPTIMIZER, factors, Views(pad=2, third_view=True))
+    step = make_train_step(
+        Stub(), OPTIMIZER, factors, BatchViews(pad=2, third_view=True)
+    )
     return jax.jit(step, donate_argnums=0)
 
 
 KEY = jax.random.key(3)
-KNOBS = make_knobs(CONFIG, 1e-3)
+COEFFICIENTS = make_coefficients(CONFIG)
+SCHEDULE = Schedule(jnp.full(8, 1e-3), jnp.full(8, 0.5))
+NUMBERS = (COEFFICIENTS, SCHEDULE)
 
 
 def same_bits(one, two):
@@ -109,7 +109,7 @@ def test_a_step_is_a_pure_function(train_step, variables):
     for _ in range(2):
         state, history = fresh_state(variables), []
         for n in range(3):
-            state, metrics = train_step(state, batch_of(n), KEY, KNOBS)
+            state, metrics = train_step(state, batch_of(n), KEY, *NUMBERS)
             history.append(metrics)
         runs.append(jax.device_get((state, history)))
     same_bits(*runs)
@@ -120,7 +120,7 @@ def test_a_step_is_a_pure_function(train_step, variables):
 
 def test_every_part_of_the_state_moves(train_step, variables):
     before = fresh_state(variables)
-    after, _ = train_step(fresh_state(variables), batch_of(), KEY, KNOBS)
+    after, _ = train_step(fresh_state(variables), batch_of(), KEY, *NUMBERS)
     for part in ("params", "batch_stats", "opt_state"):
         old, new = (jax.tree.leaves(getattr(s, part)) for s in (before, after))
         assert all((a != b).any() for a, b in zip(old, new, strict=True)), part
@@ -128,44 +128,58 @@ def test_every_part_of_the_state_moves(train_step, variables):
 
 def test_each_step_draws_its_own_numbers(train_step, variables):
     state = fresh_state(variables)._replace(step=jnp.int32(1))
-    _, later = train_step(state, batch_of(), KEY, KNOBS)
-    _, first = train_step(fresh_state(variables), batch_of(), KEY, KNOBS)
-    _, other = train_step(fresh_state(variables), batch_of(), jax.random.key(4), KNOBS)
+    _, later = train_step(state, batch_of(), KEY, *NUMBERS)
+    _, first = train_step(fresh_state(variables), batch_of(), KEY, *NUMBERS)
+    _, other = train_step(
+        fresh_state(variables), batch_of(), jax.random.key(4), *NUMBERS
+    )
     losses = {float(metrics["loss"]) for metrics in (first, later, other)}
     assert len(losses) == 3
 
 
 def test_no_gradient_is_carried_from_step_to_step(train_step, variables):
     """What a step reports does not depend on the steps before it, only on the state."""
-    state, _ = train_step(fresh_state(variables), batch_of(), KEY, KNOBS)
+    state, _ = train_step(fresh_state(variables), batch_of(), KEY, *NUMBERS)
     copy = jax.tree.map(jnp.copy, state)
-    _, one = train_step(state, batch_of(1), KEY, KNOBS)
-    train_step(fresh_state(variables), batch_of(5), KEY, KNOBS)
-    _, two = train_step(copy, batch_of(1), KEY, KNOBS)
+    _, one = train_step(state, batch_of(1), KEY, *NUMBERS)
+    train_step(fresh_state(variables), batch_of(5), KEY, *NUMBERS)
+    _, two = train_step(copy, batch_of(1), KEY, *NUMBERS)
     same_bits(jax.device_get(one), jax.device_get(two))
 
 
-def test_knobs_compile_nothing_anew_and_all_matter(train_step, variables):
-    _, usual = train_step(fresh_state(variables), batch_of(), KEY, KNOBS)
+def test_coefficients_and_rates_do_not_recompile_and_all_matter(train_step, variables):
+    usual_state, usual = train_step(fresh_state(variables), batch_of(), KEY, *NUMBERS)
     compiled = train_step._cache_size()
-    # Pretraining alone reads the first; the others are for students and for parts.
-    others = {"signed", "distillation", "parts", "soft_target", "softness", "imitation"}
-    for name in set(KNOBS._fields) - others:
-        value = {"flip": 0.0, "erase": 1.0}.get(name, 1.5 * getattr(KNOBS, name))
-        changed = KNOBS._replace(**{name: value})
-        state, metrics = train_step(fresh_state(variables), batch_of(), KEY, changed)
-        if name == "learning_rate":
-            usual_state, _ = train_step(fresh_state(variables), batch_of(), KEY, KNOBS)
-            kernel = lambda s: s.params["head"]["classifier"]["kernel"]
-            assert (kernel(state) != kernel(usual_state)).any()
-        else:
-            assert metrics["loss"] != usual["loss"], name
+    # These are for students and for parts.
+    others = {"distillation", "parts", "soft_target", "softness", "imitation"}
+    for name in set(COEFFICIENTS._fields) - others:
+        value = {"flip": 0.0, "erase": 1.0}.get(name, 1.5 * getattr(COEFFICIENTS, name))
+        changed = COEFFICIENTS._replace(**{name: value}), SCHEDULE
+        _, metrics = train_step(fresh_state(variables), batch_of(), KEY, *changed)
+        assert metrics["loss"] != usual["loss"], name
+    rates = SCHEDULE._replace(learning_rate=jnp.full(8, 2e-3))
+    faster = train_step(fresh_state(variables), batch_of(), KEY, COEFFICIENTS, rates)[0]
+    kernel = lambda s: s.params["head"]["classifier"]["kernel"]
+    assert (kernel(faster) != kernel(usual_state)).any()
     assert train_step._cache_size() == compiled
+
+
+def test_a_step_takes_the_rate_of_its_number(train_step, variables):
+    rates = SCHEDULE._replace(learning_rate=jnp.array([0.0, 1e-3] + [0.0] * 6))
+    move = lambda step: (
+        train_step(
+            fresh_state(variables)._replace(step=jnp.int32(step)),
+            *(batch_of(), KEY, COEFFICIENTS, rates),
+        )[0].params
+    )
+    still, moved = move(0), move(1)
+    same_bits(still, variables["params"])
+    assert not np.array_equal(*(jax.tree.leaves(x)[0] for x in (still, moved)))
 
 
 def test_the_state_is_donated(train_step, variables):
     state = fresh_state(variables)
-    train_step(state, batch_of(), KEY, KNOBS)
+    train_step(state, batch_of(), KEY, *NUMBERS)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.opt_state))
 
@@ -178,12 +192,13 @@ def test_pretrained_stages_move_at_their_share_of_the_rate(variables):
         config = default_config()
         config.optimizer.name, config.optimizer.weight_decay = "sgd", 0.0
         optimizer = make_optimizer(config)
-        step = jax.jit(make_train_step(Stub(), optimizer, factors, Views(pad=0)))
+        step = jax.jit(make_train_step(Stub(), optimizer, factors, BatchViews(pad=0)))
         params = variables["params"]
+        rates = SCHEDULE._replace(learning_rate=jnp.full(8, 0.1))
         state = TrainState(
             jnp.int32(0), params, variables["batch_stats"], optimizer.init(params)
         )
-        after, _ = step(state, batch_of(), KEY, KNOBS._replace(learning_rate=0.1))
+        after, _ = step(state, batch_of(), KEY, COEFFICIENTS, rates)
         moves.append(jax.tree.map(lambda a, b: a - b, after.params, params))
     for name, ratio in (("visible", 0.5), ("infrared", 0.5), ("head", 1.0)):
         for whole, share in zip(
@@ -196,14 +211,14 @@ def test_pretrained_stages_move_at_their_share_of_the_rate(variables):
 
 # --- Views ---------------------------------------------------------------------------
 
-STILL = KNOBS._replace(flip=0.0, erase=0.0)
+STILL = COEFFICIENTS._replace(flip=0.0, erase=0.0)
 
 
 def test_views_are_the_batch_where_nothing_is_augmented():
     batch = batch_of()
-    views = Views(pad=0)
+    views = BatchViews(pad=0)
     assert views.modalities == ("visible", "infrared")
-    images = make_views(batch, KEY, STILL, views)
+    images = make_views(batch, KEY, views, STILL)
     assert images.shape == (BATCH, 2, *SIZE, 3)
     for column, name in enumerate(views.modalities):
         expected = augment.normalise(batch[name])
@@ -215,9 +230,9 @@ def pixels(normalised):
 
 
 def test_the_third_view_is_one_channel_of_the_visible_images():
-    batch, views = batch_of(), Views(pad=0, third_view=True)
+    batch, views = batch_of(), BatchViews(pad=0, third_view=True)
     assert views.modalities == ("visible", "visible", "infrared")
-    images = pixels(np.asarray(make_views(batch, KEY, STILL, views)))
+    images = pixels(np.asarray(make_views(batch, KEY, views, STILL)))
     np.testing.assert_array_equal(images[:, 0], batch["visible"])
     np.testing.assert_array_equal(images[:, 2], batch["infrared"])
     third = images[:, 1]
@@ -228,22 +243,22 @@ def test_the_third_view_is_one_channel_of_the_visible_images():
 
 
 def test_pseudo_infrared_is_grey_and_made_of_the_second_side():
-    batch, views = batch_of(), Views(pad=0, pseudo_infrared=True)
+    batch, views = batch_of(), BatchViews(pad=0, pseudo_infrared=True)
     assert views.modalities == ("visible", "infrared")
-    images = pixels(np.asarray(make_views(batch, KEY, STILL, views)))
+    images = pixels(np.asarray(make_views(batch, KEY, views, STILL)))
     np.testing.assert_array_equal(images[:, 0], batch["visible"])
     assert (images[:, 1] == images[:, 1][..., :1]).all()
     # Equal colours stay equal: it is a function of colour, image by image.
     flat = dict(batch, infrared=jnp.full((BATCH, *SIZE, 3), 77, jnp.uint8))
-    images = pixels(np.asarray(make_views(flat, KEY, STILL, views)))
+    images = pixels(np.asarray(make_views(flat, KEY, views, STILL)))
     assert all(len(np.unique(image)) == 1 for image in images[:, 1])
 
 
 def test_unsigned_responses_keep_the_order_of_one_channel_and_signed_ones_do_not():
-    batch, views = batch_of(), Views(pad=0, pseudo_infrared=True)
+    batch, views = batch_of(), BatchViews(pad=0, pseudo_infrared=True)
 
     def follows_a_channel(signed):
-        images = make_views(batch, KEY, STILL._replace(signed=signed), views)
+        images = make_views(batch, KEY, views, STILL, signed)
         greys = pixels(np.asarray(images))[:, 1, ..., 0].astype(int)
         colours = np.asarray(batch["infrared"]).astype(int)
         steps = lambda x: np.diff(x.reshape(len(x), -1), axis=1)
@@ -257,7 +272,7 @@ def test_unsigned_responses_keep_the_order_of_one_channel_and_signed_ones_do_not
 def test_views_are_augmented_each_with_its_own_numbers():
     batch = batch_of()
     batch["infrared"] = batch["visible"]
-    images = make_views(batch, KEY, KNOBS._replace(erase=1.0), Views(pad=2))
+    images = make_views(batch, KEY, BatchViews(pad=2), COEFFICIENTS._replace(erase=1.0))
     assert (images[:, 0] != images[:, 1]).any(axis=(1, 2, 3)).all()
 
 
@@ -272,8 +287,10 @@ def test_the_total_is_the_weighed_sum_over_rows_in_view_order():
         name: jnp.asarray(rng.standard_normal((4, 3, dim)), jnp.float32)
         for name, dim in (("logits", CLASSES), ("pooled", 5), ("neck", 5))
     }
-    knobs = KNOBS._replace(identity=2.0, metric=3.0, infonce=5.0, margin=1.0)
-    loss, metrics = total_loss(out, labels, views, knobs)
+    coefficients = COEFFICIENTS._replace(
+        identity=2.0, metric=3.0, infonce=5.0, margin=1.0
+    )
+    loss, metrics = total_loss(out, labels, views, coefficients)
     # Row by row: image pair first, view second.
     rows = [(b, v) for b in range(4) for v in range(3)]
     take = lambda name: jnp.stack([out[name][b, v] for b, v in rows])

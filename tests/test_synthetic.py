@@ -145,8 +145,8 @@ def test_plan_deals_the_cameras_of_each_variant():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: Knobs(modality_gap=1.5), "modality_gap=1.5: legal values are 0 to 1"),
-        (lambda: Knobs(occlusion=float("nan")), "occlusion=nan: legal values"),
+        (lambda: Knobs(modality_gap=1.5), "modality_gap=1.5: valid values are 0 to 1"),
+        (lambda: Knobs(occlusion=float("nan")), "occlusion=nan: valid values"),
         (lambda: preset("brutal"), "easy, mid, hard"),
         (lambda: preset("easy", colour=1.0), "modality_gap"),
         (lambda: plan("xray", [0]), "thermal"),
@@ -154,12 +154,12 @@ def test_plan_deals_the_cameras_of_each_variant():
         (lambda: plan("nir", [1], 0), "at least 1"),
     ],
 )
-def test_a_bad_value_is_named_with_the_legal_ones(call, message):
+def test_an_error_names_the_value_and_the_valid_ones(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
 
-def test_bad_sizes_and_worker_counts_are_refused():
+def test_bad_sizes_and_worker_counts_are_errors():
     spec = plan("nir", [0], 1)[0]
     for size in ((8, 8), (64, 8), (64, 200)):
         with pytest.raises(ValueError, match=r"\(32, 16\)"):
@@ -201,7 +201,7 @@ def test_command_line_writes_sheet_and_manifest(tmp_path):
         ["--manifest", "/no/such/folder/x.tsv", "--ids", "1"],
     ],
 )
-def test_a_bad_value_is_an_error_of_one_line(arguments):
+def test_command_line_reports_a_bad_value_in_one_line(arguments):
     with pytest.raises(SystemExit, match=r"^error: [^\n]+$"):
         main(arguments)
 

@@ -22,7 +22,7 @@ import vireid_jax
 from vireid_jax import train as training
 from vireid_jax.embed.embedder import Embedder
 from vireid_jax.evaluate.test_split import open_split
-from vireid_jax.train import train
+from vireid_jax.train import train_run
 from vireid_jax.training.checkpoint import BEST_METRIC, Checkpoints
 
 # Slow: XLA compiles a whole training step, again in each process that is started.
@@ -48,7 +48,7 @@ def run(tmp_path_factory, compiled_once):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Checkpoints, "save", save_and_copy)
-        results = train(config, whole)
+        results = train_run(config, whole)
     return SimpleNamespace(config=config, whole=whole, part=part, results=results)
 
 
@@ -140,7 +140,7 @@ def resumed(run):
     """The killed run, taken up again; a dying process had logged more than it saved."""
     with (run.part / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "kind": "train", "loss": 123}\n{"step": 5, "ki')
-    train(run.config, run.part)
+    train_run(run.config, run.part)
     return run.part
 
 
@@ -180,7 +180,7 @@ def test_evaluating_alone_gives_the_same_numbers(run, compiled_once, tmp_path):
 def test_a_finished_run_only_evaluates_again(run, monkeypatch):
     before = rows_of(run.whole)
     monkeypatch.setattr(training, "evaluate_test_split", lambda *_, **__: run.results)
-    assert train(run.config, run.whole) is run.results
+    assert train_run(run.config, run.whole) is run.results
     assert rows_of(run.whole) == before
 
 
@@ -190,9 +190,9 @@ def test_a_finished_run_only_evaluates_again(run, monkeypatch):
 def test_a_loaded_network_embeds_what_it_is_given(run):
     embedder = vireid_jax.load(str(run.whole))
     assert isinstance(embedder, Embedder)
-    assert embedder.about["step"] == 6
+    assert embedder.about.step == 6
     # 3 people held out, 4 images of each modality: 12 x 12 pairs, less 3 x 16.
-    assert embedder.about["thresholds"]["visible-infrared"]["pairs"] == 96
+    assert embedder.about.thresholds["visible-infrared"]["pairs"] == 96
     records = open_split(run.config, "test")
     visible = np.flatnonzero(records.modality == 0)[:17]  # one batch and one image
     images = records.images(visible, (64, 32))
@@ -221,8 +221,8 @@ def test_a_network_loads_from_any_folder_of_its_run(run):
     folders = [run.whole, run.whole / "checkpoints"]
     folders.append(run.whole / "checkpoints" / str(step))
     for folder in folders:
-        assert vireid_jax.load(folder).about["step"] == step
-    assert vireid_jax.load(run.whole, "best").about["step"] in steps_of(run.whole)
+        assert vireid_jax.load(folder).about.step == step
+    assert vireid_jax.load(run.whole, "best").about.step in steps_of(run.whole)
 
 
 # --- Errors ---------------------------------------------------------------------------
@@ -259,7 +259,7 @@ def test_what_a_user_can_mend_is_a_value_error_in_one_line(run, case, tmp_path):
     config = run.config.copy_and_resolve_references()
     config.update_from_flattened_dict({key: value})
     with pytest.raises(ValueError, match=message) as caught:
-        train(config, tmp_path)
+        train_run(config, tmp_path)
     assert "\n" not in str(caught.value)
 
 

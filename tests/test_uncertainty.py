@@ -27,17 +27,17 @@ def metrics_of(first_hit, ap):
 def test_a_query_is_the_mean_over_the_trials_it_is_valid_in():
     nan = np.nan
     rows = [np.array([4, 2, 9]), np.array([2, 7])]  # each trial draws its own
-    found = per_query(
+    queries = per_query(
         rows,
         [metrics_of([1, 3, nan], [1, 0.5, nan]), metrics_of([1, nan], [0.7, nan])],
         np.arange(10) + 100,
     )
-    np.testing.assert_array_equal(found.row, [2, 4, 7, 9])
-    np.testing.assert_array_equal(found.identity, [102, 104, 107, 109])
-    np.testing.assert_array_equal(found.trials, [2, 1, 0, 0])
-    np.testing.assert_allclose(found.values["Rank-1"], [0.5, 1, nan, nan])
-    np.testing.assert_allclose(found.values["mAP"], [0.6, 1, nan, nan])
-    np.testing.assert_allclose(found.values["mINP"], [0.3, 0.5, nan, nan])
+    np.testing.assert_array_equal(queries.row, [2, 4, 7, 9])
+    np.testing.assert_array_equal(queries.identity, [102, 104, 107, 109])
+    np.testing.assert_array_equal(queries.trials, [2, 1, 0, 0])
+    np.testing.assert_allclose(queries.values["Rank-1"], [0.5, 1, nan, nan])
+    np.testing.assert_allclose(queries.values["mAP"], [0.6, 1, nan, nan])
+    np.testing.assert_allclose(queries.values["mINP"], [0.3, 0.5, nan, nan])
 
 
 SWAPPED = "llcm/visible-to-infrared/swapped"  # each trial queries other images
@@ -49,8 +49,8 @@ def test_queries_weighted_by_their_trials_have_the_reported_mean(name):
     result = evaluate(find_protocol(name), rows, embed(rows, noise=2.0))
     queries, means = result.queries, result.headline()
     for metric, (low, high) in result.intervals().items():
-        found = weighted_mean(queries.values[metric], queries.trials)
-        assert found == pytest.approx(means[metric])
+        mean = weighted_mean(queries.values[metric], queries.trials)
+        assert mean == pytest.approx(means[metric])
         assert low <= means[metric] <= high
     if name == SWAPPED:  # without the weights they have another
         plain = np.nanmean(queries.values["Rank-1"])
@@ -69,15 +69,15 @@ def test_a_weight_is_so_many_equal_queries():
 
 def test_an_interval_of_one_query_an_identity_is_scipys():
     values = RNG.random(60)
-    found = identity_interval(values, np.arange(60))
+    interval = identity_interval(values, np.arange(60))
     expected = stats.bootstrap(
         (values,), np.mean, method="percentile", n_resamples=5000, random_state=1
     ).confidence_interval
-    np.testing.assert_allclose(found, expected, atol=0.01)
+    np.testing.assert_allclose(interval, expected, atol=0.01)
 
 
 def test_identities_are_drawn_with_all_their_queries():
-    """Repeating every query tells nothing new, so the interval stays."""
+    """Repeating every query adds no information, so the interval stays."""
     values, identity = RNG.random(30), np.arange(30)
     assert identity_interval(values, identity) == pytest.approx(
         identity_interval(np.repeat(values, 8), np.repeat(identity, 8))
@@ -122,6 +122,6 @@ def test_under_no_difference_p_is_uniform():
     assert stats.kstest(p, "uniform").pvalue > 0.01
 
 
-def test_nothing_valid_is_refused():
+def test_no_valid_query_is_an_error():
     with pytest.raises(ValueError, match="none of the 3 queries is valid"):
         identity_interval(np.full(3, np.nan), np.arange(3))

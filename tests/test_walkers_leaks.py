@@ -50,8 +50,8 @@ def _world(variant: str, knobs: Knobs) -> World:
 
 def rank_1_hits(features: np.ndarray, query, gallery, identity) -> int:
     """Count queries whose nearest other gallery row has their identity."""
-    q, found = features[query], features[gallery]
-    square = (q**2).sum(1)[:, None] - 2 * q @ found.T + (found**2).sum(1)
+    q, items = features[query], features[gallery]
+    square = (q**2).sum(1)[:, None] - 2 * q @ items.T + (items**2).sum(1)
     square[np.flatnonzero(query)[:, None] == np.flatnonzero(gallery)] = np.inf
     return int((identity[gallery][square.argmin(1)] == identity[query]).sum())
 
@@ -94,7 +94,7 @@ VARIANTS = pytest.mark.parametrize("variant", ["thermal", "nir"])
 
 @VARIANTS
 @pytest.mark.parametrize("region", [border, corners])
-def test_what_surrounds_a_person_does_not_tell_who(variant, region):
+def test_what_surrounds_a_person_does_not_identify_them(variant, region):
     data = world(variant)
     for query, gallery in directions(data):
         assert_chance(region(data.images), data, query, gallery)
@@ -110,7 +110,7 @@ def test_the_same_measure_finds_people_by_their_silhouettes_and_clothes():
 
 
 @VARIANTS
-def test_neither_second_person_nor_occluder_tells_who(variant):
+def test_neither_second_person_nor_occluder_identifies_them(variant):
     data = world(variant, second_person=1.0, occlusion=1.0)
     for query, gallery in directions(data):
         assert_chance(border(data.images), data, query, gallery)

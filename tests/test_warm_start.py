@@ -7,7 +7,7 @@ import small_run
 
 import vireid_jax
 from vireid_jax.models.build import init_variables
-from vireid_jax.train import train
+from vireid_jax.train import train_run
 from vireid_jax.training.warm_start import insert_run
 
 # Slow: three runs of a small network, each compiled.
@@ -21,7 +21,7 @@ pytestmark = [
 def first(tmp_path_factory, compiled_once, small_network):
     """A finished run, and where its data lie."""
     folder = tmp_path_factory.mktemp("first")
-    train(small_run.config_of(folder / "data"), folder / "run")
+    train_run(small_run.config_of(folder / "data"), folder / "run")
     return folder
 
 
@@ -61,12 +61,12 @@ def test_a_checkpoint_wins_over_init_from_and_that_over_pretrained(
     config = small_run.config_of(first / "data")
     config.init_from = str(first / "run")
     config.model.pretrained = "there is no such file"  # so it is not read
-    train(config, tmp_path / "second")
+    train_run(config, tmp_path / "second")
     said = " ".join(capsys.readouterr().out.split())
     assert f"No checkpoint yet: starting from the run {first / 'run'}." in said
     config.init_from = "no run either"
     # As if it had been so from the start: else another config is refused.
     path = tmp_path / "second" / "config.json"
     path.write_text(config.to_json_best_effort())
-    train(config, tmp_path / "second")
-    assert "Going on from step 6 of 6" in " ".join(capsys.readouterr().out.split())
+    train_run(config, tmp_path / "second")
+    assert "Resuming from step 6 of 6" in " ".join(capsys.readouterr().out.split())

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vireid_jax.evaluate.test_split import evaluate_run
     from vireid_jax.models.build import create_model
     from vireid_jax.protocols import Result, get_protocols
-    from vireid_jax.train import train as train_run
+    from vireid_jax.train import train_run
 
 __version__ = "0.1.0"
 __all__ = [
@@ -52,8 +52,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name not in _MODULES:
         return importlib.import_module(f"{__name__}.{name}")
-    module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
-    return getattr(module, "train" if name == "train_run" else name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from vireid_jax.embed.embedder import load
 from vireid_jax.embed.pairs import Verdict, compare_images
 from vireid_jax.modality import MODALITIES
 from vireid_jax.run.command import Parser, run_command
@@ -24,21 +25,21 @@ from vireid_jax.run.runtime import set_up
 
 
 def sentence(verdict: Verdict) -> str:
-    """Return a verdict as one line of text."""
-    if verdict.same is None:
+    """Return a verdict as a sentence."""
+    cosine, same, threshold, rate, hits = verdict
+    if threshold is None or rate is None:
         return (
-            f"cosine {verdict.cosine:.3f}. No verdict: the checkpoint has no threshold"
+            f"cosine {cosine:.3f}. No verdict: the checkpoint has no threshold"
             " for such pairs, because training held no or few identities out"
             " (config.data.validation_identities), or was done by an older version."
         )
-    line = (
-        f"{'same' if verdict.same else 'different'}: cosine {verdict.cosine:.3f},"
-        f" threshold {verdict.threshold:.3f}, which {100 * verdict.false_match_rate:g}%"
-        " of pairs of two people reach"
+    text = (
+        f"{'same' if same else 'different'}: cosine {cosine:.3f}, threshold"
+        f" {threshold:.3f}, which {100 * rate:g}% of pairs of two people reach"
     )
-    if verdict.true_match_rate is None:
-        return f"{line}."
-    return f"{line} and {100 * verdict.true_match_rate:.0f}% of pairs of one person."
+    if hits is None:
+        return f"{text}."
+    return f"{text} and {100 * hits:.0f}% of pairs of one person."
 
 
 def create_parser() -> Parser:
@@ -58,8 +59,6 @@ def create_parser() -> Parser:
 def run(arguments: argparse.Namespace) -> None:
     """Compare the images and print the verdict."""
     set_up()
-    from vireid_jax.embed.embedder import load
-
     verdict = compare_images(
         load(arguments.checkpoint, arguments.which),
         tuple(arguments.images),

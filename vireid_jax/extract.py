@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from vireid_jax.embed.embedder import load
 from vireid_jax.embed.folder import check_out, extract, list_images
 from vireid_jax.modality import MODALITIES
 from vireid_jax.run.command import Parser, run_command
@@ -40,14 +41,10 @@ def create_parser() -> Parser:
 def run(arguments: argparse.Namespace) -> None:
     """Embed the folder and print where the file is."""
     set_up()
+    console = Console(emoji=False)
     check_out(arguments.out)
     count = len(list_images(arguments.images))
-    from vireid_jax.embed.embedder import load
-
-    embedder, console = (
-        load(arguments.checkpoint, arguments.which),
-        Console(emoji=False),
-    )
+    embedder = load(arguments.checkpoint, arguments.which)
     errors = extract(
         embedder,
         arguments.images,
@@ -56,13 +53,14 @@ def run(arguments: argparse.Namespace) -> None:
         unreadable=arguments.unreadable,
         console=console,
     )
-    lines = [f"Left out: {error}" for error in errors.values()]
-    lines.append(
+    for error in errors.values():
+        console.print(f"Left out: {error}", soft_wrap=True, markup=False)
+    console.print(
         f"Wrote {arguments.out}: {count - len(errors)} of {count} images,"
-        f" {embedder.dim} numbers each."
+        f" {embedder.dim} numbers each.",
+        soft_wrap=True,
+        markup=False,
     )
-    for line in lines:
-        console.print(line, soft_wrap=True, markup=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

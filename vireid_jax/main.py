@@ -11,6 +11,7 @@ run that was stopped. Scripts that start it on many machines are in launch/.
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -19,7 +20,7 @@ from vireid_jax.flags import run_flags
 from vireid_jax.run.errors import UserError, one_line_errors
 
 FLAGS = flags.FlagValues()
-_OWN = {"flag_values": FLAGS}
+_OWN: dict[str, Any] = {"flag_values": FLAGS}
 config_flags.DEFINE_config_file("config", None, "NAME or FILE.py, then [:ARG].", **_OWN)
 flags.DEFINE_string("workdir", None, "Folder of checkpoints, logs and results.", **_OWN)
 flags.DEFINE_float("max_minutes", None, "Save and exit with 75 after this.", **_OWN)
@@ -44,12 +45,12 @@ def run() -> None:
     if FLAGS.dry_run:
         dry_run()
         return
-    from vireid_jax.run.processes import connect, fall_together
+    from vireid_jax.run.processes import abort_all_on_error, connect
     from vireid_jax.run.stopping import Stop
-    from vireid_jax.train import train
+    from vireid_jax.train import train_run
 
-    with fall_together(), one_line_errors(), Stop(FLAGS.max_minutes) as stop:
-        train(
+    with abort_all_on_error(), one_line_errors(), Stop(FLAGS.max_minutes) as stop:
+        train_run(
             FLAGS.config,
             FLAGS.workdir,
             stop,

@@ -14,22 +14,22 @@ from `--images`.
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from vireid_jax.data.any_image import read_image
-from vireid_jax.embed.folder import Gallery, leads_inside, open_gallery
+from vireid_jax.embed.embedder import Embedder, load
+from vireid_jax.embed.folder import Gallery, is_inside, open_gallery
 from vireid_jax.modality import MODALITIES
+from vireid_jax.report.build import check_installed, templates
+from vireid_jax.report.pictures import HIGHEST, data_uri
 from vireid_jax.run.command import Parser, run_command
 from vireid_jax.run.errors import UserError, explain_os_error
 from vireid_jax.run.files import check_parent, replace_text
 from vireid_jax.run.runtime import set_up
-
-if TYPE_CHECKING:
-    from vireid_jax.embed.embedder import Embedder
 
 
 class Shown(NamedTuple):
@@ -37,7 +37,7 @@ class Shown(NamedTuple):
 
     name: str
     source: str | None
-    cosine: float | None  # None for the query
+    cosine: float | None = None  # None for the query
 
 
 class RankList(NamedTuple):
@@ -48,57 +48,47 @@ class RankList(NamedTuple):
 
 
 def rank_images(
-    embedder: "Embedder",
+    embedder: Embedder,
     queries: Sequence[Path],
     modality: str,
     gallery: Gallery,
     top: int,
 ) -> list[RankList]:
-    """Find the gallery's images nearest to each query, with small pictures of all.
+    """Return the gallery's images nearest to each query, with small pictures of all.
 
     Raise UserError for a query that cannot be read, and for a `top` below 1.
     """
     embeddings = embedder.embed(queries, modality)
+    lists = []
     ranked = embedder.rank(embeddings, gallery.features, top)
-    return [
-        RankList(
-            Shown(str(query), _picture(query, embedder.size), None),
-            [
-                Shown(
-                    gallery.filename[index],
-                    _picture(
-                        gallery.folder / gallery.filename[index],
-                        embedder.size,
-                        inside=gallery.folder,
-                    ),
-                    float(cosine),
-                )
-                for index, cosine in zip(indices, cosines, strict=True)
-            ],
-        )
-        for query, indices, cosines in zip(queries, *ranked, strict=True)
-    ]
+    for query, indices, scores in zip(queries, *ranked, strict=True):
+        nearest = []
+        for index, score in zip(indices, scores, strict=True):
+            name = gallery.filename[index]
+            picture = _picture(gallery.folder / name, embedder.size, gallery.folder)
+            nearest.append(Shown(name, picture, float(score)))
+        shown = Shown(str(query), _picture(query, embedder.size))
+        lists.append(RankList(shown, nearest))
+    return lists
 
 
 def _picture(
     path: Path, size: tuple[int, int], inside: Path | None = None
 ) -> str | None:
-    """Return an image as a `data:` address; None for a pipe or a file not `inside`."""
-    from vireid_jax.report.pictures import HIGHEST, data_uri
-
-    width = round(HIGHEST * size[1] / size[0])  # in the shape that the network sees
+    """Return an image as a `data:` address; None for a pipe, or one not `inside`."""
+    width = round(HIGHEST * size[1] / size[0])  # in the proportions the network takes
     try:
-        if inside and not (leads_inside(path, inside) and path.is_file()):
+        if inside and not (is_inside(path, inside) and path.is_file()):
             return None
         return data_uri(read_image(path, (HIGHEST, width)))
-    except (OSError, ValueError):  # moved, or damaged, since it was embedded
+    except (OSError, UserError):  # moved or damaged since it was embedded
         return None
 
 
 def table(one: RankList) -> Table:
     """Return a query's nearest images with their cosines."""
-    title = Text(f"nearest to {one.query.name}")  # no markup: a name may hold [red]
-    rows = Table(title=title)
+    # Text is printed as it is: a name may hold [red].
+    rows = Table(title=Text(f"nearest to {one.query.name}"))
     rows.add_column("rank", justify="right")
     rows.add_column("image", overflow="fold")
     rows.add_column("cosine", justify="right")
@@ -109,8 +99,6 @@ def table(one: RankList) -> Table:
 
 def page(lists: Sequence[RankList], gallery: Gallery, modality: str) -> str:
     """Return rank lists as one page of HTML that needs nothing else."""
-    from vireid_jax.report.build import templates
-
     template = templates().get_template("ranks.html.j2")
     return template.render(lists=lists, gallery=gallery, modality=modality)
 
@@ -135,27 +123,19 @@ def check(arguments: argparse.Namespace) -> None:
     """Raise UserError for what would only be noticed after the work is done."""
     if arguments.top < 1:
         raise UserError(f"--top is {arguments.top}; give 1 or more")
-    out = arguments.out
-    if out is None:
-        return
-    if out.suffix != ".html":
-        raise UserError(f"--out {out}: the page is a FILE.html")
-    check_parent(out)
-    from vireid_jax.report.build import check_installed
-
-    check_installed("jinja2")
+    if arguments.out:
+        if arguments.out.suffix != ".html":
+            raise UserError(f"--out {arguments.out}: the page is a FILE.html")
+        check_parent(arguments.out)
+        check_installed("jinja2")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Rank the gallery, print a table for each query, and write the page."""
     set_up()
     check(arguments)
-    from vireid_jax.embed.embedder import load
-
-    embedder, console = (
-        load(arguments.checkpoint, arguments.which),
-        Console(emoji=False),
-    )
+    console = Console(emoji=False)
+    embedder = load(arguments.checkpoint, arguments.which)
     gallery = open_gallery(
         embedder,
         arguments.gallery,

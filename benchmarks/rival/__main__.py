@@ -15,7 +15,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def prepare(job):
-    """Makes the network of a job's variant, runs it once and saves what it gave."""
+    """Create the network of a job's variant, run it once and save its outputs."""
     torch.set_num_threads(job["threads"])
     given = load_file(job["given"])
     images = {name: given.pop(f"images/{name}") for name in ("visible", "infrared")}
@@ -39,7 +39,7 @@ def prepare(job):
 
 
 def normaliser(memory_format):
-    """Makes the function from uint8 NHWC images to what a network wants."""
+    """Return a function from uint8 NHWC images to the network's input."""
     gain = 1 / (255 * torch.tensor(STD))
     offset = torch.tensor(MEAN) / torch.tensor(STD)
 
@@ -51,7 +51,7 @@ def normaliser(memory_format):
 
 
 def evaluator(network, images, variant, memory_format):
-    """Makes the function that embeds a batch of visible images."""
+    """Return a function that embeds a batch of visible images."""
     normalise = normaliser(memory_format)
     network.eval()
     if variant in ("fused", "compiled"):
@@ -67,7 +67,7 @@ def evaluator(network, images, variant, memory_format):
 
 
 def trainer(network, images, labels, job, memory_format):
-    """Makes the function that takes one training step."""
+    """Return a function that takes one training step."""
     normalise = normaliser(memory_format)
     network.train()
     parameters = [p for p in network.parameters() if p.requires_grad]
@@ -102,9 +102,9 @@ def trainer(network, images, labels, job, memory_format):
 
 
 def hetero_center_triplet(pooled, shots, margin):
-    """Pulls an identity's two centers together, other identities' apart.
+    """Pull an identity's two centers together, other identities' apart.
 
-    Rows are all visible images, then all infrared ones, `shots` of each identity.
+    Rows are visible images, then infrared ones, `shots` of each identity.
     """
     centers = pooled.unflatten(0, (-1, shots)).mean(1)
     identity = torch.arange(len(centers)) % (len(centers) // 2)

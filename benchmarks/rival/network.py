@@ -1,7 +1,7 @@
 """The two-stream OSNet in PyTorch: two stems, the rest shared, GeM, BNNeck, classifier.
 
-Written here, as one writes it in PyTorch; the layers' names are torchreid's, after
-`visible`, `infrared` or `shared`. It is not run by hand.
+Written for this benchmark; the layers have torchreid's names, after `visible`,
+`infrared` or `shared`.
 """
 
 import torch
@@ -18,10 +18,10 @@ CHANNELS = {
 
 
 class ConvNorm(nn.Module):
-    """Convolves, normalises, and applies ReLU unless told not to."""
+    """Convolve, normalise, and apply ReLU unless `relu=False`."""
 
     def __init__(self, inside, outside, size=1, stride=1, relu=True):
-        """Takes the channels and the kernel; padding keeps the middle in place."""
+        """Create the layers; padding keeps the size at stride 1."""
         super().__init__()
         self.conv = nn.Conv2d(
             inside, outside, size, stride=stride, padding=size // 2, bias=False
@@ -30,15 +30,15 @@ class ConvNorm(nn.Module):
         self.relu = nn.ReLU(inplace=True) if relu else nn.Identity()
 
     def forward(self, x):
-        """Maps NCHW to NCHW."""
+        """Map NCHW to NCHW."""
         return self.relu(self.bn(self.conv(x)))
 
 
 class LightConv3x3(nn.Module):
-    """Convolves 1x1, then depthwise 3x3; normalises; applies ReLU."""
+    """Convolve 1x1, then depthwise 3x3; normalise; apply ReLU."""
 
     def __init__(self, features):
-        """Takes as many channels as it gives."""
+        """Create the layers; the number of channels stays."""
         super().__init__()
         self.conv1 = nn.Conv2d(features, features, 1, bias=False)
         self.conv2 = nn.Conv2d(
@@ -48,21 +48,21 @@ class LightConv3x3(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x):
-        """Maps NCHW to NCHW."""
+        """Map NCHW to NCHW."""
         return self.relu(self.bn(self.conv2(self.conv1(x))))
 
 
 class ChannelGate(nn.Module):
-    """Weighs channels by a small network of their spatial mean."""
+    """Weight channels by a small network of their spatial mean."""
 
     def __init__(self, features):
-        """Takes as many channels as it gives."""
+        """Create the layers; the number of channels stays."""
         super().__init__()
         self.fc1 = nn.Conv2d(features, features // 16, 1)
         self.fc2 = nn.Conv2d(features // 16, features, 1)
 
     def forward(self, x):
-        """Maps NCHW to NCHW."""
+        """Map NCHW to NCHW."""
         hidden = functional.relu(self.fc1(functional.adaptive_avg_pool2d(x, 1)))
         return torch.sigmoid(self.fc2(hidden)) * x
 
@@ -72,10 +72,10 @@ def chain(features, depth):
 
 
 class OSBlock(nn.Module):
-    """Sums four gated branches of 1 to 4 light convolutions, inside a residual."""
+    """Sum four gated branches of 1 to 4 light convolutions, with a residual."""
 
     def __init__(self, inside, outside):
-        """Projects the shortcut where the channels differ."""
+        """Create the layers; project the shortcut if channels differ."""
         super().__init__()
         middle = outside // 4
         self.conv1 = ConvNorm(inside, middle)
@@ -90,7 +90,7 @@ class OSBlock(nn.Module):
             self.downsample = ConvNorm(inside, outside, relu=False)
 
     def forward(self, x):
-        """Maps NCHW to NCHW."""
+        """Map NCHW to NCHW."""
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.conv1(x)
         branches = (self.conv2a, self.conv2b, self.conv2c, self.conv2d)
@@ -109,13 +109,13 @@ class Stem(nn.Module):
     """The first stage, of one modality."""
 
     def __init__(self, features):
-        """Takes images of three channels."""
+        """Create the layers for images of three channels."""
         super().__init__()
         self.conv1 = ConvNorm(3, features, size=7, stride=2)
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
 
     def forward(self, x):
-        """Maps images to a quarter of their height and width."""
+        """Map images to a quarter of their height and width."""
         return self.pool(self.conv1(x))
 
 
@@ -123,7 +123,7 @@ class Shared(nn.Module):
     """The other four stages."""
 
     def __init__(self, channels):
-        """Takes the channels of conv1 to conv4; conv5 has those of conv4."""
+        """Create conv2 to conv5 from the channels of conv1 to conv4."""
         super().__init__()
         first, second, third, last = channels
         self.conv2 = stage(first, second, reduce=True)
@@ -132,31 +132,31 @@ class Shared(nn.Module):
         self.conv5 = ConvNorm(last, last)
 
     def forward(self, x):
-        """Maps NCHW to NCHW."""
+        """Map NCHW to NCHW."""
         return self.conv5(self.conv4(self.conv3(self.conv2(x))))
 
 
 class Head(nn.Module):
-    """Pools by a generalised mean, normalises (BNNeck) and classifies."""
+    """Pool by a generalised mean, normalise (BNNeck) and classify."""
 
     def __init__(self, features, classes):
-        """The neck's bias stays zero."""
+        """Create the layers; the neck's bias stays zero."""
         super().__init__()
         self.neck = nn.BatchNorm1d(features)
         self.neck.bias.requires_grad_(False)
         self.classifier = nn.Linear(features, classes, bias=False)
 
     def forward(self, x):
-        """Returns the pooled feature and the neck's."""
+        """Return the pooled feature and the neck's."""
         pooled = x.clamp(min=1e-6).pow(3).mean((2, 3)).pow(1 / 3)
         return pooled, self.neck(pooled)
 
 
 class TwoStreamOSNet(nn.Module):
-    """Embeds person images of both modalities into one space."""
+    """Embed images of both modalities into one space."""
 
     def __init__(self, name, classes):
-        """`name` is one of CHANNELS."""
+        """Create the network; `name` is one of CHANNELS."""
         super().__init__()
         channels = CHANNELS[name]
         self.visible = Stem(channels[0])
@@ -165,7 +165,7 @@ class TwoStreamOSNet(nn.Module):
         self.head = Head(channels[-1], classes)
 
     def forward(self, visible, infrared=None):
-        """Returns embeddings of visible images; in training pooled and logits of both.
+        """Return embeddings of visible images; in training pooled and logits of both.
 
         When training, rows of infrared images follow those of visible ones.
         """
@@ -178,7 +178,7 @@ class TwoStreamOSNet(nn.Module):
 
 
 def load(network, tensors):
-    """Loads weights by name; batch norms also have what the weights leave out."""
+    """Load weights by name; batch counters and the neck's bias may be missing."""
     missing, unknown = network.load_state_dict(tensors, strict=False)
     rest = [
         key
@@ -190,7 +190,7 @@ def load(network, tensors):
 
 
 def fuse(network):
-    """Folds every batch norm of a network at test into the convolution before it."""
+    """Fold every batch norm into the convolution before it, for inference."""
     network.eval()
     for layer in network.modules():
         if isinstance(layer, ConvNorm):

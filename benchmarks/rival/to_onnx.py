@@ -1,7 +1,7 @@
-"""Exports the rival as PyTorch does it: uint8 images in, L2-normalised embeddings out.
+"""Export the rival as PyTorch does it: uint8 images in, L2-normalised embeddings out.
 
 `python -m benchmarks.deployment` starts it as `.venv-bench/bin/python -m
-benchmarks.rival.to_onnx JOB`. Its norms are folded first, which makes it faster.
+benchmarks.rival.to_onnx JOB`. Its norms are folded first, for speed.
 """
 
 import json
@@ -15,21 +15,21 @@ from benchmarks.rival.network import TwoStreamOSNet, fuse, load
 
 
 class Embedder(torch.nn.Module):
-    """Normalises and embeds visible images."""
+    """Normalise and embed visible images."""
 
     def __init__(self, network):
-        """Takes a network at test."""
+        """Wrap a network in evaluation mode."""
         super().__init__()
         self.network = network
         self.normalise = normaliser(torch.contiguous_format)
 
     def forward(self, images):
-        """Maps uint8 `[batch, H, W, 3]` to float32 `[batch, D]`."""
+        """Map uint8 `[batch, H, W, 3]` to float32 `[batch, D]`."""
         return self.network(self.normalise(images))
 
 
 def main():
-    """Runs the command."""
+    """Run the command."""
     job = json.loads(sys.argv[1])
     given = load_file(job["given"])
     images = given.pop("images/visible")

@@ -1,1 +1,1 @@
-"""A data set of one's own: image files, and a CSV file that says what they are."""
+"""A data set of your own: image files, and a CSV file with their labels."""

@@ -1,6 +1,5 @@
-"""`custom`: a data set of one's own, from image files and a CSV file about them."""
+"""`custom`: a data set of your own, from image files and a CSV file about them."""
 
-import dataclasses
 import re
 from pathlib import Path
 
@@ -9,34 +8,28 @@ from etils import epath
 
 from vireid_jax.prepare.csv_index import SPLITS, find_csv, read_csv
 from vireid_jax.prepare.release import Splits
-from vireid_jax.prepare.release_builder import ReleaseBuilder, Remark
+from vireid_jax.prepare.release_builder import ReleaseBuilder
 from vireid_jax.run.errors import UserError
 
-
-@dataclasses.dataclass
-class CustomConfig(tfds.core.BuilderConfig):
-    """Name one of several sets of one's own."""
+_DEFAULT = tfds.core.BuilderConfig(name="default", description="A custom set.")
 
 
-_DEFAULT = CustomConfig(name="default", description="A set of one's own.")
-
-
-def make_config(name: str = "default") -> CustomConfig:
+def make_config(name: str = "default") -> tfds.core.BuilderConfig:
     """Return a config that keeps the set `name` apart from others.
 
-    Raises UserError for a name that is no folder's.
+    Raise UserError for a name that a folder cannot have.
     """
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UserError(
-            f"config is {name!r}; use letters, digits, '_', '-' and '.' for the name."
+            f"config is {name!r}; valid characters: letters, digits, '_', '-' and '.'"
         )
     if name == _DEFAULT.name:
-        return _DEFAULT  # TFDS takes another of that name for a mistake
-    return CustomConfig(name=name, description=f"A set of one's own: {name}.")
+        return _DEFAULT  # TFDS refuses another one of that name
+    return tfds.core.BuilderConfig(name=name, description=f"A custom set: {name}.")
 
 
 class Builder(ReleaseBuilder):
-    """Builds `custom` without TensorFlow: pass `file_format="array_record"`."""
+    """Build `custom` without TensorFlow: pass `file_format="array_record"`."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012 (TFDS's own form)
@@ -47,12 +40,12 @@ class Builder(ReleaseBuilder):
     """
     pkg_dir_path = epath.Path(__file__).parent
 
-    TITLE = "a set of one's own"
+    TITLE = "a custom set"
     HOMEPAGE = "https://github.com/vireid-jax/vireid_jax"
 
     @classmethod
     def root(cls, source: Path) -> Path:
-        """Return the CSV file; raises UserError where `source` holds none."""
+        """Return the CSV file; raise UserError if `source` holds none."""
         return find_csv(source)
 
     @classmethod
@@ -62,9 +55,7 @@ class Builder(ReleaseBuilder):
         return read_csv(root)
 
     @classmethod
-    def remarks(cls, root: Path, splits: Splits) -> list[Remark]:
-        """Tell which split there is nothing of."""
+    def remarks(cls, root: Path, splits: Splits) -> dict[str, bool]:
+        """Report a split without images."""
         del root
-        return [
-            Remark(f"no images of {name!r}") for name in SPLITS if name not in splits
-        ]
+        return {f"no images of {name!r}": True for name in SPLITS if name not in splits}

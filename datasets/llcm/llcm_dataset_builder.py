@@ -10,11 +10,11 @@ from vireid_jax.prepare.release import (
     Image,
     Splits,
     check_ids,
-    list_images,
+    images_in,
     read_ids,
     read_index,
 )
-from vireid_jax.prepare.release_builder import ReleaseBuilder, Remark
+from vireid_jax.prepare.release_builder import ReleaseBuilder
 from vireid_jax.run.errors import UserError
 
 CAMERAS = range(1, 10)
@@ -24,7 +24,7 @@ _NAMES = {"visible": "vis", "infrared": "nir"}
 
 
 class Builder(ReleaseBuilder):
-    """Builds `llcm` without TensorFlow: pass `file_format="array_record"`."""
+    """Build `llcm` without TensorFlow: pass `file_format="array_record"`."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012 (TFDS's own form)
@@ -46,13 +46,12 @@ class Builder(ReleaseBuilder):
         "train infrared images": "13,975",
         "test visible images": "8,680",
         "test infrared images": "7,166",
-        "images in all": 46767,
     }
 
     @classmethod
     def read(cls, root: Path, config: str = "") -> Splits:
         """List the images that the index trains on, and the folders of test ids."""
-        del config  # there is but one split
+        del config  # there is only one
         train = [
             Image(line.filename, _identity(line), _camera(line.filename), modality)
             for modality, name in _NAMES.items()
@@ -64,7 +63,7 @@ class Builder(ReleaseBuilder):
             for modality, name in _NAMES.items()
             for identity in ids
             for camera in CAMERAS
-            for filename in list_images(root, f"test_{name}/cam{camera}/{identity:04d}")
+            for filename in images_in(root, f"test_{name}/cam{camera}/{identity:04d}")
         ]
         splits = {"train": train, "test": test}
         trained = {image.identity for image in train}
@@ -72,41 +71,42 @@ class Builder(ReleaseBuilder):
         return splits
 
     @classmethod
-    def more_counts(cls, splits: Splits) -> dict[str, int]:
+    def more_counts(cls, root: Path, splits: Splits) -> dict[str, tuple[int, int]]:
         """Count all images."""
-        return {"images in all": sum(map(len, splits.values()))}
+        del root
+        return {"images in all": (sum(map(len, splits.values())), 46767)}
 
     @classmethod
-    def remarks(cls, root: Path, splits: Splits) -> list[Remark]:
-        """Compare labels with folders; say that the empty camera is to be empty."""
+    def remarks(cls, root: Path, splits: Splits) -> dict[str, bool]:
+        """Compare labels with folders; report the camera that is empty as released."""
         pairs = {
             (line.label, _identity(line))
             for name in _NAMES.values()
             for line in read_index(root / f"idx/train_{name}.txt", root)
         }
         labels = {label for label, _ in pairs}
-        found = []
+        remarks = {}
         if not len(labels) == len(pairs) == len({identity for _, identity in pairs}):
-            found.append(Remark("training labels do not stand for one folder each"))
+            remarks["training labels do not match one folder each"] = True
         if labels != set(range(len(labels))):
-            found.append(Remark(f"training labels are not 0 to {len(labels) - 1}"))
+            remarks[f"training labels are not 0 to {len(labels) - 1}"] = True
         if not any(image.filename.startswith(EMPTY) for image in splits["test"]):
-            found.append(Remark(f"{EMPTY} is empty: so it is in the release", False))
-        return found
+            remarks[f"{EMPTY} is empty, as released"] = False
+        return remarks
 
 
 def _identity(line) -> int:
-    """Read the identity of a training image off its folder, as in vis/0001/*.jpg."""
+    """Return the identity of a training image from its folder, as vis/0001/*.jpg."""
     folder = PurePosixPath(line.filename).parent.name
     if not folder.isdecimal():
         raise UserError(
-            f"{line.where}: {line.filename!r} does not lie in a folder that is the "
-            "identity's number, as vis/0001/."
+            f"{line.where}: {line.filename!r} is not in a folder named by the "
+            "identity's number, as vis/0001/"
         )
     return int(folder)
 
 
 def _camera(filename: str) -> int:
-    """Read the camera off the name of a training image, 0001_c01_s185535_f7010.jpg."""
+    """Return the camera from a training image's name, 0001_c01_s185535_f7010.jpg."""
     found = re.search(r"_c(\d+)_", PurePosixPath(filename).name)
     return int(found[1]) if found else UNKNOWN_CAMERA

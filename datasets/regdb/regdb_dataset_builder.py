@@ -5,8 +5,8 @@ from pathlib import Path, PurePosixPath
 import tensorflow_datasets as tfds
 from etils import epath
 
-from vireid_jax.prepare.release import Image, Splits, list_images, read_index
-from vireid_jax.prepare.release_builder import ReleaseBuilder, Remark
+from vireid_jax.prepare.release import Image, Splits, images_in, read_index
+from vireid_jax.prepare.release_builder import ReleaseBuilder
 
 TRIALS = range(1, 11)
 CAMERAS = {"visible": 1, "infrared": 2}
@@ -14,7 +14,7 @@ _NAMES = {"visible": "visible", "infrared": "thermal"}  # of the index files
 
 
 class Builder(ReleaseBuilder):
-    """Builds `regdb` without TensorFlow: pass `file_format="array_record"`."""
+    """Build `regdb` without TensorFlow: pass `file_format="array_record"`."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012 (TFDS's own form)
@@ -62,28 +62,30 @@ class Builder(ReleaseBuilder):
         return PurePosixPath(image.filename).parent.name
 
     @classmethod
-    def remarks(cls, root: Path, splits: Splits) -> list[Remark]:
+    def remarks(cls, root: Path, splits: Splits) -> dict[str, bool]:
         """Compare people of both splits, labels with folders, and labels with 0..n."""
-        people, found = {}, []
+        del root
+        people, remarks = {}, []
         for split, images in splits.items():
             pairs = {(image.identity, cls.person(image)) for image in images}
             people[split] = {person for _, person in pairs}
             labels = {label for label, _ in pairs}
             if len(labels) != len(pairs) or len(people[split]) != len(pairs):
-                found.append(f"labels of {split!r} do not stand for one folder each")
+                remarks.append(f"labels of {split!r} do not match one folder each")
             if labels != set(range(len(labels))):
-                found.append(f"labels of {split!r} are not 0 to {len(labels) - 1}")
+                remarks.append(f"labels of {split!r} are not 0 to {len(labels) - 1}")
         if both := sorted(people["train"] & people["test"]):
-            found.append(f"people {both[:5]} are in train and test ({len(both)})")
-        return [Remark(text) for text in found]
+            remarks.append(f"people {both[:5]} are in train and test ({len(both)})")
+        return dict.fromkeys(remarks, True)
 
     @classmethod
-    def folder_counts(cls, root: Path) -> dict[str, tuple[int, int]]:
-        """Count what lies in the folders, whatever the trials list, and what should."""
+    def more_counts(cls, root: Path, splits: Splits) -> dict[str, tuple[int, int]]:
+        """Count the folders and their images, whatever the trials list."""
+        del splits
         counts = {}
         for folder in ("Visible", "Thermal"):
             people = [path.name for path in (root / folder).iterdir() if path.is_dir()]
-            images = sum(len(list_images(root, f"{folder}/{name}")) for name in people)
+            images = sum(len(images_in(root, f"{folder}/{name}")) for name in people)
             counts[f"{folder} folders"] = len(people), 412
             counts[f"{folder} images"] = images, 4120
         return counts

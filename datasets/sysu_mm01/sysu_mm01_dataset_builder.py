@@ -1,6 +1,7 @@
 """`sysu_mm01`: SYSU-MM01, from the release that comes after a signed agreement."""
 
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import scipy.io
@@ -8,14 +9,15 @@ import tensorflow_datasets as tfds
 from etils import epath
 from scipy.io.matlab import MatReadError
 
-from vireid_jax.prepare.release import Image, Splits, check_ids, list_images, read_ids
-from vireid_jax.prepare.release_builder import ReleaseBuilder, Remark
+from vireid_jax.prepare.release import Image, Splits, check_ids, images_in, read_ids
+from vireid_jax.prepare.release_builder import ReleaseBuilder
 
 CAMERAS = {
     1: "visible", 2: "visible", 3: "infrared", 4: "visible", 5: "visible",
     6: "infrared",
 }  # fmt: skip
-INDOOR = (1, 2)  # of the visible ones
+VISIBLE = (1, 2, 4, 5)
+INDOOR = (1, 2)
 PERMUTATIONS = "exp/rand_perm_cam.mat"
 _UNREADABLE = (
     MatReadError, NotImplementedError, ValueError, LookupError, TypeError, OSError,
@@ -24,7 +26,7 @@ _UNREADABLE = (
 
 
 class Builder(ReleaseBuilder):
-    """Builds `sysu_mm01` without TensorFlow: pass `file_format="array_record"`."""
+    """Build `sysu_mm01` without TensorFlow: pass `file_format="array_record"`."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012 (TFDS's own form)
@@ -52,16 +54,12 @@ class Builder(ReleaseBuilder):
         "test visible camera 4": (1918, 94),
         "test visible camera 5": (1918, 95),
         "test infrared camera 6": (1920, 96),
-        "gallery all-search single-shot": 301,
-        "gallery all-search multi-shot": 3010,
-        "gallery indoor-search single-shot": 112,
-        "gallery indoor-search multi-shot": 1120,
     }
 
     @classmethod
     def read(cls, root: Path, config: str = "") -> Splits:
         """List the images of train + val, and of test, camera by camera."""
-        del config  # there is but one split
+        del config  # there is only one
         read = lambda name: read_ids(root / "exp" / f"{name}_id.txt")
         ids = {
             "train": sorted({*read("train"), *read("val")}),
@@ -72,7 +70,7 @@ class Builder(ReleaseBuilder):
                 Image(filename, identity, camera, modality)
                 for identity in chosen
                 for camera, modality in CAMERAS.items()
-                for filename in list_images(root, f"cam{camera}/{identity:04d}")
+                for filename in images_in(root, f"cam{camera}/{identity:04d}")
             ]
             for split, chosen in ids.items()
         }
@@ -80,56 +78,51 @@ class Builder(ReleaseBuilder):
         return splits
 
     @classmethod
-    def more_counts(cls, splits: Splits) -> dict[str, int]:
+    def more_counts(cls, root: Path, splits: Splits) -> dict[str, tuple[int, int]]:
         """Count the galleries of the four settings."""
-        shots = _images_of(splits["test"])
-        galleries = {
-            "all-search": [n for (_, c), n in shots.items() if _visible(c)],
-            "indoor-search": [n for (_, c), n in shots.items() if c in INDOOR],
-        }
+        del root
+        folders = _count_folders(splits["test"])
         return {
-            f"gallery {mode} {name}": sum(min(n, most) for n in counts)
-            for mode, counts in galleries.items()
-            for name, most in (("single-shot", 1), ("multi-shot", 10))
+            f"gallery {mode}": (
+                sum(min(n, most) for (_, camera), n in folders.items() if camera in of),
+                published,
+            )
+            for mode, of, most, published in (
+                ("all-search single-shot", VISIBLE, 1, 301),
+                ("all-search multi-shot", VISIBLE, 10, 3010),
+                ("indoor-search single-shot", INDOOR, 1, 112),
+                ("indoor-search multi-shot", INDOOR, 10, 1120),
+            )
         }
 
     @classmethod
-    def remarks(cls, root: Path, splits: Splits) -> list[Remark]:
+    def remarks(cls, root: Path, splits: Splits) -> dict[str, bool]:
         """Compare the permutations of the official draws with the images."""
         path = root / PERMUTATIONS
         if not path.is_file():
-            return [Remark(f"{PERMUTATIONS} is absent: no official draws", False)]
+            return {f"{PERMUTATIONS} is missing: no official draws": False}
+        folders = _count_folders(splits["test"])
         try:
             cells = scipy.io.loadmat(path)["rand_perm_cam"]
-            counts = {
-                (identity, camera): cells[camera - 1][0].squeeze()[identity - 1].shape
-                for identity, camera in _images_of(splits["test"])
-                if _visible(camera)
-            }
+            wrong = [
+                (identity, camera)
+                for (identity, camera), count in folders.items()
+                if camera in VISIBLE
+                and cells[camera - 1][0].squeeze()[identity - 1].shape != (10, count)
+            ]
         except _UNREADABLE as error:
-            said = str(error).partition("\n")[0]
-            return [Remark(f"{PERMUTATIONS} is damaged or of other people: {said}")]
-        shots = _images_of(splits["test"])
-        wrong = [pair for pair, shape in counts.items() if shape != (10, shots[pair])]
+            reason = str(error).partition("\n")[0]
+            return {f"{PERMUTATIONS} is damaged or of other people: {reason}": True}
         if not wrong:
-            return []
-        (identity, camera), count = wrong[0], len(wrong)
-        return [
-            Remark(
-                f"{PERMUTATIONS} does not fit the images of {count} folders, the first "
-                f"being cam{camera}/{identity:04d}: {shots[identity, camera]} images"
-            )
-        ]
+            return {}
+        identity, camera = wrong[0]
+        text = (
+            f"{PERMUTATIONS} does not fit the images of {len(wrong)} folders, the "
+            f"first being cam{camera}/{identity:04d}: {folders[wrong[0]]} images"
+        )
+        return {text: True}
 
 
-def _visible(camera: int) -> bool:
-    return CAMERAS[camera] == "visible"
-
-
-def _images_of(images: list[Image]) -> dict[tuple[int, int], int]:
+def _count_folders(images: list[Image]) -> Counter[tuple[int, int]]:
     """Count the images of each identity in each camera."""
-    counts: dict[tuple[int, int], int] = {}
-    for image in images:
-        pair = image.identity, image.camera
-        counts[pair] = counts.get(pair, 0) + 1
-    return counts
+    return Counter((image.identity, image.camera) for image in images)

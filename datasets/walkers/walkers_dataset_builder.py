@@ -1,11 +1,9 @@
 """`walkers`: procedural people in visible light and in the infrared."""
 
-import contextlib
 import dataclasses
 import hashlib
 import io
 import json
-from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -13,15 +11,14 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from vireid_jax import synthetic
+from vireid_jax.modality import MODALITIES
 from vireid_jax.run.console import track
 from vireid_jax.run.errors import UserError
-from vireid_jax.run.runtime import only_errors
-from vireid_jax.synthetic.plan import MODALITIES
 
 
 @dataclasses.dataclass
 class WalkersConfig(tfds.core.BuilderConfig):
-    """Say which people a set holds, and how hard their world is.
+    """The people of a set, and how hard their world is.
 
     Train identities are `first_identity` and the following; test identities come
     directly after them, so the two are disjoint. Identities of the same seed,
@@ -84,7 +81,7 @@ def make_config(
       **knobs: replace single knobs of the preset, see `vireid_jax.synthetic.Knobs`.
 
     Raises:
-      UserError: naming the legal values, for a value out of range.
+      UserError: for a value out of range, with the valid values.
     """
     values = {
         "variant": variant, "train_ids": train_ids, "test_ids": test_ids,
@@ -93,15 +90,17 @@ def make_config(
     }  # fmt: skip
     if variant not in synthetic.CAMERAS:
         raise UserError(
-            f"variant {variant!r} is unknown: choose {', '.join(synthetic.CAMERAS)}."
+            f"variant is {variant!r}; valid values: {', '.join(synthetic.CAMERAS)}"
         )
     for name, low in _LOWEST.items():
         if isinstance(values[name], bool) or not isinstance(values[name], int):
-            raise UserError(f"{name}={values[name]!r}: give a whole number.")
+            raise UserError(f"{name} is {values[name]!r}; give a whole number")
         if values[name] < low:
-            raise UserError(f"{name}={values[name]}: give at least {low}.")
+            raise UserError(f"{name} is {values[name]}; give at least {low}")
     if width > 2 * height:
-        raise UserError(f"width={width}: give at most twice the height, {2 * height}.")
+        raise UserError(
+            f"width is {width}; give at most twice the height, {2 * height}"
+        )
     synthetic.preset(difficulty, **knobs)
     values["knobs"] = tuple(sorted((name, float(knobs[name])) for name in knobs))
     everything = json.dumps(values, sort_keys=True).encode()
@@ -116,34 +115,13 @@ def _ready(variant: str) -> WalkersConfig:
     return dataclasses.replace(make_config(variant), name=variant)
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the bars, prints and warnings of TFDS; our own bar goes to stderr."""
-    tfds.disable_progress_bar()
-    try:
-        with only_errors(), contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        tfds.enable_progress_bar()
-
-
 class Builder(tfds.core.GeneratorBasedBuilder):
-    """Builds `walkers` without TensorFlow: pass `file_format="array_record"`."""
+    """Build `walkers` without TensorFlow: pass `file_format="array_record"`."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012 (TFDS's own form)
     BUILDER_CONFIGS = [_ready("thermal"), _ready("nir")]  # noqa: RUF012
     pkg_dir_path = epath.Path(__file__).parent
-
-    def __init__(self, **kwargs):
-        """Take what every TFDS builder takes: config, data_dir, file_format."""
-        with _quiet():  # a config of one's own is no reason for a warning
-            super().__init__(**kwargs)
-
-    def download_and_prepare(self, **kwargs) -> None:
-        """Draw and store the images, unless they are there; nothing is downloaded."""
-        with _quiet():
-            super().download_and_prepare(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
         config = self.builder_config

@@ -16,6 +16,7 @@ settings, such as its baseline's.
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -27,7 +28,7 @@ from vireid_jax.run.errors import UserError
 TABLE, FIGURE = "table.md", "figure.svg"
 
 FLAGS = flags.FlagValues()
-_OWN = {"flag_values": FLAGS}
+_OWN: dict[str, Any] = {"flag_values": FLAGS}
 config_flags.DEFINE_config_file("config", None, "The study.", **_OWN)
 flags.DEFINE_string("workdir", None, "Folder of the runs and the results.", **_OWN)
 flags.DEFINE_integer("seeds", 3, "Runs of each row.", 1, **_OWN)

@@ -59,7 +59,7 @@ def read_study(
     alone. Raises UserError where the file has no `ROWS`, or a row is not among them.
     """
     module = runpy.run_path(str(path))
-    change = module.get("get_config")
+    change: Any = module.get("get_config")
     if "ROWS" not in module or not getattr(change, "__defaults__", None):
         raise UserError(
             f"{path} has no table ROWS, or no get_config(row=..., base=...); give a"
@@ -100,7 +100,7 @@ def run_study(
     """
     from vireid_jax.ablate.table import CODE, read_results
     from vireid_jax.run.environment import environment
-    from vireid_jax.train import train
+    from vireid_jax.train import train_run
 
     here = environment()
     for line in read_results(workdir):
@@ -126,7 +126,7 @@ def run_study(
         )
         sys.stdout.flush()
         start = time.perf_counter()
-        train(run.config, workdir / run.folder, stop)
+        train_run(run.config, workdir / run.folder, stop)
         for name, changes in study.elsewhere.items():
             _test_elsewhere(workdir / run.folder, name, changes)
         seconds = time.perf_counter() - start
@@ -175,7 +175,7 @@ def _test_elsewhere(folder: Path, name: str, changes: dict[str, Any]) -> None:
     from vireid_jax.evaluate.test_split import evaluate_test_split
 
     embedder = load(folder)
-    config = ConfigDict(with_defaults(embedder.about["config"]))
+    config = ConfigDict(with_defaults(embedder.about.config))
     with config.unlocked():  # options of walkers that the run left as they were
         config.update_from_flattened_dict(changes)
     evaluate_test_split(

@@ -1,28 +1,41 @@
-"""Tell a whole image file from a truncated one, by its head and tail."""
+"""Decode image files, and find truncated ones by their head and tail."""
 
 import struct
 
+import cv2
+import numpy as np
 
-def flaw(encoded: bytes) -> str:
-    """Say what is wrong with an image file's bytes; "" where nothing is.
+JPEG, PNG, BMP = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM"  # how a file begins
 
-    Nothing is decoded: some microseconds an image. What follows the end of a JPEG or a
-    PNG does no harm, and OpenCV ignores it.
+
+def decode(encoded: bytes, flags: int = cv2.IMREAD_COLOR_RGB) -> np.ndarray | None:
+    """Decode an image file with OpenCV's `flags`; return None where OpenCV cannot."""
+    try:
+        return cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+    except cv2.error:  # no bytes, or a header with more pixels than OpenCV takes
+        return None
+
+
+def truncation_error(encoded: bytes) -> str:
+    """Return "" for a complete JPEG, PNG or BMP, else what is wrong with the bytes.
+
+    Nothing is decoded: some microseconds an image. Bytes after the end of a JPEG or a
+    PNG are harmless; OpenCV ignores them.
     """
-    if encoded.startswith(b"\xff\xd8\xff"):
+    if encoded.startswith(JPEG):
         return "" if _jpeg_ends(encoded) else "is a truncated JPEG"
-    if encoded.startswith(b"\x89PNG\r\n\x1a\n"):
+    if encoded.startswith(PNG):
         return "" if _png_ends(encoded) else "is a truncated PNG"
-    if encoded.startswith(b"BM"):
+    if encoded.startswith(BMP):
         return "" if len(encoded) >= _bmp_size(encoded) else "is a truncated BMP"
-    return "is no JPEG, PNG or BMP"
+    return "is not a JPEG, PNG or BMP"
 
 
 def _jpeg_ends(encoded: bytes) -> bool:
-    """Look for the end marker, and whether it lies behind the headers.
+    """Return whether an end marker follows the headers.
 
-    Those may hold a thumbnail with an end marker of its own; in the scan a data byte FF
-    is followed by 00.
+    A header may hold a thumbnail with an end marker of its own; in the scan a data byte
+    FF is followed by 00.
     """
     end = encoded.rfind(b"\xff\xd9")
     at = 2
@@ -50,13 +63,13 @@ def _png_ends(encoded: bytes) -> bool:
 
 
 def _bmp_size(encoded: bytes) -> int:
-    """Return the bytes that the header asks for.
+    """Return the number of bytes that the header implies.
 
-    Its own field for that is often wrong and read by nobody, so count the pixels, but
-    where these are compressed.
+    The header's own size field is often wrong, so count the pixels; only compressed
+    pixels cannot be counted.
     """
     if len(encoded) < 34:
-        return 34  # no image is as short
+        return 34  # the shortest possible image is longer
     stated, offset, header = struct.unpack_from("<I4xII", encoded, 2)
     if header == 12:  # of OS/2
         width, height, bits = struct.unpack_from("<HH2xH", encoded, 18)

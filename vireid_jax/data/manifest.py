@@ -1,42 +1,69 @@
-"""Remember the rows of a prepared split, and refuse one that has changed since.
+"""Store the rows of a prepared split beside its record files.
 
-A manifest lies beside the records: tab-separated, a row an image, in the order of
-`Records`.
+`manifest-SPLIT.tsv` has one line an image, in the order of `Records`. With it goes
+`manifest-SPLIT.json`: the SHA-256 of these lines, and the size and modification time of
+each record file. While all of them match, the lines stand for the records; otherwise
+every record is read and compared with the lines.
 """
 
 import contextlib
 import csv
+import hashlib
 import io
+import json
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from vireid_jax.run.errors import UserError
 
-Row = tuple[str, str, str, str, str]
-COLUMNS = ("filename", "identity", "camera", "modality", "sha256")
+
+class Row(NamedTuple):
+    """One image of a split. The field names are the columns of the manifest."""
+
+    filename: str
+    identity: int
+    camera: int
+    modality: str  # a name in MODALITIES
+    sha256: str  # of the encoded image, hex
+    record: int = -1  # position in the record files; -1 in an early manifest
 
 
-def check_manifest(path: Path, rows: Sequence[Row], next_step: str) -> None:
-    """Compare `rows` with the manifest at `path`; write it where there is none.
+def read_manifest(path: Path, files: Mapping[str, Sequence[int]]) -> list[Row] | None:
+    """Return the rows at `path`; None if they or a record file may have changed.
 
-    Where it cannot be written it is not. Raises UserError, which ends with
-    `next_step`, for a manifest that cannot be read, and for rows that differ from it.
+    `files` has the size and modification time (ns) of each record file, by name.
     """
-    encoded = _encode(rows)
     try:
-        recorded = path.read_bytes()
-        if recorded == encoded:
-            return
-        before = _decode(recorded)
-    except FileNotFoundError:
-        _write(path, encoded)
-        return
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{path} is no manifest ({error}); {next_step}.") from error
+        content = path.read_bytes()
+        if json.loads(path.with_suffix(".json").read_text()) == _seal(content, files):
+            return _decode(content)
+    except (OSError, ValueError):
+        pass
+    return None
 
-    now = {row[0]: row for row in rows}
+
+def check_manifest(
+    path: Path, rows: Sequence[Row], files: Mapping[str, Sequence[int]], next_step: str
+) -> None:
+    """Compare `rows`, just read, with the manifest at `path`, then write it.
+
+    In a folder that cannot be written to, nothing is written. Raise UserError, which
+    ends with `next_step`, for a damaged manifest and for rows that differ from it.
+    """
+    now = {row.filename: row[:5] for row in rows}
+    try:
+        recorded = _decode(path.read_bytes())
+        before = {row.filename: row[:5] for row in recorded}
+        if len(before) < len(recorded):
+            raise UserError("a file name occurs more than once")
+    except FileNotFoundError:
+        before = now
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path} is not a manifest ({error}); {next_step}") from error
+
     names = sorted(before.keys() | now.keys())
     differing = [name for name in names if before.get(name) != now.get(name)]
     if differing:
@@ -44,49 +71,56 @@ def check_manifest(path: Path, rows: Sequence[Row], next_step: str) -> None:
         count = "1 row is" if len(differing) == 1 else f"{len(differing)} rows are"
         raise UserError(
             f"{path}: {count} not as recorded there, the first being {first!r} "
-            f"({_difference(before.get(first), now.get(first))}); {next_step}."
+            f"({_difference(before.get(first), now.get(first))}); {next_step}"
         )
+    content = _encode(rows)
+    _write(path, content)
+    _write(path.with_suffix(".json"), json.dumps(_seal(content, files)).encode())
+
+
+def _seal(content: bytes, files: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    return {"sha256": hashlib.sha256(content).hexdigest(), "files": dict(files)}
 
 
 def _encode(rows: Sequence[Row]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
-    writer.writerows([COLUMNS, *rows])
+    writer.writerows([Row._fields, *rows])
     return text.getvalue().encode()
 
 
-def _decode(encoded: bytes) -> dict[str, Row]:
-    """Return the rows by file name; raises UserError where it is no manifest."""
-    text = io.StringIO(encoded.decode(), newline="")
-    header, *rows = [tuple(row) for row in csv.reader(text, delimiter="\t")] or [()]
-    if header != COLUMNS:
-        raise UserError(f"its first line is not {' '.join(COLUMNS)}")
-    for number, row in enumerate(rows, start=2):
-        if len(row) != len(COLUMNS):
-            raise UserError(f"row {number} has {len(row)} columns")
-    by_name = {row[0]: row for row in rows}
-    if len(by_name) < len(rows):
-        raise UserError("a file name occurs more than once")
-    return by_name
+def _decode(content: bytes) -> list[Row]:
+    text = io.StringIO(content.decode(), newline="")
+    header, *lines = [*csv.reader(text, delimiter="\t")] or [[]]
+    if tuple(header) not in (Row._fields, Row._fields[:-1]):
+        raise UserError(f"its first line is not {' '.join(Row._fields)}")
+    rows = []
+    for number, line in enumerate(lines, start=2):
+        if len(line) != len(header):
+            raise UserError(f"line {number} has {len(line)} columns")
+        filename, identity, camera, modality, sha256, *record = line
+        numbers = int(identity), int(camera)
+        rows.append(Row(filename, *numbers, modality, sha256, *map(int, record)))
+    return rows
 
 
-def _difference(before: Row | None, now: Row | None) -> str:
+def _difference(before: tuple | None, now: tuple | None) -> str:
     if now is None:
         return "the row is missing"
     if before is None:
         return "the row is new"
-    *labels, image = zip(COLUMNS, before, now, strict=True)
+    *labels, image = zip(Row._fields, before, now, strict=False)  # without the record
     changes = [f"{name} was {old}, is {new}" for name, old, new in labels if old != new]
     if image[1] != image[2]:
         changes.append("the image has other bytes")
     return ", ".join(changes)
 
 
-def _write(path: Path, encoded: bytes) -> None:
-    """Write the file whole or not at all; any number of processes may at once."""
+def _write(path: Path, content: bytes) -> None:
+    """Write a file atomically, whatever other processes write it at the same time."""
     new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        new.write_bytes(encoded)
+        new.write_bytes(content)
         os.replace(new, path)
     except OSError:  # a set can be used where nothing can be written
         with contextlib.suppress(OSError):

@@ -1,8 +1,8 @@
 """Draw every training step's batch: P identities, K images of each.
 
 The stream has no state. What step 1,000 holds follows from (seed, 1000) alone, so that
-resuming is starting at another number, and any number of threads, workers or processes
-reads the same batches.
+resuming is starting at another number, and any number of threads or processes reads the
+same batches.
 """
 
 import math
@@ -32,12 +32,12 @@ class PKDraw(NamedTuple):
 class PKStream:
     """An endless, step-addressed stream of P x K batches: `stream[step]` is a PKDraw.
 
-    The law (our choice; AGW draws each identity at random instead):
+    The rules (our choice; AGW draws each identity at random instead):
     - One pass over the identities is a seeded permutation, cut into floor(n / P)
       batches. The n mod P left over sit out that pass.
     - An identity gives K of its images without replacement while it has K, with
       replacement otherwise. Visible and infrared images are drawn independently.
-    - Identities that lack one modality take no part; `left_out` lists them.
+    - Identities with images of one modality only take no part; `left_out` lists them.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class PKStream:
         With `infrared_ids=None` both sides of a batch draw from the visible images
         (pretraining on one modality): two disjoint draws where an identity has 2K
         images, overlapping as little as possible where it has K to 2K - 1.
-        Raises UserError for P or K below 1, or fewer than P identities.
+        Raise UserError for P or K below 1, or fewer than P identities.
         """
         if P < 1 or K < 1:
             raise UserError(
                 f"P={P} and K={K} must both be 1 or more; set config.batch.identities "
-                "and config.batch.images."
+                "and config.batch.images"
             )
         paired = infrared_ids is None
         sides = [np.asarray(visible_ids)]
@@ -70,8 +70,8 @@ class PKStream:
         if len(self.identities) < P:
             raise UserError(
                 f"P={P} needs at least {P} identities with images in both modalities; "
-                f"there are {len(self.identities)} ({len(self.left_out)} lack one). "
-                "Lower config.batch.identities or give more training data."
+                f"{len(self.identities)} have them, {len(self.left_out)} have one. "
+                "Lower config.batch.identities or give more training data"
             )
         self.P, self.K, self.seed = P, K, seed
         self.steps_per_pass = len(self.identities) // P
@@ -89,7 +89,7 @@ class PKStream:
         """Draw the batch of `step` >= 0: a pure function of (seed, step)."""
         step = int(step)
         if step < 0:
-            raise IndexError(f"step is {step}; steps count from 0.")
+            raise IndexError(f"step is {step}; steps count from 0")
         index, slot = divmod(step, self.steps_per_pass)
         chosen = self._order(index)[slot * self.P : (slot + 1) * self.P]
         # [sides, P, draws]: K of each of two lists, or 2K of the only one.
@@ -104,7 +104,7 @@ class PKStream:
         )
 
     def _order(self, index: int) -> Int64[np.ndarray, " identities"]:
-        """Permute the identities for pass `index`; remembers the last one asked for."""
+        """Permute the identities for pass `index`; keep the last one."""
         known, order = self._last_pass
         if known != index:
             rng = np.random.default_rng((self.seed, _PASS, index))

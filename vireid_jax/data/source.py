@@ -1,14 +1,15 @@
 """Index the rows of a data set split and decode their images on demand.
 
 `load_records` opens one split of a TFDS data set, and first makes a set that generates
-itself. Only the index stays in memory: who, which camera, which modality. Pixels are
-read from the array_record files when a batch asks for them.
+itself. Only the index stays in memory: identity, camera, modality and position of each
+image. Pixels are read from the array_record files when a batch asks for them.
 """
 
 import functools
 import hashlib
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -19,95 +20,88 @@ from jaxtyping import Bool, Int, Int32, UInt8
 
 from vireid_jax.data.any_image import fit
 from vireid_jax.data.builders import find_builder, next_step, prepare
-from vireid_jax.data.encoded import flaw
-from vireid_jax.data.manifest import Row, check_manifest
-from vireid_jax.data.record_files import RecordFiles, check_info_files
+from vireid_jax.data.encoded import decode, truncation_error
+from vireid_jax.data.manifest import Row, check_manifest, read_manifest
+from vireid_jax.data.record_files import RecordFiles
 from vireid_jax.modality import MODALITIES
 from vireid_jax.run.errors import UserError
 from vireid_jax.run.runtime import only_errors
 
-_NUMBERS = ("identity", "camera", "modality")
+_FEATURES = {"image", "identity", "camera", "modality", "filename"}
 
 
-class ImageStore:
-    """Read and decode the images of one split, by position in its array_record files.
-
-    Threads may share it. A pickled copy carries the list of files only: it opens them
-    at its first read, wherever that is, and starts with an empty cache.
-    """
+class RecordStore:
+    """Read the records of one split, by position, and keep what is decoded of them."""
 
     def __init__(self, data_source: Any, title: str, next_step: str):
-        """Wrap the array_record `data_source`.
+        """Wrap a sequence of serialised tf.train Examples.
 
         Errors begin with `title`, which names the split, and end with `next_step`.
         """
+        # Here no thread is reading yet: two at once deadlock in its lazy modules.
+        from tensorflow_datasets.proto import tf_example_pb2  # noqa: F401
+
         self._data_source = data_source
         self._title = title
         self._next_step = next_step
-        self._decoded: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+        self.decoded: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+        """By size: the pixels of all positions, and a mask of those decoded so far."""
 
     def __len__(self) -> int:
-        """Count the images."""
+        """Return the number of records."""
         return len(self._data_source)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the cache out of a pickle."""
-        return {**self.__dict__, "_decoded": {}}
 
     def example(self, position: SupportsIndex) -> Mapping[str, Any]:
         """Parse the record at `position` into its features, a tf.train proto each."""
-        # TFDS's own reader spends more time on this than OpenCV on decoding a JPEG.
+        from google.protobuf.message import DecodeError
         from tensorflow_datasets.proto import tf_example_pb2
 
         record = self._data_source[int(position)]
-        return tf_example_pb2.Example.FromString(record).features.feature
-
-    def refusal(self, example: Mapping[str, Any], reason: str) -> UserError:
-        """Make the error that refuses one image."""
-        filename = example["filename"].bytes_list.value[0].decode()
-        size = len(example["image"].bytes_list.value[0])
-        return UserError(
-            f"{self._title}: image {filename!r} ({size} bytes) {reason}; "
-            f"{self._next_step}."
-        )
-
-    def image(
-        self, position: SupportsIndex, size: tuple[int, int]
-    ) -> UInt8[np.ndarray, "height width 3"]:
-        """Decode one image, resized to `size` (height, width) if it differs."""
-        example = self.example(position)
-        encoded = np.frombuffer(example["image"].bytes_list.value[0], np.uint8)
         try:
-            # A one-channel file comes out with three equal channels.
-            pixels = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
-        except cv2.error:  # a header that promises more pixels than OpenCV takes
-            pixels = None
-        if pixels is None:
-            raise self.refusal(example, "is nothing that OpenCV can decode")
-        return cv2.cvtColor(fit(pixels, size), cv2.COLOR_BGR2RGB)
+            # TFDS's own reader takes longer for this than OpenCV for decoding a JPEG.
+            features = tf_example_pb2.Example.FromString(record).features.feature
+        except DecodeError:
+            features = {}
+        if not set(features) >= _FEATURES:
+            raise self.error(
+                f"record {position} is not a tf.train Example, or a feature is missing"
+            )
+        return features
 
-    def images(
-        self, positions: Int[np.ndarray, " rows"], size: tuple[int, int], cache: str
-    ) -> UInt8[np.ndarray, "rows height width 3"]:
-        """Decode many images; `cache="host"` keeps each one in memory."""
-        if cache not in ("none", "host"):
-            raise UserError(f"cache is {cache!r}; use 'none' or 'host'.")
-        if cache == "none":
-            out = np.empty((len(positions), *size, 3), np.uint8)
-            for slot, position in enumerate(positions):
-                out[slot] = self.image(position, size)
-            return out
-        if size not in self._decoded:
-            # The operating system gives this array its pages only as they are written.
-            shape = (len(self), *size, 3)
-            decoded = np.empty(shape, np.uint8), np.zeros(len(self), bool)
-            self._decoded.setdefault(size, decoded)
-        pixels, known = self._decoded[size]
-        for position in positions[~known[positions]]:
-            # Two threads may both decode a row; they write the same bytes.
-            pixels[position] = self.image(position, size)
-            known[position] = True
-        return pixels[positions]
+    def error(self, message: str) -> UserError:
+        """Return an error that says which split is damaged, and what to do."""
+        return UserError(f"{self._title}: {message}; {self._next_step}")
+
+    def rows(self) -> list[Row]:
+        """Read and hash all records, some 30,000 small images a second.
+
+        Return their rows, ordered by file name. Raise UserError for a damaged record,
+        an image that is truncated or not a JPEG, PNG or BMP, an unknown modality and a
+        repeated file name.
+        """
+        rows = []
+        for position in range(len(self)):
+            example = self.example(position)
+            filename = example["filename"].bytes_list.value[0].decode()
+            identity, camera, modality = (
+                example[name].int64_list.value[0]
+                for name in ("identity", "camera", "modality")
+            )
+            encoded = example["image"].bytes_list.value[0]
+            if reason := truncation_error(encoded):
+                raise self.error(f"image {filename!r} ({len(encoded)} bytes) {reason}")
+            if not 0 <= modality < len(MODALITIES):
+                raise self.error(
+                    f"the modality of {filename!r} is {modality}; valid values: 0 to "
+                    f"{len(MODALITIES) - 1}, for {MODALITIES}"
+                )
+            sha256 = hashlib.sha256(encoded).hexdigest()
+            labels = identity, camera, MODALITIES[modality]
+            rows.append(Row(filename, *labels, sha256, position))
+        filename, count = Counter(row.filename for row in rows).most_common(1)[0]
+        if count > 1:
+            raise self.error(f"file name {filename!r} occurs more than once")
+        return sorted(rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +110,7 @@ class Records:
 
     `identity` and `camera` are the data set's own numbers, `modality` indexes
     MODALITIES (all int32 `[rows]`). `identities` is the label space, ascending: label i
-    stands for identity `identities[i]`. `select` keeps the label space, so that the
+    means identity `identities[i]`. `select` keeps the label space, so that the
     visible and the infrared half of a training set agree about labels.
     """
 
@@ -126,27 +120,36 @@ class Records:
     modality: Int32[np.ndarray, " rows"]
     filename: list[str]
     identities: Int32[np.ndarray, " identities"]
-    store: ImageStore
+    store: RecordStore
     position: Int[np.ndarray, " rows"]  # of the image in the store
     digest: UInt8[np.ndarray, "rows 32"]  # SHA-256 of the encoded image
 
     def __len__(self) -> int:
-        """Count the rows."""
+        """Return the number of rows."""
         return len(self.position)
 
     @property
     def labels(self) -> Int32[np.ndarray, " rows"]:
-        """Give every row's training label, 0..num_identities-1, int32 `[rows]`."""
+        """Return every row's training label, 0..num_identities-1, int32 `[rows]`.
+
+        Raise UserError for an identity that is not in the label space.
+        """
+        unknown = np.setdiff1d(self.identity, self.identities)
+        if len(unknown):
+            raise UserError(
+                f"{self.title}: identity {unknown[0]} has no label; the label space "
+                f"`identities` has {self.num_identities} others"
+            )
         return np.searchsorted(self.identities, self.identity).astype(np.int32)
 
     @property
     def num_identities(self) -> int:
-        """Count the identities of the label space: the width of a classifier."""
+        """Return the size of the label space: the width of a classifier."""
         return len(self.identities)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash set, config, version, split and all rows, images included (hex)."""
+        """Return the SHA-256 of data set, config, version, split and all rows (hex)."""
         sha = hashlib.sha256("\0".join([self.title, *self.filename]).encode())
         for column in (self.identity, self.camera, self.modality):
             sha.update(column.astype("<i4").tobytes())
@@ -159,9 +162,14 @@ class Records:
         """Decode the RGB image of `row` at `size` = (height, width).
 
         A file of another size is resized (OpenCV INTER_AREA where no side grows, else
-        INTER_LINEAR). Raises UserError when the stored bytes are no image.
+        INTER_LINEAR). Raise UserError when the stored bytes are not an image.
         """
-        return self.store.image(self.position[row], size)
+        encoded = self.store.example(self.position[row])["image"].bytes_list.value[0]
+        pixels = decode(encoded)  # a one-channel file gets three equal channels
+        if pixels is None:
+            name = f"image {self.filename[row]!r} ({len(encoded)} bytes)"
+            raise self.store.error(f"{name} cannot be decoded by OpenCV")
+        return fit(pixels, size)
 
     def images(
         self,
@@ -174,24 +182,41 @@ class Records:
         The cache holds height x width x 3 bytes an image and belongs to the split: all
         selections from it share one.
         """
-        return self.store.images(self.position[rows], tuple(size), cache)
+        if cache not in ("none", "host"):
+            raise UserError(f"cache is {cache!r}; valid values: 'none', 'host'")
+        size = tuple(size)
+        if cache == "none":
+            out = np.empty((len(rows), *size, 3), np.uint8)
+            for slot, row in enumerate(rows):
+                out[slot] = self.image(row, size)
+            return out
+        if size not in self.store.decoded:
+            # The operating system gives this array its pages only as they are written.
+            pixels = np.empty((len(self.store), *size, 3), np.uint8)
+            self.store.decoded.setdefault(size, (pixels, np.zeros(len(pixels), bool)))
+        pixels, known = self.store.decoded[size]
+        positions = self.position[rows]
+        for row, position in zip(rows, positions, strict=True):
+            if not known[position]:
+                # Two threads may both decode a row; they write the same bytes.
+                pixels[position] = self.image(row, size)
+                known[position] = True
+        return pixels[positions]
 
     def silhouettes(self) -> UInt8[np.ndarray, "rows 32 16"]:
-        """Decode every row's own visible mask, 0..255, 32 high and 16 wide.
+        """Decode the mask of the visible body in every row, 0..255, 32 high, 16 wide.
 
-        Raises UserError where the data set has none; only `walkers` has.
+        Raise UserError for a data set without them; only `walkers` has them.
         """
         masks = np.empty((len(self), 32, 16), np.uint8)
         for row, position in enumerate(self.position):
             example = self.store.example(position)
             if "silhouette" not in example:
                 raise UserError(
-                    f"{self.title} has no silhouettes; only 'walkers' has: "
-                    "load_records('walkers', ...)."
+                    f"{self.title} has no silhouettes; only the data set 'walkers' has"
                 )
             encoded = example["silhouette"].bytes_list.value[0]
-            encoded = np.frombuffer(encoded, np.uint8)
-            masks[row] = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)
+            masks[row] = decode(encoded, cv2.IMREAD_GRAYSCALE)
         return masks
 
     def select(
@@ -212,7 +237,7 @@ class Records:
     def of(self, modality: str) -> "Records":
         """Keep the rows of one modality (a name in MODALITIES), and the label space."""
         if modality not in MODALITIES:
-            raise UserError(f"modality is {modality!r}; use one of {MODALITIES}.")
+            raise UserError(f"modality is {modality!r}; valid values: {MODALITIES}")
         return self.select(self.modality == MODALITIES.index(modality))
 
 
@@ -222,8 +247,8 @@ def split_identities(
     """Hold `held_out` identities out of a training set, for validation (our choice).
 
     They are drawn, as a function of `seed` alone, from the identities seen in both
-    modalities. Returns (train, validation); each has a label space of its own.
-    Raises UserError unless 1 <= held_out < the number of such identities.
+    modalities. Return (train, validation); each has its own label space.
+    Raise UserError unless 1 <= held_out < the number of such identities.
     """
     candidates = np.intersect1d(
         records.of("visible").identity, records.of("infrared").identity
@@ -232,7 +257,7 @@ def split_identities(
         raise UserError(
             f"config.data.validation_identities is {held_out}; {records.title} has "
             f"{len(candidates)} identities in both modalities, so choose 1 to "
-            f"{len(candidates) - 1}, or 0 for no validation."
+            f"{len(candidates) - 1}, or 0 for no validation"
         )
     rng = np.random.default_rng(seed)
     drawn = rng.choice(candidates, held_out, replace=False)
@@ -251,116 +276,86 @@ def load_records(
     config: str | Mapping[str, Any] | None = None,
     data_dir: str | Path | None = None,
     manual_dir: str | Path | None = None,
+    verify: bool = False,
 ) -> Records:
     """Open one split of the data set `name`, preparing the set first if it is missing.
 
     `config` is the name of a builder config, or keyword arguments for the builder
     module's `make_config`, or None for the set's default. `data_dir` is where prepared
-    sets live (TFDS's default is ~/tensorflow_datasets). A set that is made from a
-    signed release is prepared from `manual_dir`, the folder that holds the release.
-    The first opening writes a manifest of the rows beside them.
-    Raises UserError for an unknown name, config or split, a release not given, a
-    folder that cannot be written to, and for rows that are damaged or are not those of
-    the manifest.
+    sets are kept (TFDS's default is ~/tensorflow_datasets). A set that is made from a
+    signed release is prepared from `manual_dir`, the folder of the release. For
+    `verify` see `open_records`.
+    Raise UserError for an unknown name, config or split, a missing release, a folder
+    that cannot be written to, and damaged or changed records.
     """
     with only_errors():  # TFDS: that our configs are not among those it knows
         builder = find_builder(name, config, data_dir)
-        folder = Path(builder.data_path)
-        if not os.path.exists(folder):  # or is out of sight: `prepare` will say
+        if not os.path.exists(builder.data_path):  # or is out of sight: see `prepare`
             prepare(builder, manual_dir)
             builder = find_builder(name, config, data_dir)
-        records = open_records(builder, split)
-    manifest = folder / f"manifest-{split}.tsv"
-    check_manifest(manifest, _manifest_rows(records), next_step(builder))
-    return records
+        return open_records(builder, split, verify=verify)
 
 
-def open_records(builder: Any, split: str) -> Records:
+def open_records(builder: Any, split: str, *, verify: bool = False) -> Records:
     """Index one split of a prepared TFDS builder (array_record files).
 
-    Raises UserError for an unknown split, a file that is missing or damaged, and for
-    what `index_records` refuses.
+    The first opening reads and hashes every record, and writes a manifest of the rows
+    beside the record files. Later ones read the manifest alone, while size and
+    modification time of the record files are those of then; otherwise, and with
+    `verify`, they read and hash every record again and compare.
+    Raise UserError for an unknown split, a missing or damaged file, for records that
+    differ from the manifest, and as `RecordStore.rows` does.
     """
     step = next_step(builder)
-    check_info_files(Path(builder.data_path), step)
+    folder = Path(builder.data_path)
+    for path in (folder / "dataset_info.json", folder / "features.json"):
+        if not path.is_file() or path.stat().st_size == 0:
+            raise UserError(f"{path} is missing or empty; {step}")
     if split not in builder.info.splits:
         raise UserError(
-            f"split is {split!r}; {builder.info.full_name} has "
-            f"{sorted(builder.info.splits)}."
+            f"split is {split!r}; valid values for {builder.info.full_name}: "
+            f"{sorted(builder.info.splits)}"
         )
-    # The array_record reader below TFDS's: workers then need not rebuild the builder.
     instructions = builder.info.splits[split].file_instructions
     if not instructions:
-        info = Path(builder.data_path) / "dataset_info.json"
-        raise UserError(f"{info} says that {split!r} has no rows; {step}.")
-    files = RecordFiles(instructions, step)
-    return index_records(files, f"{builder.info.full_name}:{split}", step)
+        raise UserError(
+            f"{folder / 'dataset_info.json'} lists no rows of {split!r}; {step}"
+        )
+    files = RecordFiles(instructions, step)  # less to rebuild than TFDS's own reader
+    title = f"{builder.info.full_name}:{split}"
+    store = RecordStore(files, title, step)
+    manifest = folder / f"manifest-{split}.tsv"
+    rows = None if verify else read_manifest(manifest, files.states)
+    if rows is None:
+        rows = store.rows()
+        check_manifest(manifest, rows, files.states, step)
+    return _index(store, title, rows)
 
 
 def index_records(
     data_source: Any, title: str, next_step: str = "prepare the data set again"
 ) -> Records:
-    """Index serialised tf.train Examples: all that `data_source[0..len-1]` gives.
+    """Index serialised tf.train Examples: all that `data_source[0..len-1]` returns.
 
-    Their features are those of our builders: image, identity, camera, modality and
-    filename. Reads each once, some 30,000 small images a second. `title` names the
-    split in errors and in the fingerprint; `next_step` is what an error tells to do.
-    Raises UserError when two rows share a file name, and for an image that is no JPEG,
-    PNG or BMP or lacks its end.
+    They need the features of our builders: image, identity, camera, modality and
+    filename. `title` names the split in errors and in the fingerprint; errors end with
+    `next_step`. Raise UserError as `RecordStore.rows` does.
     """
-    from google.protobuf.message import DecodeError
+    store = RecordStore(data_source, title, next_step)
+    return _index(store, title, store.rows())
 
-    store = ImageStore(data_source, title, next_step)
-    filename, numbers, digest = [], [], []
-    for position in range(len(store)):
-        try:
-            example = store.example(position)
-            filename.append(example["filename"].bytes_list.value[0].decode())
-            numbers.append([example[key].int64_list.value[0] for key in _NUMBERS])
-            encoded = example["image"].bytes_list.value[0]
-        except (DecodeError, IndexError) as error:
-            raise UserError(
-                f"{title}: record {position} lacks a feature, or is no tf.train "
-                f"Example; {next_step}."
-            ) from error
-        if reason := flaw(encoded):
-            raise store.refusal(example, reason)
-        digest.append(hashlib.sha256(encoded).digest())
-    if len(set(filename)) < len(filename):
-        twice = next(f for f in filename if filename.count(f) > 1)
-        raise UserError(
-            f"{title}: file name {twice!r} occurs more than once; {next_step}."
-        )
 
-    order = np.array(sorted(range(len(store)), key=filename.__getitem__), np.int64)
-    identity, camera, modality = np.array(numbers, np.int32)[order].T.copy()
-    for row in np.flatnonzero((modality < 0) | (modality >= len(MODALITIES)))[:1]:
-        raise UserError(
-            f"{title}: the modality of {filename[order[row]]!r} is {modality[row]}; 0 "
-            f"to {len(MODALITIES) - 1} are {MODALITIES}; {next_step}."
-        )
+def _index(store: RecordStore, title: str, rows: Sequence[Row]) -> Records:
+    filename, identity, camera, modality, sha256, position = zip(*rows, strict=True)
+    identity = np.array(identity, np.int32)
     return Records(
         title=title,
         identity=identity,
-        camera=camera,
-        modality=modality,
-        filename=[filename[i] for i in order],
+        camera=np.array(camera, np.int32),
+        modality=np.array([MODALITIES.index(name) for name in modality], np.int32),
+        filename=list(filename),
         identities=np.unique(identity),
         store=store,
-        position=order,
-        digest=np.frombuffer(b"".join(digest), np.uint8).reshape(-1, 32)[order],
+        position=np.array(position),
+        digest=np.frombuffer(bytes.fromhex("".join(sha256)), np.uint8).reshape(-1, 32),
     )
-
-
-def _manifest_rows(records: Records) -> list[Row]:
-    return [
-        (name, str(identity), str(camera), MODALITIES[modality], digest.tobytes().hex())
-        for name, identity, camera, modality, digest in zip(
-            records.filename,
-            records.identity,
-            records.camera,
-            records.modality,
-            records.digest,
-            strict=True,
-        )
-    ]

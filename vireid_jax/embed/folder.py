@@ -1,9 +1,10 @@
-"""Embed the images of a folder, part by part, so that a stopped command resumes."""
+"""Embed the images of a folder into a file; a stopped command resumes."""
 
 import contextlib
 import hashlib
-import io
+import json
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,8 +13,8 @@ import numpy as np
 from rich.console import Console
 
 from vireid_jax import __version__
+from vireid_jax.embed.embedder import Embedded, Embedder
 from vireid_jax.embed.feature_files import (
-    DAMAGED,
     SUFFIXES,
     check_suffix,
     read_features,
@@ -22,56 +23,50 @@ from vireid_jax.embed.feature_files import (
 from vireid_jax.modality import MODALITIES
 from vireid_jax.run.console import progress_bar
 from vireid_jax.run.errors import UserError
-from vireid_jax.run.files import check_parent, lock, replace_bytes, replace_text
+from vireid_jax.run.files import check_parent, lock, replace_text
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-BATCHES_A_PART = 16  # what a killed process has to do again
-_PART = "?????????-????????????????.npz"  # the first image's number, and `_key`
+BATCHES_A_SAVE = 16  # a killed process has to do at most these again
+
+# In the folder OUT.partial, until the work is done:
+_ROWS = "features.f32"  # the embeddings so far, without a header
+_PROGRESS = "progress.json"  # how many images they are of, and their checksum
 _LOCK = ".lock"
 
 
-class Part(NamedTuple):
-    """Some neighbouring images of a folder, once they are embedded."""
-
-    features: np.ndarray  # float32 [rows, dim]
-    filename: list[str]
-    unreadable: dict[str, str]  # by file name: why
-    place: Path | None = None  # where it is kept
-
-
 def list_images(folder: Path) -> list[str]:
-    """Lists a folder's images, those below it too, in the order of their names.
+    """List a folder's images, those below it too, in the order of their names.
 
-    Names are relative, with `/`; links to folders are not followed. Raises UserError
-    where there is no such folder, no image in it, a link leads to a file outside it, or
-    a name cannot stand in a line of UTF-8.
+    Names are relative, with `/`; links to folders are not followed. Raise UserError
+    where there is no such folder, it has no image, a link leads to a file outside it,
+    or a name is no line of UTF-8.
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; give a folder of images")
-    found = []
-    for place, _, names in os.walk(folder, onerror=_fail):
-        for path in (Path(place, name) for name in names):
-            # A link to nothing is listed, to be told as unreadable; a pipe is not.
+    names = []
+    for parent, _, files in os.walk(folder, onerror=_raise):
+        for path in (Path(parent, name) for name in files):
+            # A link to nothing is listed, and reported as unreadable; a pipe is not.
             is_image = path.is_file() or not path.exists()
             if is_image and path.suffix.lower() in IMAGES:
-                _check_place(path, folder)
-                found.append(path.relative_to(folder).as_posix())
-    if not found:
+                _check_name(path, folder)
+                names.append(path.relative_to(folder).as_posix())
+    if not names:
         raise UserError(
             f"{folder} has no image; looked for {', '.join(IMAGES)}, below it too"
         )
-    return sorted(found)
+    return sorted(names)
 
 
-def _fail(error: OSError) -> None:
+def _raise(error: OSError) -> None:
     raise error
 
 
-def _check_place(path: Path, folder: Path) -> None:
-    if path.is_symlink() and not leads_inside(path, folder):
+def _check_name(path: Path, folder: Path) -> None:
+    if path.is_symlink() and not is_inside(path, folder):
         raise UserError(
-            f"{path} is a link to {os.path.realpath(path)}, outside {folder}; put a"
-            " copy in its place, or take it away"
+            f"{path} is a link to {os.path.realpath(path)}, outside {folder}; replace"
+            " it by a copy, or remove it"
         )
     if any(sign < " " or "\ud800" <= sign <= "\udfff" for sign in path.name):
         raise UserError(
@@ -80,13 +75,13 @@ def _check_place(path: Path, folder: Path) -> None:
         )
 
 
-def leads_inside(path: Path, folder: Path) -> bool:
-    """Tells whether a path, its links followed, is in the folder."""
+def is_inside(path: Path, folder: Path) -> bool:
+    """Return whether a path, its links followed, is in the folder."""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
-def describe(embedder: Any, folder: Path, modality: str) -> dict[str, Any]:
-    """Says what made a file's features."""
+def describe(embedder: Embedder, folder: Path, modality: str) -> dict[str, Any]:
+    """Return what made a file's features: its `about`."""
     return {
         "network": embedder.fingerprint,
         "modality": modality,
@@ -94,90 +89,34 @@ def describe(embedder: Any, folder: Path, modality: str) -> dict[str, Any]:
         "feature": embedder.feature,
         "flip": embedder.flip,
         "size": list(embedder.size),
-        "step": embedder.about["step"],
+        "step": embedder.about.step,
         "folder": str(folder.resolve()),
         "version": __version__,
     }
 
 
 def embed_folder(
-    embedder: Any,
+    embedder: Embedder,
     folder: Path,
     filename: Sequence[str],
     modality: str,
-    *,
     console: Console,
-    kept: Path | None = None,
-) -> Iterator[Part]:
-    """Yields the embeddings of a folder's images, part by part, with a progress bar.
+    start: int = 0,
+) -> Iterator[Embedded]:
+    """Yield the embeddings of a folder's images from `start` on, with a progress bar.
 
-    Where `kept` is given each part is written there, and not embedded again if it is
-    there, whole, of the same network and the same files.
+    Indices count from `start`.
     """
-    count = BATCHES_A_PART * embedder.batch_size
     with progress_bar("embed", console) as bar:
-        task = bar.add_task("embed", total=len(filename))
-        for start in range(0, len(filename), count):
-            names = filename[start : start + count]
-            place = part = None
-            if kept:
-                key = _key(embedder, folder, names, modality)
-                place = kept / f"{start:09}-{key}.npz"
-                with contextlib.suppress(FileNotFoundError, *DAMAGED):
-                    part = _read_part(place)
-            if part is None:
-                part = _embed_part(embedder, folder, names, modality, bar, task)
-                if place:
-                    _write_part(place, part)
-            yield part._replace(place=place)
-            bar.update(task, completed=start + len(names))
-
-
-def _embed_part(embedder, folder, names, modality, bar, task) -> Part:
-    rows, read, unreadable = [], [], {}
-    paths = [folder / name for name in names]
-    for batch in embedder.embed_stream(paths, modality):
-        rows.append(batch.embeddings)
-        read += [names[place] for place in batch.places]
-        unreadable |= {names[place]: why for place, why in batch.unreadable.items()}
-        bar.advance(task, len(batch.places) + len(batch.unreadable))
-    return Part(np.concatenate(rows), read, unreadable)
-
-
-def _key(embedder: Any, folder: Path, names: Sequence[str], modality: str) -> str:
-    """Hashes what decides a part: the network, and the files as they are now."""
-    told = [embedder.fingerprint, modality, str(embedder.batch_size)]
-    for name in names:
-        try:
-            status = (folder / name).stat()
-        except OSError:  # it will be told as unreadable
-            told.append(name)
-            continue
-        # By its inode's time too: that of a file made readable changes, no other does.
-        times = f"{status.st_mtime_ns}\t{status.st_ctime_ns}"
-        told.append(f"{name}\t{status.st_size}\t{times}")
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
-
-
-def _write_part(path: Path, part: Part) -> None:
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        features=part.features,
-        filename=np.array(part.filename, str),
-        unreadable=np.array(list(part.unreadable.items()), str).reshape(-1, 2),
-    )
-    replace_bytes(path, buffer.getvalue())
-
-
-def _read_part(path: Path) -> Part:
-    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-        unreadable = dict(file["unreadable"].tolist())
-        return Part(file["features"], file["filename"].tolist(), unreadable)
+        task = bar.add_task("embed", total=len(filename), completed=start)
+        paths = [folder / name for name in filename[start:]]
+        for batch in embedder.embed_stream(paths, modality):
+            yield batch
+            bar.advance(task, len(batch.indices) + len(batch.errors))
 
 
 def extract(
-    embedder: Any,
+    embedder: Embedder,
     folder: Path,
     modality: str,
     out: Path,
@@ -185,68 +124,109 @@ def extract(
     unreadable: str = "skip",
     console: Console | None = None,
 ) -> dict[str, str]:
-    """Embeds a folder's images into the file `out`; returns why some are not in it.
+    """Embed a folder's images into the file `out`; return errors by file name.
 
-    `unreadable` is "skip" or "refuse". Raises UserError where none could be read, or
-    with "refuse" where one could not; parts that are done are kept beside `out`.
+    An image with an error is not in the file. `unreadable` is "skip" or "refuse". Raise
+    UserError where no image can be read, or with "refuse" where one cannot. Called
+    again after it was stopped or killed, resume, to the same bytes.
     """
     check_out(out)
     filename = list_images(folder)
     console = console or Console(quiet=True)
-    read, why, places = [], {}, []
-    with _parts_of(out) as kept:
-        for part in embed_folder(
-            embedder, folder, filename, modality, console=console, kept=kept
-        ):
-            read += part.filename
-            why |= part.unreadable
-            places.append(part.place)
-            if why and unreadable == "refuse":
-                raise UserError(f"{next(iter(why.values()))}; nothing was written")
+    partial = out.with_name(f"{out.name}.partial")
+    partial.mkdir(exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(lock(partial / _LOCK))
+        except BlockingIOError as error:
+            raise UserError(
+                f"{error} is writing {out}; wait for it, or give another --out"
+            ) from error
+        key = _key(embedder, folder, filename, modality)
+        start, checksum, errors = _resume(partial, key, embedder.dim)
+        batches = embed_folder(embedder, folder, filename, modality, console, start)
+        done = start
+        with (partial / _ROWS).open("ab" if start else "wb") as file:
+            for number, batch in enumerate(batches, 1):
+                content = batch.embeddings.tobytes()
+                file.write(content)
+                checksum = zlib.crc32(content, checksum)
+                errors |= {filename[start + i]: why for i, why in batch.errors.items()}
+                done += len(batch.indices) + len(batch.errors)
+                if number % BATCHES_A_SAVE == 0 or done == len(filename):
+                    file.flush()  # rows first: the file may have more than the count
+                    progress = {"key": key, "images": done, "checksum": checksum}
+                    text = json.dumps(progress | {"errors": errors})
+                    replace_text(partial / _PROGRESS, text)
+                if errors and unreadable == "refuse":
+                    break
+        if errors and unreadable == "refuse":
+            raise UserError(f"{next(iter(errors.values()))}; nothing was written")
+        read = [name for name in filename if name not in errors]
         if not read:
             raise UserError(
                 f"none of the {len(filename)} images in {folder} can be read; the"
-                f" first: {next(iter(why.values()))}"
+                f" first: {next(iter(errors.values()))}"
             )
-        # As they were embedded: the images may have changed meanwhile.
-        features = (_read_part(place).features for place in places)
+        shape = (len(read), embedder.dim)
+        features = np.memmap(partial / _ROWS, np.float32, "r", shape=shape)
         write_features(out, read, features, describe(embedder, folder, modality))
-        lines = "".join(f"{name}\t{reason}\n" for name, reason in why.items())
+        lines = "".join(f"{name}\t{error}\n" for name, error in errors.items())
         listed = out.with_name(f"{out.name}.unreadable.txt")
         replace_text(listed, lines) if lines else listed.unlink(missing_ok=True)
-        for pattern in (_PART, f".{_PART}.new", _LOCK):
-            for path in kept.glob(pattern):
-                path.unlink()
-    with contextlib.suppress(OSError):  # who keeps something else there keeps it
-        kept.rmdir()
-    return why
+        for name in (_PROGRESS, _ROWS, _LOCK):
+            (partial / name).unlink()
+    with contextlib.suppress(OSError):  # it holds files of others
+        partial.rmdir()
+    return errors
+
+
+def _resume(partial: Path, key: str, dim: int) -> tuple[int, int, dict[str, str]]:
+    """Return how many images are done, their checksum and errors; drop rows beyond.
+
+    Nothing is done where the work is of other images or another network, or damaged.
+    """
+    try:
+        progress = json.loads((partial / _PROGRESS).read_text())
+        images, errors = progress["images"], progress["errors"]
+        size = 4 * dim * (images - len(errors))
+        os.truncate(partial / _ROWS, size)
+        checksum = 0
+        with (partial / _ROWS).open("rb") as file:
+            while content := file.read(2**24):
+                checksum = zlib.crc32(content, checksum)
+        if (progress["key"], progress["checksum"]) == (key, checksum):
+            return images, checksum, errors
+    except (OSError, ValueError, LookupError, TypeError):
+        pass
+    return 0, 0, {}
+
+
+def _key(
+    embedder: Embedder, folder: Path, filename: Sequence[str], modality: str
+) -> str:
+    """Hash what decides the rows: the network, and the files as they are now."""
+    lines = [embedder.fingerprint, modality, str(embedder.batch_size)]
+    for name in filename:
+        lines.append(name)
+        with contextlib.suppress(OSError):  # it will be reported as unreadable
+            status = (folder / name).stat()
+            # With ctime: that of a file made readable changes, and no other does.
+            times = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            lines.append("\t".join(map(str, times)))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def check_out(out: Path) -> None:
-    """Raises UserError for a place where no feature file can be written."""
+    """Raise UserError for a path where no feature file can be written."""
     check_suffix(out)
     check_parent(out)
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; give a file's name")
 
 
-@contextlib.contextmanager
-def _parts_of(out: Path) -> Iterator[Path]:
-    """Makes the folder of parts beside `out`, and keeps other processes out of it."""
-    kept = out.with_name(f"{out.name}.parts")
-    kept.mkdir(exist_ok=True)
-    with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(lock(kept / _LOCK))
-        except BlockingIOError as error:
-            raise UserError(
-                f"{error} is writing {out}; wait for it, or give another --out"
-            ) from error
-        yield kept
-
-
 class Gallery(NamedTuple):
-    """Embedded images that are to be ranked."""
+    """Embedded images to rank."""
 
     features: np.ndarray  # float32 [rows, dim]
     filename: list[str]
@@ -255,45 +235,45 @@ class Gallery(NamedTuple):
 
 
 def open_gallery(
-    embedder: Any,
-    place: Path,
+    embedder: Embedder,
+    path: Path,
     modality: str | None,
     images: Path | None,
     console: Console,
 ) -> Gallery:
-    """Reads a feature file, or embeds a folder's images with `modality`.
+    """Read a feature file, or embed a folder's images with `modality`.
 
-    What cannot be read in a folder is left out, and said. Raises UserError for
-    features of another network, and for a folder without images or modality.
+    Images of a folder that cannot be read are left out, and printed. `images` is where
+    a feature file's images are now. Raise UserError for features of another network,
+    and for a folder without images or modality.
     """
-    if place.suffix in SUFFIXES and not place.is_dir():
-        found = read_features(place)
-        about = found.about
+    if path.suffix in SUFFIXES and not path.is_dir():
+        features, filename, about = read_features(path)
         if about["network"] != embedder.fingerprint:
             raise UserError(
-                f"{place} has embeddings of {about['dim']} numbers, by the network"
+                f"{path} has embeddings of {about['dim']} numbers, by the network"
                 f" {about['network'][:12]}; this checkpoint's, of {embedder.dim}, is"
                 f" {embedder.fingerprint[:12]}. Embed the gallery with it: python -m"
                 " vireid_jax.extract"
             )
         if modality not in (None, about["modality"]):
             raise UserError(
-                f"--gallery_modality {modality}: {place} holds {about['modality']}"
+                f"--gallery_modality {modality}: {path} holds {about['modality']}"
                 " images; leave the flag out"
             )
         folder = images or Path(about["folder"])
-        return Gallery(found.features, found.filename, folder, about["modality"])
-    filename = list_images(place)
+        return Gallery(features, filename, folder, about["modality"])
+    filename = list_images(path)
     if modality is None:
         raise UserError(
-            f"--gallery_modality is missing; {place} is a folder, so say which of"
-            f" {list(MODALITIES)} it shows"
+            f"--gallery_modality is missing; {path} is a folder, so give the modality"
+            f" of its images. Valid values: {list(MODALITIES)}"
         )
-    parts = list(embed_folder(embedder, place, filename, modality, console=console))
-    for reason in (why for part in parts for why in part.unreadable.values()):
-        console.print(f"Left out: {reason}", soft_wrap=True, markup=False)
-    read = [name for part in parts for name in part.filename]
+    batches = list(embed_folder(embedder, path, filename, modality, console))
+    for error in (error for batch in batches for error in batch.errors.values()):
+        console.print(f"Left out: {error}", soft_wrap=True, markup=False)
+    read = [filename[index] for batch in batches for index in batch.indices]
     if not read:
-        raise UserError(f"none of the {len(filename)} images in {place} can be read")
-    features = np.concatenate([part.features for part in parts])
-    return Gallery(features, read, place, modality)
+        raise UserError(f"none of the {len(filename)} images in {path} can be read")
+    features = np.concatenate([batch.embeddings for batch in batches])
+    return Gallery(features, read, path, modality)

@@ -1,33 +1,34 @@
 """Compare two images: their cosine, and the verdict at a false-match rate."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from vireid_jax.embed.embedder import Embedder
 from vireid_jax.embed.thresholds import KINDS
 from vireid_jax.run.errors import UserError
 
 
 class Verdict(NamedTuple):
-    """What was found; the last four are None where there is no threshold."""
+    """The cosine of two images; the rest is None where there is no threshold."""
 
     cosine: float
-    same: bool | None
-    threshold: float | None
-    false_match_rate: float | None
-    true_match_rate: float | None  # of pairs of one person, at this threshold
+    same: bool | None = None
+    threshold: float | None = None
+    false_match_rate: float | None = None
+    true_match_rate: float | None = None  # of pairs of one person, at this threshold
 
 
 def compare_images(
-    embedder: Any,
+    embedder: Embedder,
     images: tuple[Path, Path],
     modalities: tuple[str, str],
     rate: float | None = None,
 ) -> Verdict:
-    """Embeds both images and judges their cosine at a false-match rate.
+    """Embed both images and judge their cosine at a false-match rate.
 
-    Without a `rate` it is the lowest from 0.01 on; where the checkpoint has none, there
-    is no verdict. Raises UserError for an image that cannot be read, and for a rate
-    that the checkpoint has no threshold of, naming those it has.
+    Without a `rate` take the lowest from 0.01 on; a checkpoint that has none gives no
+    verdict. Raise UserError for an image that cannot be read, and for a rate that the
+    checkpoint has no threshold of.
     """
     one, two = (
         embedder.embed(image, modality)[0]
@@ -35,19 +36,18 @@ def compare_images(
     )
     cosine = float(one @ two)
     kind = next("-".join(k) for k in KINDS if sorted(k) == sorted(modalities))
-    found = embedder.about.get("thresholds", {}).get(kind, {})
-    thresholds = {float(r): x for r, x in found.get("thresholds", {}).items()}
+    stored = embedder.about.thresholds.get(kind, {})
+    thresholds = {float(r): x for r, x in stored.get("thresholds", {}).items()}
     if rate is None:
         rate = min((r for r in thresholds if r >= 0.01), default=None)
         if rate is None:
-            return Verdict(cosine, None, None, None, None)
+            return Verdict(cosine)
     if rate not in thresholds:
-        legal = f"legal are {sorted(thresholds)}" if thresholds else "it has none"
+        valid = f"valid values: {sorted(thresholds)}" if thresholds else "it has none"
         raise UserError(
             f"--false_match_rate is {rate}, and the checkpoint has no such threshold"
-            f" for {kind} pairs: {legal}. They come from the identities held out in"
+            f" for {kind} pairs: {valid}. They come from the identities held out in"
             " training, more for lower rates: config.data.validation_identities"
         )
-    threshold = thresholds[rate]
-    hits = found["true_match_rates"][str(rate)]
+    threshold, hits = thresholds[rate], stored["true_match_rates"][str(rate)]
     return Verdict(cosine, cosine >= threshold, threshold, rate, hits)

@@ -1,9 +1,10 @@
 """Evaluate a trained network, exported features, or several runs together.
 
 `--workdir` embeds the test split once and ranks it by every protocol; it needs the
-checkpoint and the data set, and writes `DIR/eval.json` with each query's metrics beside
-it, as training does at its end. With --which, --protocol, --feature or --rerank it
-writes only to --out. `--features`, `--compare` and `--runs` need no data set.
+checkpoint and the data set, and writes `DIR/eval.json` with each query's metrics and
+the embeddings beside it, as training does at its end. With --which, --protocol,
+--feature or --rerank it writes only to --out. `--features`, `--compare` and `--runs`
+need no data set.
 
     python -m vireid_jax.evaluate --workdir runs/demo --which best
     python -m vireid_jax.evaluate --features f.npz --protocol sysu_mm01/all/single

@@ -6,11 +6,13 @@ The last two read images and masks through `data.source.Records`.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
 
 from vireid_jax.protocols.protocol import Protocol, Rows
+from vireid_jax.protocols.ranking import Metrics
 from vireid_jax.protocols.result import Result, evaluate, mean_result
 
 RANDOM_RANKINGS = 10  # averaged for chance: Rank-1 of 2,000 queries is known to 0.05 %
@@ -19,11 +21,12 @@ LEVELS = 8  # of each colour channel
 
 
 def evaluate_baselines(
-    protocols: Sequence[Protocol], records: Rows, size: tuple[int, int]
+    protocols: Sequence[Protocol], records: Any, size: tuple[int, int]
 ) -> list[Result]:
     """Evaluate the three baselines under each protocol (`walkers`: it has silhouettes).
 
-    `size` is the (height, width) at which images are read.
+    `records` are `Rows` with images and silhouettes, as `data.source.Records`; `size`
+    is the (height, width) at which images are read.
     """
     features = {
         "colour histogram": colour_histogram_features(records, size),
@@ -45,7 +48,7 @@ def chance(protocol: Protocol, records: Rows) -> Result:
     Under independent Gaussian features every order of a query's gallery is equally
     likely. An average, since distinct-identity CMC has no simple closed form.
     """
-    rankings = []
+    rankings: list[Metrics] = []
     for seed in range(RANDOM_RANKINGS):
         rng = np.random.default_rng((0, seed))
         noise = rng.standard_normal((len(records.identity), 64), np.float32)
@@ -55,11 +58,11 @@ def chance(protocol: Protocol, records: Rows) -> Result:
 
 
 def colour_histogram_features(
-    records: Rows, size: tuple[int, int]
+    records: Any, size: tuple[int, int]
 ) -> Float32[np.ndarray, "rows bins"]:
     """Count colours: joint RGB histograms of 6 horizontal stripes, shares of pixels.
 
-    Returns `[rows, 6 * 8**3]`; `size` is (height, width). Our choice of bins.
+    Return `[rows, 6 * 8**3]`; `size` is (height, width). Our choice of bins.
     """
     height, width = size
     stripe = np.repeat(np.arange(height) * STRIPES // height, width)
@@ -72,7 +75,7 @@ def colour_histogram_features(
     return features
 
 
-def silhouette_features(records: Rows) -> Float32[np.ndarray, "rows pixels"]:
+def silhouette_features(records: Any) -> Float32[np.ndarray, "rows pixels"]:
     """Flatten the persons' visible masks of 32 x 16 pixels: `[rows, 512]` in [0, 1]."""
     masks = records.silhouettes()
     return masks.reshape(len(masks), -1).astype(np.float32) / 255

@@ -1,21 +1,26 @@
-"""Embed the test split and rank it by every protocol; write eval.json."""
+"""Embed the test split and rank it by every protocol; write eval.json.
 
+Beside `eval.json` are `eval.queries.npz`, each query's metrics, and
+`eval.features.npz`, the embeddings: in the format that `evaluate --features` reads,
+with the step of the checkpoint and the fingerprint of the split.
+"""
+
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from jaxtyping import Float32
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
 from vireid_jax.config import with_defaults
 from vireid_jax.data.source import Records, load_records
+from vireid_jax.embed.embedder import Embedder, load
 from vireid_jax.evaluate.baselines import evaluate_baselines
-from vireid_jax.evaluate.compare_runs import (
-    queries_path,
-    write_queries,
-)
+from vireid_jax.evaluate.compare_runs import queries_path, read_npz, write_queries
 from vireid_jax.protocols import (
     KReciprocal,
     Protocol,
@@ -29,13 +34,14 @@ from vireid_jax.protocols import (
     uncertainty_table,
 )
 from vireid_jax.run.errors import UserError
-from vireid_jax.run.files import replace_text
+from vireid_jax.run.files import replace_bytes, replace_text
+from vireid_jax.training.run_info import RunInfo
 
-Config = ConfigDict | FrozenConfigDict
+Config: TypeAlias = ConfigDict | FrozenConfigDict
 
 
 def open_split(config: Config, split: str) -> Records:
-    """Opens a split of the config's data set, preparing a synthetic one if missing."""
+    """Open a split of the config's data set, preparing a synthetic one if missing."""
     c = config.data
     return load_records(
         c.name,
@@ -46,22 +52,22 @@ def open_split(config: Config, split: str) -> Records:
 
 
 def dataset_title(config: Config) -> str:
-    """Names the data set as reports do: `walkers/thermal`."""
+    """Return the name of the data set as reports have it: `walkers/thermal`."""
     variant = config.data.options.get("variant", config.data.variant)
     return f"{config.data.name}/{variant}" if variant else config.data.name
 
 
 def rank_split(
-    embedder: Any,
+    embedder: Embedder,
     records: Records,
-    features: np.ndarray,
+    features: Float32[np.ndarray, "rows dim"],
     protocols: Sequence[Protocol],
     *,
     epoch: float,
     selection: str | None,
     reranking: KReciprocal | None = None,
 ) -> list[Result]:
-    """Ranks the embeddings of a split's rows by each protocol."""
+    """Rank the embeddings of a split's rows by each protocol."""
     return [
         evaluate(
             protocol,
@@ -78,7 +84,7 @@ def rank_split(
 
 
 def report(results: Sequence[Result], console: Console) -> None:
-    """Prints the metrics, how far they can be trusted, and those of each trial."""
+    """Print the metrics, their uncertainty, and those of each trial."""
     console.print(results_table(results))
     for sentence in counts_that_differ(results):
         console.print(sentence)
@@ -88,46 +94,88 @@ def report(results: Sequence[Result], console: Console) -> None:
 
 
 def write_report(results: Sequence[Result], about: dict[str, Any], path: Path) -> None:
-    """Writes the metrics with the run's description as JSON."""
+    """Write the metrics as JSON, with a description of what was tested."""
     document = {"run": about, "results": [result.to_json() for result in results]}
     replace_text(path, json.dumps(document, indent=2) + "\n")
 
 
+def write_test_features(
+    path: Path, records: Records, features: Float32[np.ndarray, "rows dim"], step: int
+) -> None:
+    """Write the embeddings of a test split, in the order of its rows.
+
+    `path` is that of the JSON: of `eval.json` the file is `eval.features.npz`.
+    """
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        features=features,
+        identity=records.identity,
+        camera=records.camera,
+        modality=records.modality,
+        filename=np.array(records.filename),
+        step=step,
+        data=records.fingerprint,
+    )
+    replace_bytes(path.with_suffix(".features.npz"), buffer.getvalue())
+
+
+def read_test_features(
+    workdir: Path, records: Records, step: int
+) -> Float32[np.ndarray, "rows dim"]:
+    """Return the embeddings that the evaluation of a run wrote, in the rows' order.
+
+    Raise UserError where the file is missing or damaged, or is not of this `step` and
+    of these images.
+    """
+    path = workdir / "eval.features.npz"
+    remedy = f"to write it: python -m vireid_jax.evaluate --workdir {workdir}"
+    arrays = read_npz(path, remedy)
+    for name, wanted in {"step": step, "data": records.fingerprint}.items():
+        if name not in arrays or arrays[name] != wanted:
+            raise UserError(
+                f"{path} is of {name} {arrays.get(name)}, not of {wanted}; {remedy}"
+            )
+    return arrays["features"]
+
+
 def evaluate_test_split(
-    embedder: Any,
+    embedder: Embedder,
     config: Config,
     *,
-    about: dict[str, Any],
+    about: RunInfo,
     selection: str | None,
     path: Path | None,
     console: Console,
     protocols: Sequence[Protocol] = (),
     reranking: KReciprocal | None = None,
 ) -> list[Result]:
-    """Runs the whole test: protocols, for `walkers` the baselines too, table, JSON.
+    """Run the complete test: protocols, for `walkers` the baselines too, table, files.
 
-    `protocols` are the data set's own unless some are given; `path` is the JSON's, None
-    to write nothing.
+    `protocols` are by default the data set's own; `path` is the JSON's, None to write
+    nothing. All processes of a run must call this.
     """
     records = open_split(config, "test")
     protocols = protocols or get_protocols(dataset_title(config))
+    features = embedder.embed_records(records)
     results = rank_split(
         embedder,
         records,
-        embedder.embed_records(records),
+        features,
         protocols,
-        epoch=about["epoch"],
+        epoch=about.epoch,
         selection=selection,
         reranking=reranking,
     )
     if path:
         queries = queries_path(path)
         write_queries(queries, results, records.filename, records.fingerprint)
+        write_test_features(path, records, features, about.step)
     if config.data.name == "walkers":
         results += evaluate_baselines(protocols, records, tuple(config.data.size))
     report(results, console)
     if path:
-        write_report(results, about, path)
+        write_report(results, about.to_json(), path)
     return results
 
 
@@ -150,10 +198,8 @@ def evaluate_run(
     nowhere. `console` shows the tables, None: they are not shown. Raise UserError if
     the checkpoint or the data set is missing, or for a protocol of another data set.
     """
-    from vireid_jax.embed.embedder import load
-
     embedder = load(workdir, which, feature)
-    config = with_defaults(embedder.about["config"])
+    config = with_defaults(embedder.about.config)
     return evaluate_test_split(
         embedder,
         config,
@@ -169,26 +215,22 @@ def evaluate_run(
 def choose_protocols(
     names: Sequence[str], permutations: Path | None, dataset: str = ""
 ) -> list[Protocol]:
-    """Finds protocols by name; those of another data set than the run's are refused.
+    """Find protocols by name; refuse those of another data set than the run's.
 
     A network trained on one of RegDB's trials knows people of every other trial's test.
     """
-    # The run's own carry its data set's full name, as "walkers/nir".
+    # The run's own have its data set's full name, as "walkers/nir".
     own = {p.name: p for p in get_protocols(dataset)} if dataset else {}
-    found = [find_protocol(name, permutations=permutations) for name in names]
-    found = [own.get(protocol.name, protocol) for protocol in found]
-    for protocol in found if dataset else ():
-        title, family = protocol.dataset, dataset.partition("/")[0]
+    named = [find_protocol(name, permutations=permutations) for name in names]
+    protocols = [own.get(protocol.name, protocol) for protocol in named]
+    family = dataset.partition("/")[0]
+    for protocol in protocols if dataset else ():
+        title = protocol.dataset
         if protocol.name not in own and title != family:
-            reason = (
-                "in another trial some of these people are to be found"
-                if title.partition("/")[0] == family
-                else "its rows are another data set's"
-            )
-            legal = list(own)
             raise UserError(
                 f"--protocol {protocol.name} is one of {title}, and this run was"
-                f" trained on {dataset}: {reason}. Give one of {legal}, or the workdir"
-                f" of a run on {title}"
+                f" trained on {dataset}: on another data set, or on some of its test"
+                f" people. Valid values: {list(own)}, or give the workdir of a run on"
+                f" {title}"
             )
-    return found
+    return protocols

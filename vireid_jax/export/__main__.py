@@ -96,7 +96,7 @@ def export(
         raise UserError(f"--streams is both, and {reason}; leave it out")
     if format != "safetensors":
         embedder = in_float32(embedder)
-    config = ConfigDict(with_defaults(embedder.about["config"]))
+    config = ConfigDict(with_defaults(embedder.about.config))
     if data_dir:
         config.data.dir = str(data_dir)
     trial = open_trial(config, embedder.modalities)

@@ -14,7 +14,7 @@ from vireid_jax.embed.embedder import Embedder
 from vireid_jax.export.network import Network
 from vireid_jax.run.environment import commit
 from vireid_jax.run.errors import UserError
-from vireid_jax.training.checkpoint import by_place
+from vireid_jax.training.checkpoint import by_path
 
 FORMATS = ("onnx", "jax", "safetensors")
 STREAMS = ("separate", "both")
@@ -65,14 +65,14 @@ def describe(embedder: Embedder, format: str) -> dict[str, Any]:
         "output": {"type": "float32", "shape": ["batch", embedder.dim]},
         "inside": [*inside, "L2 normalisation"],
         "modalities": list(embedder.modalities),
-        "network": about["config"]["model"],
+        "network": about.config["model"],
         "feature": embedder.feature,
         "mirror": embedder.flip,
-        "step": about["step"],
-        "epoch": about["epoch"],
-        "trained_on": about["data"]["title"],
+        "step": about.step,
+        "epoch": about.epoch,
+        "trained_on": about.data["title"],
         "fingerprint": embedder.fingerprint,
-        "commit": about["environment"]["commit"],
+        "commit": about.environment["commit"],
         "exported_by": {"vireid_jax": __version__, "commit": commit()},
     }
 
@@ -147,6 +147,6 @@ def _write_safetensors(embedder: Embedder, path: Path) -> None:
     """Writes all variables, not folded, by their places; `vireid_jax.load` reads it."""
     from safetensors.numpy import save_file
 
-    leaves = by_place(jax.device_get(embedder.variables))
+    leaves = by_path(jax.device_get(embedder.variables))
     tensors = {place: np.ascontiguousarray(leaf) for place, leaf in leaves.items()}
-    save_file(tensors, path, metadata={"about": json.dumps(embedder.about)})
+    save_file(tensors, path, metadata={"about": json.dumps(embedder.about.to_json())})

@@ -2,6 +2,9 @@
 
 import difflib
 
+import flax.errors
+import flax.linen as nn
+
 from vireid_jax.models.heads import NECK_NORMS
 from vireid_jax.models.osnet import CHANNELS, STAGES, variant_of
 from vireid_jax.models.part_relations import PART_WIDTHS, RELATIONS
@@ -10,6 +13,8 @@ from vireid_jax.models.single_stream import OSNet
 from vireid_jax.models.two_stream import TwoStreamOSNet
 from vireid_jax.run.errors import UserError
 
+Network = nn.Module  # what `create` and `create_single` return
+WrongVariables = flax.errors.FlaxError  # raised for variables of another network
 DTYPES = ("float32", "bfloat16", "float64")
 
 

@@ -34,7 +34,7 @@ from vireid_jax.run.runtime import set_up
 def card(model: Any, name: str, size: tuple[int, int], runs: int) -> dict[str, Any]:
     """Describes a two-stream network: counts, and the latency of one image in ms."""
     init = lambda: init_variables(model, jax.random.key(0))
-    found = {"name": name, "size": list(size)}
+    found: dict[str, Any] = {"name": name, "size": list(size)}
     for graph in ("test", "train"):
         rows = complexity(model, size, graph == "train")
         found[f"{graph}_stages"] = [row._asdict() for row in rows]

@@ -26,7 +26,7 @@ from vireid_jax.planning.needs import (
 from vireid_jax.planning.roofline import Load, Machine, estimate
 from vireid_jax.run.errors import UserError
 from vireid_jax.training import sharding
-from vireid_jax.training.program import batch_size_of, make_program, step_arguments
+from vireid_jax.training.program import make_program, pairs_per_step, step_arguments
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _check_divides(config: FrozenConfigDict, where: Slice) -> None:
             f" chips of {where.name}"
         )
     mesh = AbstractMesh((where.chips // model, model), ("data", "model"))
-    sharding.check_divides(batch_size_of(config), mesh, "a batch's P x K")
+    sharding.check_divides(pairs_per_step(config), mesh, "a batch's P x K")
 
 
 def _title() -> str:

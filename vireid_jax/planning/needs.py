@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from vireid_jax.run.errors import UserError
-from vireid_jax.training.program import batch_size_of, is_pretraining
+from vireid_jax.training.program import is_pretraining, pairs_per_step
 from vireid_jax.training.state import TrainState
 
 Config = ConfigDict | FrozenConfigDict
@@ -103,7 +103,7 @@ class Needs:
 def needs_of(config: Config, data: TrainingSet, arguments: tuple[Any, ...]) -> Needs:
     """Adds up the arguments of a step, as `program.step_arguments` gives them."""
     state, batch = arguments[:2]
-    pairs, cache = batch_size_of(config), config.data.cache
+    pairs, cache = pairs_per_step(config), config.data.cache
     rows = data.visible + (0 if is_pretraining(config) else data.infrared)
     image = math.prod(config.data.size) * 3
     return Needs(

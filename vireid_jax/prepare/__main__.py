@@ -1,7 +1,8 @@
 """Prepare or check a data set.
 
-`--source DIR` is the release as its authors distribute it; `--check` compares it with
-what was published, and writes nothing. The same command can be run again at any time.
+`--source DIR` is the release as its authors publish it; `--check` compares it with the
+published numbers, and writes nothing. For a set that exists the command reads and
+verifies every record.
 
     python -m vireid_jax.prepare --dataset regdb --source RegDB --check
     python -m vireid_jax.prepare --dataset regdb --source RegDB --data_dir data
@@ -20,7 +21,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from vireid_jax.run.command import Parser, run_command
-from vireid_jax.run.console import track
 from vireid_jax.run.errors import UserError
 
 
@@ -50,7 +50,7 @@ def create_parser() -> Parser:
 def find_configs(name: str, config: str | None) -> list[Any]:
     """Return the configs to prepare: `config`, or those that belong together.
 
-    Raises UserError for an unknown data set.
+    Raise UserError for an unknown data set.
     """
     from vireid_jax.data.builders import find_builder
 
@@ -63,9 +63,10 @@ def find_configs(name: str, config: str | None) -> list[Any]:
 
 
 def prepare_all(options: argparse.Namespace, console: Console) -> None:
-    """Prepare every config that was asked for, and tell where it is."""
-    from vireid_jax.data.builders import check_same_release, find_builder, prepare
-    from vireid_jax.data.source import load_records
+    """Prepare every config that was asked for; verify those that exist; print both."""
+    from vireid_jax.data.builders import find_builder, prepare
+    from vireid_jax.data.source import open_records
+    from vireid_jax.prepare.release_check import check_same_release
 
     table = Table("set", "split", "images", "identities", "")
     start, made = time.monotonic(), 0
@@ -77,16 +78,18 @@ def prepare_all(options: argparse.Namespace, console: Console) -> None:
             prepare(builder, options.source, options.skip_unreadable)
             builder = find_builder(options.dataset, config, options.data_dir)
         for split in builder.info.splits:
-            records = load_records(
-                options.dataset, split, config=config, data_dir=options.data_dir
-            )
+            records = open_records(builder, split, verify=True)
             if was_there and options.source is not None:
                 check_same_release(builder, options.source, split, records)
             made += 0 if was_there else len(records)
             numbers = f"{len(records):,}", f"{records.num_identities:,}"
             state = "was there" if was_there else "new"
             table.add_row(builder.info.full_name, split, *numbers, state)
-        _tell_unreadable(folder, console)
+        unreadable = folder / "unreadable.txt"
+        if unreadable.exists():
+            number = len(unreadable.read_text().splitlines())
+            text = f"{number:,} unreadable images were left out, see {unreadable}"
+            console.print(text, soft_wrap=True)
     console.print(table)
     if made:
         rate = made / (time.monotonic() - start)
@@ -94,56 +97,49 @@ def prepare_all(options: argparse.Namespace, console: Console) -> None:
     console.print(f"In {builder.data_dir_root}", soft_wrap=True)
 
 
-def _tell_unreadable(folder: Path, console: Console) -> None:
-    path = folder / "unreadable.txt"
-    if path.exists():
-        number = len(path.read_text().splitlines())
-        console.print(f"{number:,} unreadable images were left out, see {path}")
-
-
 def check(options: argparse.Namespace, console: Console) -> None:
-    """Print found against published; exits with 1 on what would change results."""
+    """Print what was found beside what was published.
+
+    Raise UserError for a finding that would change results.
+    """
     from vireid_jax.data.builders import find_builder
     from vireid_jax.prepare.release_check import check_release
 
     configs = find_configs(options.dataset, options.config)
     builder = type(find_builder(options.dataset, configs[0], os.devnull))
     if not hasattr(builder, "PUBLISHED"):
-        raise UserError(f"{options.dataset} comes from no release; --check has nothing")
+        raise UserError(f"{options.dataset} is made from no release to --check")
     if options.source is None:
         raise UserError("--check needs the release: --source DIR")
     root = builder.root(options.source.expanduser())
     names = [config if isinstance(config, str) else "" for config in configs]
-    progress = lambda items, total: track(items, f"reading {root}", total)
-    rows = check_release(builder, root, names, progress)
+    rows = check_release(builder, root, names)
     table = Table("", "found", "published", title=f"{builder.TITLE} at {root}")
     table.add_column("", no_wrap=True)
+    styles = {"wrong": "bold red", "differs": "bold red", "ok": "green"}
     for what, found, expected, verdict in rows:
-        partial = options.partial and verdict == "differs"
-        shown = "differs, not judged" if partial else verdict
-        texts = map(escape, (what, found, expected, shown))  # names may hold [...]
-        table.add_row(*texts, style=_STYLES.get(shown, ""))
+        if options.partial and verdict == "differs":
+            verdict = "differs, not judged"
+        texts = map(escape, (what, found, expected, verdict))  # names may hold [...]
+        table.add_row(*texts, style=styles.get(verdict, ""))
     console.print(table)
-    wrong = [row for row in rows if row.verdict == "wrong"]
     differing = [row for row in rows if row.verdict == "differs"]
-    if differing and not options.partial:
+    wrong = [row for row in rows if row.verdict == "wrong"]
+    if not options.partial:
         wrong = differing + wrong
     if wrong:
         hint = " (--partial if a smaller release is meant)" if differing else ""
         first = ": ".join(filter(None, [wrong[0].what, wrong[0].found]))
         raise UserError(
             f"{root}: {len(wrong)} findings would change results, the first being "
-            f"{first!r}{hint}; unpack the release again, or ask its authors."
+            f"{first!r}{hint}; unpack the release again, or ask its authors"
         )
     console.print("Nothing here would change results.")
 
 
-_STYLES = {"wrong": "bold red", "differs": "bold red", "ok": "green"}
-
-
 @contextlib.contextmanager
 def _own_flags() -> Iterator[None]:
-    """Name the flags of this command in errors that name others'."""
+    """Name the flags of this command in errors instead of those of others."""
     try:
         yield
     except UserError as error:
@@ -155,8 +151,9 @@ def run(options: argparse.Namespace) -> None:
     """Prepare the data set, or check it."""
     if options.partial and not options.check:
         raise UserError("--partial needs --check")
-    from vireid_jax.run.runtime import only_errors
+    from vireid_jax.run.runtime import only_errors, silence_opencv
 
+    silence_opencv()
     with _own_flags(), only_errors():
         command = check if options.check else prepare_all
         command(options, Console())

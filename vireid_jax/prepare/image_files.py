@@ -5,10 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cv2
-import numpy as np
-
-from vireid_jax.data.encoded import flaw
+from vireid_jax.data.encoded import decode, truncation_error
 from vireid_jax.run.cpu import cores
 
 _CHUNK = 32  # images a thread takes at a time
@@ -38,18 +35,14 @@ def read_images(root: Path, filenames: Sequence[str]) -> Iterator[tuple[bytes, s
 def _read(root: Path, filenames: Sequence[str]) -> list[tuple[bytes, str]]:
     read = []
     for filename in filenames:
+        encoded, error = b"", ""
         try:
             encoded = (root / filename).read_bytes()
-        except OSError as error:
-            read.append((b"", f"cannot be read ({error.strerror})"))
+        except OSError as reason:
+            error = f"cannot be read ({reason.strerror})"
         else:
-            read.append((encoded, flaw(encoded) or _undecodable(encoded)))
+            error = truncation_error(encoded)
+            if not error and decode(encoded) is None:
+                error = "cannot be decoded by OpenCV"
+        read.append((encoded, error))
     return read
-
-
-def _undecodable(encoded: bytes) -> str:
-    try:
-        pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:  # a header that promises more pixels than OpenCV takes
-        pixels = None
-    return "is nothing that OpenCV can decode" if pixels is None else ""

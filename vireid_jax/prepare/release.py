@@ -4,7 +4,7 @@ import os
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from vireid_jax.run.errors import UserError
 
@@ -12,7 +12,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 
 
 class Image(NamedTuple):
-    """An image file of a release, and what the release says of it."""
+    """An image file of a release and its labels."""
 
     filename: str  # below the release's root, with slashes
     identity: int
@@ -34,83 +34,82 @@ class IndexLine(NamedTuple):
 def find_root(source: Path, entries: Sequence[str], title: str) -> Path:
     """Return `source` if it is the root of the release, which holds `entries`.
 
-    Raises UserError where it is not there, is empty, lacks an entry, or lies one level
+    Raise UserError if it does not exist, is empty, has not all entries, or is one level
     above or below the root; the error then names the root.
     """
     layout = f"{title} holds {', '.join(entries)}"
     if not source.is_dir():
         state = "is a file" if source.exists() else "does not exist"
-        raise UserError(f"{source} {state}; give the folder of the release: {layout}.")
-    found = set(os.listdir(source))
-    if not found:
-        raise UserError(f"{source} is empty; unpack the release there: {layout}.")
-    missing = [entry for entry in entries if entry not in found]
+        raise UserError(f"{source} {state}; give the folder of the release: {layout}")
+    names = sorted(os.listdir(source))
+    if not names:
+        raise UserError(f"{source} is empty; unpack the release there: {layout}")
+    missing = [entry for entry in entries if entry not in names]
     if not missing:
         return source
-    is_root = lambda folder: all((folder / entry).exists() for entry in entries)
-    for folder in (source / name for name in sorted(found)):
-        if is_root(folder):
-            _refuse_level(source, "high", folder)
-    if is_root(source.absolute().parent):
-        _refuse_level(source, "deep", source.absolute().parent)
+    candidates = [*(("high", source / name) for name in names)]
+    candidates.append(("deep", source.absolute().parent))
+    for level, root in candidates:
+        if all((root / entry).exists() for entry in entries):
+            raise UserError(
+                f"{source} is one level too {level}: the release begins at {root}; "
+                f"give --source {shlex.quote(str(root))}"
+            )
     raise UserError(
-        f"{source} lacks {', '.join(missing)}; {layout}. Give the folder that does."
+        f"{source} has no {', '.join(missing)}; {layout}. Give the folder that has them"
     )
 
 
-def _refuse_level(source: Path, level: str, root: Path) -> NoReturn:
-    raise UserError(
-        f"{source} is one level too {level}: the release begins at {root}; give "
-        f"--source {shlex.quote(str(root))}."
-    )
+def images_folder(root: Path) -> Path:
+    """Return the folder that file names are relative to; a root may be a CSV file."""
+    return root if root.is_dir() else root.parent
 
 
 def read_lines(path: Path) -> list[str]:
-    """Read an index file; raises UserError where it is missing, empty or no text."""
+    """Read an index file; raise UserError if it is missing, empty or not text."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
+        state = "" if any(map(str.strip, lines)) else "empty"
     except FileNotFoundError:
-        raise UserError(
-            f"{path} is missing; it is part of the release: unpack that again."
-        ) from None
+        state = "missing"
     except UnicodeDecodeError:
-        raise UserError(f"{path} is no text; unpack the release again.") from None
-    if not any(line.strip() for line in lines):
-        raise UserError(f"{path} is empty; unpack the release again.")
+        state = "not text"
+    if state:
+        raise UserError(
+            f"{path} is {state}; it is part of the release: unpack that again"
+        )
     return lines
 
 
 def read_ids(path: Path) -> list[int]:
-    """Read a file that holds one line of comma-separated identities.
+    """Read a file of one line of comma-separated identities.
 
-    Raises UserError, naming the entry, for anything else.
+    Raise UserError, with the line and entry, for anything else.
     """
     first, *rest = read_lines(path)
     for number, line in enumerate(rest, 2):
         if line.strip():
             raise UserError(
-                f"{path}, line {number}: {line[:40]!r} is one line too many; all "
-                "identities stand in line 1, with commas between them."
+                f"{path}, line {number}: {line[:40]!r} is one line too many; write all "
+                "identities in line 1, with commas between them"
             )
-    ids = []
-    for number, entry in enumerate(first.split(","), 1):
+    entries = first.split(",")
+    for number, entry in enumerate(entries, 1):
         if not entry.strip().isdecimal():
             raise UserError(
-                f"{path}, line 1, entry {number}: {entry[:40]!r} is no identity; give "
-                "whole numbers with commas between them."
+                f"{path}, line 1, entry {number}: {entry[:40]!r} is not an identity; "
+                "valid values: whole numbers with commas between them"
             )
-        ids.append(int(entry))
-    return ids
+    return [int(entry) for entry in entries]
 
 
 def read_index(path: Path, root: Path) -> list[IndexLine]:
     """Read an index file of lines `path label`; the paths are below `root`.
 
-    Raises UserError, naming the line, where one is malformed or occurs twice, or where
-    there is no such image.
+    Raise UserError, with the line, where one is malformed or repeated, or its image is
+    missing.
     """
-    found: dict[str, IndexLine] = {}
-    absent: list[IndexLine] = []
+    index: dict[str, IndexLine] = {}
     for number, line in enumerate(read_lines(path), 1):
         if not line.strip():
             continue
@@ -119,38 +118,32 @@ def read_index(path: Path, root: Path) -> list[IndexLine]:
         if len(label) != 1 or not label[0].isdecimal():
             raise UserError(
                 f"{where}: {line[:80]!r} is malformed; a line is a path, a space and a "
-                "label, a whole number from 0 on."
+                "label, a whole number from 0 on"
             )
         filename = str(PurePosixPath(name))
         if ".." in PurePosixPath(name).parts or filename.startswith("/"):
-            raise UserError(f"{where}: {name!r} does not lie below {root}.")
-        if filename in found:
-            raise UserError(f"{where}: {name!r} has been listed before; once is right")
-        found[filename] = IndexLine(filename, int(label[0]), where)
-        if not (root / filename).is_file():
-            absent.append(found[filename])
+            raise UserError(f"{where}: {name!r} is not below {root}")
+        if filename in index:
+            raise UserError(f"{where}: {name!r} is repeated; list each image once")
+        index[filename] = IndexLine(filename, int(label[0]), where)
+    absent = [line for line in index.values() if not (root / line.filename).is_file()]
     if absent:
-        filename, _, where = absent[0]
-        folder = (root / filename).parent
-        lacking = "it" if folder.is_dir() else f"the folder {folder}"
+        path = root / absent[0].filename
+        missing = "" if path.parent.is_dir() else f" (so is the folder {path.parent})"
         raise UserError(
-            f"{where}: {root / filename} is not there ({lacking} is missing), and so "
-            f"are {len(absent)} of {len(found)} images; unpack the release again."
+            f"{absent[0].where}: {path} is missing{missing}, and so are {len(absent)} "
+            f"of {len(index)} images; unpack the release again"
         )
-    return list(found.values())
+    return list(index.values())
 
 
-def list_images(root: Path, folder: str) -> list[str]:
-    """List the image files right in `root`/`folder`, sorted; none if it is absent."""
-    try:
-        names = os.listdir(root / folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return [
-        f"{folder}/{name}"
-        for name in sorted(names)
-        if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-    ]
+def images_in(root: Path, folder: str) -> list[str]:
+    """List the image files directly in `root`/`folder`, sorted; [] if it is missing."""
+    return sorted(
+        f"{folder}/{path.name}"
+        for path in (root / folder).glob("[!.]*")
+        if path.name.lower().endswith(SUFFIXES)
+    )
 
 
 def check_ids(splits: Splits, ids: dict[str, Iterable[int]], where: Path) -> None:
@@ -160,14 +153,13 @@ def check_ids(splits: Splits, ids: dict[str, Iterable[int]], where: Path) -> Non
     """
     if both := sorted(set(ids["train"]) & set(ids["test"])):
         raise UserError(
-            f"{where}: identities {both[:5]} are to be trained on and tested on "
-            f"({len(both)} in all); unpack the release again."
+            f"{where}: identities {both[:5]} are in train and in test ({len(both)} in "
+            "all); unpack the release again"
         )
     for split, wanted in ids.items():
         absent = sorted(set(wanted) - {image.identity for image in splits[split]})
         if absent:
             raise UserError(
                 f"{where}: identities {absent[:5]} of {split!r} have no folder with "
-                f"images in any camera ({len(absent)} in all); unpack the release "
-                "again."
+                f"images in any camera ({len(absent)} in all); unpack the release again"
             )

@@ -2,9 +2,9 @@
 
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -13,7 +13,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from vireid_jax.modality import MODALITIES
 from vireid_jax.prepare.image_files import read_images
-from vireid_jax.prepare.release import Image, Splits, find_root
+from vireid_jax.prepare.release import Image, Splits, find_root, images_folder
 from vireid_jax.run.console import track
 from vireid_jax.run.errors import UserError
 
@@ -21,67 +21,54 @@ _SHARD_BYTES = 2**28
 _NAMED = 5  # unreadable images that an error names
 
 
-class Remark(NamedTuple):
-    """Something to say about a release; `judged` if results would change."""
-
-    text: str
-    judged: bool = True
-
-
 class ReleaseBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Builds a set from a release; the files are stored byte for byte.
+    """Build a set from a release; the files are stored byte for byte.
 
-    Pass `file_format="array_record"`. A builder says where `read` finds the images.
+    Pass `file_format="array_record"`. A subclass defines `read`.
     """
 
     TITLE: ClassVar[str]
     ENTRIES: ClassVar[tuple[str, ...]] = ()
-    """What the root of the release holds."""
+    """Folders in the root of the release."""
     HOMEPAGE: ClassVar[str]
     PUBLISHED: ClassVar[dict[str, int | tuple[int, int] | str]] = {}
-    """Counts to find, by the names of release_check.py; a text is not judged."""
+    """Published counts, by the names of release_check.py; a text is not judged."""
 
     source: Path | None = None
-    """The release; TFDS's manual_dir if left out."""
+    """The release; TFDS's manual_dir if None."""
     skip_unreadable: bool = False
     unreadable: list[str]
 
     @classmethod
     def root(cls, source: Path) -> Path:
-        """Return the release's root; raises UserError where `source` is not that."""
+        """Return the release's root; raise UserError if `source` is not that."""
         return find_root(source, cls.ENTRIES, cls.TITLE)
 
     @classmethod
     def read(cls, root: Path, config: str) -> Splits:
-        """List the images of each split; raises UserError for a flawed release."""
+        """List the images of each split; raise UserError for a damaged release."""
         raise NotImplementedError
 
     @classmethod
     def person(cls, image: Image) -> str:
-        """Name the person in `image`, the same in all splits and configs."""
+        """Return the name of the person in `image`, the same in all configs."""
         return str(image.identity)
 
     @classmethod
-    def more_counts(cls, splits: Splits) -> dict[str, int]:
-        """Count what only this release has, by the names of PUBLISHED."""
-        del splits
-        return {}
-
-    @classmethod
-    def folder_counts(cls, root: Path) -> dict[str, tuple[int, int]]:
-        """Count what no split shows, as (found, published)."""
-        del root
-        return {}
-
-    @classmethod
-    def remarks(cls, root: Path, splits: Splits) -> list[Remark]:
-        """Say what else a check of the release is to tell."""
+    def more_counts(cls, root: Path, splits: Splits) -> dict[str, tuple[int, int]]:
+        """Return what else to count, by name, as (found, published)."""
         del root, splits
-        return []
+        return {}
+
+    @classmethod
+    def remarks(cls, root: Path, splits: Splits) -> dict[str, bool]:
+        """Return more lines for a check's report, and whether they change results."""
+        del root, splits
+        return {}
 
     @property
     def config_name(self) -> str:
-        """Name the builder config; "" where the set has none."""
+        """Return the name of the builder config; "" if the set has none."""
         return self.builder_config.name if self.builder_config else ""
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -101,59 +88,63 @@ class ReleaseBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _split_generators(self, dl_manager):
         self.unreadable = []
         root = self.root(Path(self.source or dl_manager.manual_dir))
-        splits = self.read(root, self.config_name)
-        folder = root if root.is_dir() else root.parent
         return {
-            split: self._generate_examples(folder, split, images)
-            for split, images in splits.items()
+            split: self._generate_examples(images_folder(root), split, images)
+            for split, images in self.read(root, self.config_name).items()
         }
 
     def _generate_examples(self, root: Path, split: str, images: list[Image]):
-        refused = []
+        errors = []
         files = read_images(root, [image.filename for image in images])
-        title = (
-            f"storing {' '.join(filter(None, [self.name, self.config_name, split]))}"
-        )
-        found = zip(images, files, strict=True)
-        for image, (encoded, reason) in track(found, title, len(images)):
-            if reason:
-                refused.append(f"{image.filename} {reason}")
-                continue
-            yield image.filename, {**image._asdict(), "image": io.BytesIO(encoded)}
-        self.unreadable += refused
-        if refused and not self.skip_unreadable:
+        title = " ".join(filter(None, ["storing", self.name, self.config_name, split]))
+        pairs = zip(images, files, strict=True)
+        for image, (encoded, error) in track(pairs, title, len(images)):
+            if error:
+                errors.append(f"{image.filename} {error}")
+            else:
+                yield image.filename, {**image._asdict(), "image": io.BytesIO(encoded)}
+        self.unreadable += errors
+        if errors and not self.skip_unreadable:
             raise UserError(
-                f"{root}: {len(refused)} of {len(images)} images of {split!r} cannot "
-                f"be used: {'; '.join(refused[:_NAMED])}"
-                f"{'; ...' if len(refused) > _NAMED else ''}. Unpack the release again "
-                "or leave them out with --skip-unreadable."
+                f"{root}: {len(errors)} of {len(images)} images of {split!r} cannot "
+                f"be used: {'; '.join(errors[:_NAMED])}"
+                f"{'; ...' if len(errors) > _NAMED else ''}. Unpack the release again "
+                "or leave them out with --skip-unreadable"
             )
 
     def _download_and_prepare(self, dl_manager, download_config=None) -> None:
         """Write the records without TFDS's serializer, which takes half of its time."""
         del download_config
-        self.info.set_splits(
-            tfds.core.splits.SplitDict(
-                [
-                    self._write(split, (example for _, example in examples))
-                    for split, examples in self._split_generators(dl_manager).items()
-                ]
-            )
-        )
+        splits = [
+            self._write(split, (example for _, example in examples))
+            for split, examples in self._split_generators(dl_manager).items()
+        ]
+        self.info.set_splits(tfds.core.splits.SplitDict(splits))
 
     def _write(self, split: str, examples: Iterable[dict[str, Any]]) -> Any:
-        """Write a split's record files; returns what TFDS wants to know of them."""
-        folder = Path(self.data_path)
+        """Write a split's record files; return TFDS's SplitInfo."""
         template = tfds.core.naming.ShardedFileTemplate(
-            data_dir=folder,
+            data_dir=Path(self.data_path),
             dataset_name=self.name,
             split=split,
             filetype_suffix="array_record",
         )
-        part = folder / f"{split}.writing"
-        lengths, sizes = _write_shards(part, map(_serialize, examples))
-        if not lengths:
-            raise UserError(f"{self.name}: no image of {split!r} is left to store.")
+        part = Path(self.data_path) / f"{split}.writing"
+        lengths, sizes, writer = [], [], None
+        for record in map(_serialize, examples):
+            if writer is None or sizes[-1] >= _SHARD_BYTES:
+                if writer:
+                    writer.close()
+                # One record a group, as in TFDS: records are read at random.
+                writer = ArrayRecordWriter(f"{part}-{len(lengths)}", "group_size:1")
+                lengths.append(0)
+                sizes.append(0)
+            writer.write(record)
+            lengths[-1] += 1
+            sizes[-1] += len(record)
+        if writer is None:
+            raise UserError(f"{self.name}: no image of {split!r} is left to store")
+        writer.close()
         for shard in range(len(lengths)):
             new = template.sharded_filepath(shard_index=shard, num_shards=len(lengths))
             os.rename(f"{part}-{shard}", new)
@@ -176,22 +167,3 @@ def _serialize(example: dict[str, Any]) -> bytes:
     modality = MODALITIES.index(example["modality"])
     feature["modality"].int64_list.value.append(modality)
     return out.SerializeToString()
-
-
-def _write_shards(path: Path, records: Iterator[bytes]) -> tuple[list[int], list[int]]:
-    """Write PATH-0, PATH-1 and so on; returns the records and bytes of each."""
-    lengths, sizes, writer = [], [], None
-    for record in records:
-        if writer is None or sizes[-1] >= _SHARD_BYTES:
-            if writer:
-                writer.close()
-            # One record a group, as TFDS has it: records are read at random.
-            writer = ArrayRecordWriter(f"{path}-{len(lengths)}", "group_size:1")
-            lengths.append(0)
-            sizes.append(0)
-        writer.write(record)
-        lengths[-1] += 1
-        sizes[-1] += len(record)
-    if writer:
-        writer.close()
-    return lengths, sizes

@@ -9,7 +9,7 @@ from vireid_jax.protocols.names import (
     get_protocols,
     validation_protocols,
 )
-from vireid_jax.protocols.protocol import Counts, Protocol, Rows
+from vireid_jax.protocols.protocol import Protocol, Rows
 from vireid_jax.protocols.ranking import Metrics, cosine_distances, cosine_rows, rank
 from vireid_jax.protocols.reranking import KReciprocal
 from vireid_jax.protocols.result import Labels, Result, evaluate
@@ -21,7 +21,6 @@ from vireid_jax.protocols.tables import (
 )
 
 __all__ = [
-    "Counts",
     "KReciprocal",
     "Labels",
     "Metrics",

@@ -8,7 +8,7 @@ means over ten draws.
 Published visible-to-infrared numbers come in a second reading, `swapped`: the test
 script of the authors' repository (ZYK100/LLCM) makes the drawn infrared images the
 queries and all visible images the gallery. That is an infrared-to-visible search, and
-so its label `direction` says; only its name keeps what the tables call it.
+so is its label `direction`; only its name is the one of the published tables.
 """
 
 from dataclasses import dataclass
@@ -16,55 +16,38 @@ from dataclasses import dataclass
 import numpy as np
 
 from vireid_jax.protocols.draws import AGW_TRIALS, by_identity_and_camera, seeded_draw
-from vireid_jax.protocols.protocol import (
-    DIRECTIONS,
-    Protocol,
-    same_identity_and_camera,
-)
+from vireid_jax.protocols.protocol import DIRECTIONS, Indices, Protocol, Rows
 
 
 @dataclass(frozen=True)
 class Llcm(Protocol):
     """Compare all images of one modality with a draw of the other."""
 
+    distinct: bool = True
+    trials: tuple[int, ...] = AGW_TRIALS
+    shots: int = 1
+    draws: str = "agw"
+    ignore_same_camera: bool = True
     drawn: str = "gallery"  # or "queries" (`swapped`)
 
-    def queries(self, records, trial):
+    def queries(self, records: Rows, trial: int) -> Indices:
         """Return rows of the query modality, by identity, camera and file name."""
         return self._rows(records, self.modalities[0], trial, self.drawn == "queries")
 
-    def gallery(self, records, trial):
+    def gallery(self, records: Rows, trial: int) -> Indices:
         """Return rows of the other modality, by identity, camera and file name."""
         return self._rows(records, self.modalities[1], trial, self.drawn == "gallery")
 
-    def ignored(self, records, queries, gallery):
-        """Return the pairs of one identity and one camera."""
-        return same_identity_and_camera(records, queries, gallery)
-
-    def _rows(self, records, modality, trial, drawn):
+    def _rows(self, records: Rows, modality: str, trial: int, drawn: bool) -> Indices:
         groups = by_identity_and_camera(records, self.rows_of(records, modality))
         return seeded_draw(groups, 1, trial) if drawn else np.concatenate(groups)
 
 
 def llcm_protocols(dataset: str = "llcm") -> tuple[Protocol, ...]:
     """Return both directions."""
-    return tuple(_llcm(f"llcm/{d}", dataset, d, "gallery") for d in DIRECTIONS)
+    return tuple(Llcm(f"llcm/{d}", dataset, d) for d in DIRECTIONS)
 
 
-def swapped_protocol(dataset: str = "llcm") -> Protocol:
-    """Return the other reading of visible-to-infrared."""
-    name = "llcm/visible-to-infrared/swapped"
-    return _llcm(name, dataset, "infrared-to-visible", "queries")
-
-
-def _llcm(name, dataset, direction, drawn):
-    return Llcm(
-        name,
-        dataset,
-        direction,
-        distinct=True,
-        trials=AGW_TRIALS,
-        shots=1,
-        draws="agw",
-        drawn=drawn,
-    )
+SWAPPED = Llcm(
+    "llcm/visible-to-infrared/swapped", "llcm", "infrared-to-visible", drawn="queries"
+)

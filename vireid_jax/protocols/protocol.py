@@ -19,6 +19,9 @@ from vireid_jax.run.errors import UserError
 
 DIRECTIONS = ("visible-to-infrared", "infrared-to-visible")  # query modality first
 
+Indices = Int[np.ndarray, "_"]  # rows of a split
+Pairs = Bool[np.ndarray, "query gallery"]
+
 
 @runtime_checkable
 class Rows(Interface):
@@ -31,49 +34,45 @@ class Rows(Interface):
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Count the images that a protocol compares, the same in each of its trials."""
-
-    queries: int
-    gallery: int
-
-
-@dataclass(frozen=True)
 class Protocol:
-    """Describe an evaluation; subclasses choose the rows.
+    """Compare all images of one modality with all of the other, in one trial.
 
-    Counts of queries, valid queries and gallery items must be the same in each trial.
+    Subclasses choose other rows. The numbers of queries, valid queries and gallery
+    items must be the same in each trial.
     """
 
     name: str  # "walkers/visible-to-infrared": holds every choice, so it is unique
     dataset: str  # "walkers/thermal"
     direction: str  # one of DIRECTIONS
-    distinct: bool  # CMC over distinct identities (True) or gallery items (False)
+    distinct: bool = False  # CMC counts distinct identities, not gallery items
     trials: tuple[int, ...] = (0,)  # the metrics are the mean over these
-    mode: str | None = None  # "all" or "indoor", where the data set knows it
+    mode: str | None = None  # "all" or "indoor", where the data set has modes
     shots: int | None = None  # images drawn per identity and camera; None: no draw
     draws: str = "none"  # how they are drawn: the name of a convention
-    published: Counts | None = None  # of the complete release; None: none known
+    published: tuple[int, int] | None = None  # queries and gallery of the full release
+    ignore_same_camera: bool = False  # for pairs of one identity: Market-1501's rule
 
-    def queries(self, records: Rows, trial: int) -> Int[np.ndarray, "query"]:
+    def queries(self, records: Rows, trial: int) -> Indices:
         """Return the rows that are queries in `trial`."""
-        raise NotImplementedError
+        return self.rows_of(records, self.modalities[0])
 
-    def gallery(self, records: Rows, trial: int) -> Int[np.ndarray, "gallery"]:
-        """Return the rows that are gallery in `trial`; their order settles ties."""
-        raise NotImplementedError
+    def gallery(self, records: Rows, trial: int) -> Indices:
+        """Return the rows that are gallery in `trial`; their order breaks ties."""
+        return self.rows_of(records, self.modalities[1])
 
     def ignored(
-        self,
-        records: Rows,
-        queries: Int[np.ndarray, "query"],
-        gallery: Int[np.ndarray, "gallery"],
-    ) -> Bool[np.ndarray, "query gallery"] | None:
-        """Return True where a query drops a gallery row; None: nothing is dropped.
+        self, records: Rows, queries: Indices, gallery: Indices
+    ) -> Pairs | None:
+        """Return True where a query ignores a gallery row; None: nothing is ignored.
 
         `queries` may be any part of the trial's queries.
         """
-        return None
+        if not self.ignore_same_camera:
+            return None
+        identity, camera = records.identity, records.camera
+        return (identity[queries][:, None] == identity[gallery]) & (
+            camera[queries][:, None] == camera[gallery]
+        )
 
     @property
     def modalities(self) -> tuple[str, str]:
@@ -83,10 +82,10 @@ class Protocol:
 
     def rows_of(
         self, records: Rows, modality: str, cameras: Collection[int] | None = None
-    ) -> Int[np.ndarray, "chosen"]:
-        """Return the rows of one modality, in the split's order.
+    ) -> Indices:
+        """Return the rows of one modality, in the split's order; of `cameras` only.
 
-        `cameras` keeps these cameras alone. Raises UserError where none is left.
+        Raise UserError where there is none.
         """
         chosen = records.modality == MODALITIES.index(modality)
         if cameras is not None:
@@ -94,20 +93,8 @@ class Protocol:
         if not chosen.any():
             where = f" of cameras {', '.join(map(str, cameras))}" if cameras else ""
             raise UserError(
-                f"the split has no {modality} image{where}, and {self.name} needs both "
-                f"of {', '.join(MODALITIES)}. Evaluate the split `test` of "
-                f"{self.dataset}."
+                f"the split has no {modality} image{where}, and {self.name} needs both"
+                f" of {', '.join(MODALITIES)}. Evaluate the split `test` of"
+                f" {self.dataset}"
             )
         return np.flatnonzero(chosen)
-
-
-def same_identity_and_camera(
-    records: Rows,
-    queries: Int[np.ndarray, "query"],
-    gallery: Int[np.ndarray, "gallery"],
-) -> Bool[np.ndarray, "query gallery"]:
-    """Return True for pairs of one identity seen by one camera (Market-1501's rule)."""
-    identity, camera = records.identity, records.camera
-    return (identity[queries][:, None] == identity[gallery]) & (
-        camera[queries][:, None] == camera[gallery]
-    )

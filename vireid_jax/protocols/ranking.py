@@ -1,7 +1,7 @@
 """CMC, mAP and mINP: one ranking function behind every protocol.
 
 For one query, rank the gallery items it keeps by distance, ties by gallery row. Let
-the m items of the query's identity stand at ranks t_1 < ... < t_m (1-based). Then
+the m items of the query's identity have the ranks t_1 < ... < t_m (1-based). Then
 
     AP     = mean over k of k / t_k             (all items, in any counting of CMC)
     INP    = m / t_m                            (Ye et al., TPAMI 2021, equation 6)
@@ -23,7 +23,9 @@ from vireid_jax.run.errors import UserError
 # Distances held at a time: bounds the memory, and feeds the matrix product enough rows.
 BLOCK_ITEMS = 2**24
 
-# Shapes are left open here and in `ignore`: `rank` checks them and says what is wrong.
+Integers = Int[np.ndarray, "_"]
+
+# Shapes are open here and in `ignore`: `rank` checks them, with a message.
 Distances = Float[np.ndarray, "_ _"] | Callable[[slice], Float[np.ndarray, "_ _"]]
 
 
@@ -47,8 +49,8 @@ class Metrics:
 
 def rank(
     distances: Distances,
-    query_ids: Int[np.ndarray, "query"],
-    gallery_ids: Int[np.ndarray, "gallery"],
+    query_ids: Integers,
+    gallery_ids: Integers,
     *,
     distinct: bool,
     ignore: Bool[np.ndarray, "_ _"] | None = None,
@@ -56,33 +58,28 @@ def rank(
 ) -> Metrics:
     """Rank the gallery for each query and measure CMC, mAP and mINP.
 
-    Args:
-      distances: `[query, gallery]`, or a function from a slice of query rows to their
-        distances (`cosine_rows`), called in blocks so that memory stays bounded.
-        Float64 is ranked as such, any other type as float32.
-      query_ids: identities `[query]`.
-      gallery_ids: identities `[gallery]`.
-      distinct: CMC counts distinct identities (True) or gallery items (False).
-      ignore: True `[query, gallery]` where a query drops a gallery item.
-      ranks: length of the CMC. Where fewer items than that remain, the curve goes on
-        at its last value (reference code returns a short curve there, or raises).
+    `distances` is an array, or a function from a slice of queries to their distances
+    (`cosine_rows`), called in blocks so that memory stays bounded. Float64 is ranked as
+    such, any other type as float32. `distinct`: CMC counts distinct identities, not
+    gallery items. `ignore` is True where a query drops a gallery item. `ranks` is the
+    length of the CMC. Where fewer items than that remain, the curve keeps its last
+    value (reference code returns a short curve there, or raises).
 
-    Raises:
-      UserError: shapes that disagree, a kept distance that is not finite, no valid
-        query at all.
+    Raise UserError for shapes that disagree, a kept distance that is not finite, and
+    where no query is valid.
     """
     num_queries, num_gallery = len(query_ids), len(gallery_ids)
     if not num_queries or not num_gallery:
         raise UserError(
-            f"nothing to rank: {num_queries} queries and {num_gallery} gallery items; "
-            "both must be at least 1. Check the split and the protocol."
+            f"nothing to rank: {num_queries} queries and {num_gallery} gallery items;"
+            " both must be at least 1. Check the split and the protocol"
         )
     for name, array in {"distances": distances, "ignore": ignore}.items():
         shape = getattr(array, "shape", (num_queries, num_gallery))
         if shape != (num_queries, num_gallery):
             raise UserError(
-                f"{name} has shape {shape}; expected {(num_queries, num_gallery)}, "
-                "the numbers of query_ids and gallery_ids."
+                f"{name} has shape {shape}; expected {(num_queries, num_gallery)},"
+                " the numbers of query_ids and gallery_ids"
             )
     rows_at = distances if callable(distances) else distances.__getitem__
     ranking = Ranking(query_ids, gallery_ids, distinct=distinct)
@@ -102,16 +99,13 @@ def blocks(num_queries: int, num_gallery: int) -> Iterator[slice]:
 class Ranking:
     """Rank a gallery for its queries block by block; `rank` takes all at once."""
 
-    def __init__(
-        self,
-        query_ids: Int[np.ndarray, "query"],
-        gallery_ids: Int[np.ndarray, "gallery"],
-        *,
-        distinct: bool,
-    ):
+    def __init__(self, query_ids: Integers, gallery_ids: Integers, *, distinct: bool):
         """Take the identities and the way of counting CMC, as `rank` does."""
         self._query_ids, self._distinct = query_ids, distinct
-        self._gallery = _Gallery.of(gallery_ids)
+        # In `_order`, gallery rows of one identity follow each other, from `_starts`.
+        self._order = np.argsort(gallery_ids)
+        self._sorted_ids = gallery_ids[self._order]
+        self._starts = np.unique(self._sorted_ids, return_index=True)[1]
         self._per_query = np.full((3, len(query_ids)), np.nan)
 
     def add(
@@ -120,29 +114,50 @@ class Ranking:
         distances: Float[np.ndarray, "rows gallery"],
         ignore: Bool[np.ndarray, "rows gallery"] | None = None,
     ) -> None:
-        """Rank for some queries, given by their numbers; each must come once.
+        """Rank for some queries, given by their indices; each must come once.
 
-        Raises UserError for a kept distance that is not finite.
+        Raise UserError for a kept distance that is not finite.
         """
         if distances.dtype != np.float64:
             distances = distances.astype(np.float32, copy=False)
-        self._per_query[:, queries] = _rank_block(
-            distances,
-            self._query_ids[queries],
-            self._gallery,
-            ignore,
-            self._distinct,
-            np.arange(len(self._query_ids))[queries],
-        )
+        rows, num_gallery = distances.shape
+        query, item = self._positives(self._query_ids[queries])
+        kept = np.full(rows, num_gallery)
+        if ignore is not None:
+            distances = np.where(ignore, np.asarray(np.inf, distances.dtype), distances)
+            kept -= np.count_nonzero(ignore, axis=1)
+            query, item = (pair[~ignore[query, item]] for pair in (query, item))
+        # Sorting values is several times cheaper than argsort, and the ranks of the
+        # positives are all that the metrics need.
+        ordered = np.sort(distances, axis=1)
+        _check_finite(ordered, kept, np.arange(len(self._query_ids))[queries])
+        position = _ranks_of(distances, ordered, query, item)
+
+        by_rank = np.lexsort((position, query))
+        position, item = position[by_rank], item[by_rank]
+        hits = np.bincount(query, minlength=rows)
+        end = np.cumsum(hits)
+        nth = np.arange(1, len(query) + 1) - (end - hits)[query]
+        valid = np.flatnonzero(hits)
+        nearest, last = (end - hits)[valid], end[valid] - 1
+
+        first_hit, ap, inp = result = np.full((3, rows), np.nan)
+        precision = np.bincount(query, nth / position, minlength=rows)
+        first_hit[valid] = position[nearest]
+        ap[valid] = precision[valid] / hits[valid]
+        inp[valid] = hits[valid] / position[last]
+        if self._distinct:
+            first_hit[valid] = self._identities_until(distances[valid], item[nearest])
+        self._per_query[:, queries] = result
 
     def metrics(self, ranks: int = 20) -> Metrics:
-        """Average over the valid queries; raises UserError where there is none."""
+        """Average over the valid queries; raise UserError where there is none."""
         first_hit, ap, inp = self._per_query
         valid = np.isfinite(first_hit)
         if not valid.any():
             raise UserError(
-                f"none of the {len(valid)} queries has an item of its identity in the "
-                "gallery it keeps. Check that query and gallery share identities."
+                f"none of the {len(valid)} queries has an item of its identity in the"
+                " gallery it keeps. Check that query and gallery share identities"
             )
         return Metrics(
             cmc=(first_hit[valid] <= np.arange(1, ranks + 1)[:, None]).mean(axis=1),
@@ -150,65 +165,27 @@ class Ranking:
             mINP=float(inp[valid].mean()),
             num_queries=len(valid),
             valid_queries=int(valid.sum()),
-            num_gallery=len(self._gallery.ids),
+            num_gallery=len(self._order),
             first_hit=first_hit,
             ap=ap,
             inp=inp,
         )
 
-
-@dataclass(frozen=True)
-class _Gallery:
-    """Index the gallery by identity: rows of one identity stand together in `order`."""
-
-    order: Int[np.ndarray, "gallery"]
-    ids: Int[np.ndarray, "gallery"]  # ascending
-    starts: Int[np.ndarray, "identities"]  # where in `order` each identity starts
-
-    @classmethod
-    def of(cls, ids: Int[np.ndarray, "gallery"]) -> "_Gallery":
-        order = np.argsort(ids)
-        return cls(order, ids[order], np.unique(ids[order], return_index=True)[1])
-
-    def positives(self, query_ids):
+    def _positives(self, query_ids):
         """Return all pairs (query, gallery row) of one identity, query by query."""
-        start = np.searchsorted(self.ids, query_ids, "left")
-        count = np.searchsorted(self.ids, query_ids, "right") - start
+        start = np.searchsorted(self._sorted_ids, query_ids, "left")
+        count = np.searchsorted(self._sorted_ids, query_ids, "right") - start
         query = np.repeat(np.arange(len(query_ids)), count)
         nth = np.arange(len(query)) - np.repeat(np.cumsum(count) - count, count)
-        return query, self.order[start[query] + nth]
+        return query, self._order[start[query] + nth]
 
-
-def _rank_block(block, query_ids, gallery, ignore, distinct, numbers):
-    """Return first hit, AP and INP `[3, rows]` of a block of queries."""
-    rows, num_gallery = block.shape
-    query, item = gallery.positives(query_ids)
-    kept = np.full(rows, num_gallery)
-    if ignore is not None:
-        block = np.where(ignore, np.asarray(np.inf, block.dtype), block)
-        kept -= np.count_nonzero(ignore, axis=1)
-        query, item = (pair[~ignore[query, item]] for pair in (query, item))
-    # Sorting values is several times cheaper than argsort, and the ranks of the
-    # positives are all that the metrics need.
-    ordered = np.sort(block, axis=1)
-    _refuse_non_finite(ordered, kept, numbers)
-    position = _ranks_of(block, ordered, query, item)
-
-    by_rank = np.lexsort((position, query))
-    position, item = position[by_rank], item[by_rank]
-    hits = np.bincount(query, minlength=rows)
-    end = np.cumsum(hits)
-    nth = np.arange(1, len(query) + 1) - (end - hits)[query]
-    valid = np.flatnonzero(hits)
-    nearest, last = (end - hits)[valid], end[valid] - 1
-
-    first_hit, ap, inp = result = np.full((3, rows), np.nan)
-    first_hit[valid] = position[nearest]
-    ap[valid] = np.bincount(query, nth / position, minlength=rows)[valid] / hits[valid]
-    inp[valid] = hits[valid] / position[last]
-    if distinct:
-        first_hit[valid] = _identities_until(block[valid], item[nearest], gallery)
-    return result
+    def _identities_until(self, block, item):
+        """Count the identities met up to and including each row's first hit `item`."""
+        value = np.take_along_axis(block, item[:, None], axis=1)
+        earlier_row = np.arange(block.shape[1]) < item[:, None]
+        before = (block < value) | ((block == value) & earlier_row)
+        met = np.logical_or.reduceat(before[:, self._order], self._starts, axis=1)
+        return np.count_nonzero(met, axis=1) + 1
 
 
 def _ranks_of(block, ordered, query, item):
@@ -229,24 +206,18 @@ def _ranks_of(block, ordered, query, item):
     return low + 1
 
 
-def _identities_until(block, item, gallery):
-    """Count the identities met up to and including each row's first hit `item`."""
-    value = np.take_along_axis(block, item[:, None], axis=1)
-    earlier_row = np.arange(block.shape[1]) < item[:, None]
-    before = (block < value) | ((block == value) & earlier_row)
-    met = np.logical_or.reduceat(before[:, gallery.order], gallery.starts, axis=1)
-    return np.count_nonzero(met, axis=1) + 1
+def _check_finite(ordered, kept, numbers):
+    """Raise UserError where one of the first `kept` distances of a row is not finite.
 
-
-def _refuse_non_finite(ordered, kept, numbers):
-    # Ignored items are +inf and NaN sorts last: each kept value is finite exactly where
-    # the first and the last of them are.
+    Ignored items are +inf and NaN sorts last: each kept value is finite exactly where
+    the first and the last of them are.
+    """
     ends = ordered[np.arange(len(ordered)), np.maximum(kept - 1, 0)]
     bad = (kept > 0) & ~(np.isfinite(ends) & np.isfinite(ordered[:, 0]))
     if bad.any():
         raise UserError(
-            f"distances that are not finite in {bad.sum()} query rows, the first is "
-            f"row {numbers[np.argmax(bad)]}; every kept distance must be finite."
+            f"distances that are not finite in {bad.sum()} query rows, the first is"
+            f" row {numbers[np.argmax(bad)]}; every kept distance must be finite"
         )
 
 
@@ -256,7 +227,7 @@ def cosine_distances(
     """Return 1 - cosine similarity `[query, gallery]`, in [0, 2] up to rounding.
 
     Float64 if both are, else float32. A zero vector stays zero: its distance to
-    everything is 1. Raises UserError for features that are not finite.
+    everything is 1. Raise UserError for features that are not finite.
     """
     return cosine_rows(query, gallery)(slice(None))
 
@@ -266,7 +237,7 @@ def cosine_rows(
 ) -> Callable[[slice], Float[np.ndarray, "rows gallery"]]:
     """Return a function from a slice of queries to their `cosine_distances`.
 
-    It lets `rank` work through a gallery whose whole distance matrix is too large.
+    It lets `rank` handle a gallery whose complete distance matrix is too large.
     """
     query, gallery = unit_rows(query, "query"), unit_rows(gallery, "gallery")
 
@@ -280,11 +251,11 @@ def cosine_rows(
 def unit_rows(
     features: Float[np.ndarray, "rows dim"], name: str
 ) -> Float[np.ndarray, "rows dim"]:
-    """Divide rows by their L2 norm, in two steps so that no square over- or underflows.
+    """Divide rows by their L2 norm: unit length, for protocols and reports.
 
-    Float64 stays, any other type becomes float32. After the first step the largest
-    entry is 1, or all are 0: then the norm is 0, the divisor 1.
-    Raises UserError for features that are not finite; `name` says whose they are.
+    Float64 stays, any other type becomes float32. Two steps, so that no square over- or
+    underflows: after the first the largest entry is 1, or all are 0 and stay so.
+    Raise UserError for features that are not finite; `name` is in its message.
     """
     features = np.asarray(features)
     if features.dtype != np.float64:
@@ -293,9 +264,9 @@ def unit_rows(
     bad = ~np.isfinite(largest)
     if bad.any():
         raise UserError(
-            f"{name} features that are not finite in {bad.sum()} of {len(bad)} rows, "
-            f"the first is row {np.argmax(bad)}; legal are finite numbers. Training "
-            "may have diverged: look at its loss and gradient norm."
+            f"{name} features that are not finite in {bad.sum()} of {len(bad)} rows,"
+            f" the first is row {np.argmax(bad)}; they must be finite. Training may"
+            " have diverged: look at its loss and gradient norm"
         )
     unit = features / np.where(largest > 0, largest, 1)[:, None]
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1)

@@ -11,7 +11,7 @@ k nearest others, d the cosine distance. Then
     dJ(p, g) = 1 - sum min(V(p), V(g)) / sum max(V(p), V(g))
     d*(p, g) = (1 - lambda) dJ(p, g) + lambda d(p, g)
 
-The published numbers come from the authors' code, which departs from the text, and is
+The published numbers come from the authors' code, which differs from the text, and is
 the variant "released": R* asks for more than 2/3, each V(p) is divided by its sum
 before they are averaged, and each row of d by that image's largest distance.
 
@@ -36,7 +36,7 @@ VARIANTS = ("paper", "released")
 class KReciprocal:
     """Re-rank by k-reciprocal neighbours.
 
-    Raises UserError for numbers out of range or an unknown variant.
+    Raise UserError for numbers out of range or an unknown variant.
     """
 
     k1: int = 20  # neighbours that must be mutual
@@ -46,23 +46,19 @@ class KReciprocal:
 
     def __post_init__(self):
         """Check the settings."""
-        if self.k1 < 1 or self.k2 < 1 or not 0 <= self.weight <= 1:
+        in_range = self.k1 >= 1 and self.k2 >= 1 and 0 <= self.weight <= 1
+        if not in_range or self.variant not in VARIANTS:
             raise UserError(
-                f"{self} is out of range; legal are k1 >= 1, k2 >= 1 and weight in "
-                "[0, 1]. The paper's are KReciprocal()."
-            )
-        if self.variant not in VARIANTS:
-            raise UserError(
-                f"variant={self.variant!r}; legal are {', '.join(VARIANTS)}."
+                f"{self} is out of range; valid values: k1 >= 1, k2 >= 1, weight in"
+                f" [0, 1] and variant {' or '.join(VARIANTS)}. The paper's are"
+                " KReciprocal()"
             )
 
     @property
     def label(self) -> str:
         """Return the name that a report shows."""
-        return (
-            f"k-reciprocal ({self.variant}) k1={self.k1} k2={self.k2} "
-            f"lambda={self.weight:g}"
-        )
+        numbers = f"k1={self.k1} k2={self.k2} lambda={self.weight:g}"
+        return f"k-reciprocal ({self.variant}) {numbers}"
 
     def rows(
         self, query: Float[np.ndarray, "query dim"], gallery: Float[np.ndarray, "g dim"]
@@ -71,7 +67,7 @@ class KReciprocal:
 
         Works in float32. Memory: a block of distances (`ranking.BLOCK_ITEMS`), and
         sparse rows of some k1 * k2 entries for each image of queries and gallery; no
-        matrix of all pairs. Raises UserError for features that are not finite.
+        matrix of all pairs. Raise UserError for features that are not finite.
         """
         sides = {"query": query, "gallery": gallery}
         both = [unit_rows(np.asarray(s, np.float32), name) for name, s in sides.items()]
@@ -125,9 +121,9 @@ def _neighbours(images, count):
         farthest[rows] = distances.max(axis=1)
         itself = np.arange(len(images))[rows, None]
         np.put_along_axis(distances, itself, -np.inf, axis=1)  # its duplicates follow
-        found = np.argpartition(distances, count - 1, axis=1)[:, :count]
-        order = np.lexsort((found, np.take_along_axis(distances, found, axis=1)))
-        nearest[rows] = np.take_along_axis(found, order, axis=1)
+        columns = np.argpartition(distances, count - 1, axis=1)[:, :count]
+        order = np.lexsort((columns, np.take_along_axis(distances, columns, axis=1)))
+        nearest[rows] = np.take_along_axis(columns, order, axis=1)
     return nearest, np.maximum(farthest, 1e-6)
 
 
@@ -161,7 +157,7 @@ def _jaccard_rows(weights, num_queries):
     def rows_at(rows):
         chosen = range(num_queries)[rows]
         distances = np.empty((len(chosen), holders.shape[1]), np.float32)
-        for place, query in enumerate(chosen):
+        for row, query in enumerate(chosen):
             own = slice(*weights.indptr[query : query + 2])
             others = holders[weights.indices[own]]
             mine = np.repeat(weights.data[own], np.diff(others.indptr))
@@ -169,7 +165,7 @@ def _jaccard_rows(weights, num_queries):
             # sum max = sum of both - sum min
             shared = np.bincount(others.indices, least, minlength=holders.shape[1])
             both = sums[query] + sums[num_queries:]
-            distances[place] = 1 - shared / (both - shared)
+            distances[row] = 1 - shared / (both - shared)
         return distances
 
     return rows_at

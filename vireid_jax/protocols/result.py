@@ -1,28 +1,28 @@
-"""From features to labelled numbers: no metric leaves here without saying what it is.
+"""From features to labelled metrics: every result carries what it measures.
 
 JSON holds fractions in [0, 1].
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Float64
 
-from vireid_jax.protocols.protocol import Counts, Protocol, Rows
-from vireid_jax.protocols.ranking import Metrics, cosine_rows
+from vireid_jax.protocols.protocol import Protocol, Rows
+from vireid_jax.protocols.ranking import Metrics, Ranking, blocks, cosine_rows
 from vireid_jax.protocols.reranking import KReciprocal
-from vireid_jax.protocols.trials import RowsBetween, rank_trials
 from vireid_jax.protocols.uncertainty import PerQuery, identity_interval, per_query
 from vireid_jax.run.errors import UserError
 
-SELECTIONS = ("last", "best")
+RowsBetween = Callable[..., Callable[[slice], Float[np.ndarray, "rows gallery"]]]
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Say what a number measures; every printed or stored metric carries them all."""
+    """Describe a measurement; every printed or stored metric carries all of them."""
 
     dataset: str
     protocol: str
@@ -39,7 +39,7 @@ class Labels:
     flip: bool | None  # features of image and mirror are combined; None: not known
     reranking: str  # "none", or the method with its settings
     epoch: float | None  # None: not from training
-    selection: str | None  # "last", "best"; None: not a checkpoint
+    selection: Literal["last", "best"] | None  # None: not a checkpoint
     baseline: bool  # a floor to compare with, not a trained model
 
 
@@ -55,55 +55,46 @@ class Result:
     queries: PerQuery | None = None  # None where the metrics are averages of noise
 
     def deviation(self) -> dict[str, float]:
-        """Return the standard deviation over trials; {} where there is but one."""
-        if len(self.by_trial) < 2:
-            return {}
+        """Return the standard deviation over trials; {} for a single trial."""
         trials = self.trial_headlines()
         over = lambda name: float(np.std([t[name] for t in trials], ddof=1))
-        return {name: over(name) for name in trials[0]}
+        return {name: over(name) for name in trials[0]} if len(trials) > 1 else {}
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Return 95 % intervals over query identities of Rank-1, mAP and mINP."""
-        if self.queries is None:
+        queries = self.queries
+        if queries is None:
             return {}
         return {
-            name: identity_interval(
-                values, self.queries.identity, weight=self.queries.trials
-            )
-            for name, values in self.queries.values.items()
+            name: identity_interval(values, queries.identity, weight=queries.trials)
+            for name, values in queries.values.items()
         }
 
     def trial_headlines(self) -> list[dict[str, float]]:
         """Return the headline of each trial."""
-        return [headline(m.cmc, m.mAP, m.mINP) for m in self.by_trial]
+        return [_headline(metrics) for metrics in self.by_trial]
 
     def headline(self) -> dict[str, float]:
         """Return Rank-1, 5, 10, 20, mAP and mINP by their names, as fractions."""
-        return headline(self.cmc, self.mAP, self.mINP)
+        return _headline(self)
 
     def to_json(self) -> dict:
         """Return a plain dict for `json.dumps`: labels and metrics, as fractions.
 
-        Each trial's metrics, deviations and intervals stand beside the means.
+        It has the means, each trial's metrics, deviations and intervals.
         """
-        labels = dataclasses.asdict(self.labels)
-        found = labels | {"trials": list(self.labels.trials)}
-        found["metrics"] = self.headline()
+        values = dataclasses.asdict(self.labels)
+        values |= {"trials": list(self.labels.trials), "metrics": self.headline()}
         if self.queries is not None:
-            found["by_trial"] = self.trial_headlines()
-            found["deviation"] = self.deviation()
-            found["intervals"] = {n: list(ends) for n, ends in self.intervals().items()}
-        return found
+            intervals = {name: list(ends) for name, ends in self.intervals().items()}
+            values["by_trial"] = self.trial_headlines()
+            values |= {"deviation": self.deviation(), "intervals": intervals}
+        return values
 
 
-def headline(
-    cmc: Float64[np.ndarray, "ranks"],
-    mAP: float,
-    mINP: float,
-) -> dict[str, float]:
-    """Name Rank-1, 5, 10, 20, mAP and mINP."""
-    ranks = {f"Rank-{k}": float(cmc[k - 1]) for k in (1, 5, 10, 20)}
-    return ranks | {"mAP": mAP, "mINP": mINP}
+def _headline(metrics: Metrics | Result) -> dict[str, float]:
+    ranks = {f"Rank-{k}": float(metrics.cmc[k - 1]) for k in (1, 5, 10, 20)}
+    return ranks | {"mAP": metrics.mAP, "mINP": metrics.mINP}
 
 
 def evaluate(
@@ -116,45 +107,41 @@ def evaluate(
     reranking: KReciprocal | None = None,
     distances: RowsBetween = cosine_rows,
     epoch: float | None = None,
-    selection: str | None = None,
+    selection: Literal["last", "best"] | None = None,
     baseline: bool = False,
 ) -> Result:
-    """Rank by cosine distance as the protocol says; mean over its trials.
+    """Rank by cosine distance as the protocol defines; average over its trials.
 
-    The trials share one computation of distances, in blocks.
+    `features` are the embeddings of all rows of the split, in its order; float64 is
+    ranked as such, any other type in float32. They need not be normalised. The trials
+    share one computation of distances, in blocks; with `reranking` each trial is
+    re-ranked by itself, from its own queries and gallery. `distances` takes features of
+    queries and gallery and returns a function from a slice of queries to their
+    distances. The others are labels that only the caller knows.
 
-    Args:
-      protocol: from `get_protocols`.
-      records: the split's rows.
-      features: embeddings of all rows of the split, in its order; float64 is ranked as
-        such, any other type in float32. They need not be normalised.
-      reranking: re-ranks each trial, by its own queries and gallery; None: does not.
-      distances: from features of queries and gallery to a function from a slice of
-        queries to their distances; the cosine distance unless another is given.
-      feature, flip, epoch, selection, baseline: the labels that only the caller knows.
-
-    Raises:
-      UserError: another number of features than rows, features that are not finite,
-        an unknown selection, a query or gallery set without matches.
+    Raise UserError for another number of features than rows, features that are not
+    finite, and a query or gallery set without matches.
     """
-    if selection not in (*SELECTIONS, None):
-        raise UserError(
-            f"selection={selection!r}; legal are {', '.join(SELECTIONS)} or None."
-        )
     if len(features) != len(records.identity):
         raise UserError(
-            f"{len(features)} features for {len(records.identity)} rows of "
-            f"{protocol.dataset}; embed each row of the split exactly once, in order."
+            f"{len(features)} features for {len(records.identity)} rows of"
+            f" {protocol.dataset}; embed each row of the split exactly once, in order"
         )
-    if reranking is None:
-        by_trial = rank_trials(protocol, records, features, protocol.trials, distances)
-    else:
-        by_trial = []
-        for trial in protocol.trials:
-            by_trial += rank_trials(
-                protocol, records, features, [trial], reranking.rows
-            )
-    queries, valid_queries, gallery = _counts(protocol, by_trial)
+    groups = [[trial] for trial in protocol.trials] if reranking else [protocol.trials]
+    rows_between = reranking.rows if reranking else distances
+    by_trial = []
+    for trials in groups:
+        by_trial += rank_trials(protocol, records, features, trials, rows_between)
+    counts = {(m.num_queries, m.valid_queries, m.num_gallery) for m in by_trial}
+    if len(counts) > 1:
+        raise UserError(
+            f"{protocol.name} has other numbers of (queries, valid queries, gallery)"
+            f" in its trials: {sorted(counts)}; they must agree for a mean to be fair"
+        )
+    queries, valid_queries, gallery = counts.pop()
+    agreement = "agree" if protocol.published else "none"
+    if protocol.published not in ((queries, gallery), None):
+        agreement = "differ: {} queries, {} gallery images".format(*protocol.published)
     labels = Labels(
         dataset=protocol.dataset,
         protocol=protocol.name,
@@ -166,7 +153,7 @@ def evaluate(
         queries=queries,
         valid_queries=valid_queries,
         gallery=gallery,
-        published_counts=_compare(Counts(queries, gallery), protocol.published),
+        published_counts=agreement,
         feature=feature,
         flip=flip,
         reranking=reranking.label if reranking else "none",
@@ -177,32 +164,58 @@ def evaluate(
     if baseline:
         return mean_result(labels, by_trial)
     rows = [protocol.queries(records, trial) for trial in protocol.trials]
-    queries = per_query(rows, by_trial, records.identity)
-    return dataclasses.replace(mean_result(labels, by_trial), queries=queries)
+    return mean_result(labels, by_trial, per_query(rows, by_trial, records.identity))
 
 
-def mean_result(labels: Labels, by_trial: Sequence[Metrics]) -> Result:
+def mean_result(
+    labels: Labels, by_trial: Sequence[Metrics], queries: PerQuery | None = None
+) -> Result:
     """Average the metrics of several rankings under one set of labels."""
-    return Result(
-        labels=labels,
-        cmc=np.mean([metrics.cmc for metrics in by_trial], axis=0),
-        mAP=float(np.mean([metrics.mAP for metrics in by_trial])),
-        mINP=float(np.mean([metrics.mINP for metrics in by_trial])),
-        by_trial=tuple(by_trial),
-    )
+    mean = lambda name: np.mean([getattr(one, name) for one in by_trial], axis=0)
+    mAP, mINP = float(mean("mAP")), float(mean("mINP"))
+    return Result(labels, mean("cmc"), mAP, mINP, tuple(by_trial), queries)
 
 
-def _counts(protocol, by_trial):
-    counts = {(m.num_queries, m.valid_queries, m.num_gallery) for m in by_trial}
-    if len(counts) > 1:
-        raise UserError(
-            f"{protocol.name} has other numbers of (queries, valid queries, gallery) "
-            f"in its trials: {sorted(counts)}; they must agree for a mean to be fair."
-        )
-    return counts.pop()
+def rank_trials(
+    protocol: Protocol,
+    records: Rows,
+    features: Float[np.ndarray, "all dim"],
+    trials: Sequence[int],
+    rows_between: RowsBetween = cosine_rows,
+) -> list[Metrics]:
+    """Rank each of `trials` from one pass over the distances.
+
+    Trials draw different images from the same split: the distances between all images
+    that any trial uses are computed once, one block in memory at a time, and each trial
+    ranks its own rows and columns of a block. `rows_between` takes features of queries
+    and gallery and returns a function from a slice of queries to their distances, as
+    `cosine_rows` does. Raise UserError as `ranking.rank` does.
+    """
+    queries = [protocol.queries(records, trial) for trial in trials]
+    galleries = [protocol.gallery(records, trial) for trial in trials]
+    query_pool, rows_of = _pool(queries)
+    gallery_pool, columns_of = _pool(galleries)
+    rankings = [
+        Ranking(records.identity[q], records.identity[g], distinct=protocol.distinct)
+        for q, g in zip(queries, galleries, strict=True)
+    ]
+    distances_at = rows_between(features[query_pool], features[gallery_pool])
+    for block in blocks(len(query_pool), len(gallery_pool)):
+        distances = distances_at(block)
+        for trial, ranking in enumerate(rankings):
+            rows, members, own = rows_of[trial], block, distances
+            if not isinstance(rows, slice):
+                members = np.flatnonzero((block.start <= rows) & (rows < block.stop))
+                own = distances[rows[members] - block.start]
+            asking, items = queries[trial][members], galleries[trial]
+            ignored = protocol.ignored(records, asking, items)
+            ranking.add(members, own[:, columns_of[trial]], ignored)
+    return [ranking.metrics() for ranking in rankings]
 
 
-def _compare(found, published):
-    if published in (found, None):
-        return "agree" if published else "none"
-    return f"differ: {published.queries} queries, {published.gallery} gallery images"
+def _pool(parts):
+    """Return the rows in any part, and the indices of each part's rows among them."""
+    if all(np.array_equal(part, parts[0]) for part in parts):
+        return parts[0], [slice(None)] * len(parts)  # so that nothing is copied
+    pool = np.unique(np.concatenate(parts))
+    return pool, [np.searchsorted(pool, part) for part in parts]

@@ -1,7 +1,6 @@
 """Results as tables, in percent: the means, their uncertainty, each trial."""
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.table import Table
@@ -16,46 +15,36 @@ _OF_FEATURE = ("flip", "reranking", "epoch", "selection")
 
 
 def results_table(results: Sequence[Result]) -> Table:
-    """Build a rich table in percent: by protocol, models first, baselines under them.
+    """Build a rich table in percent: by protocol, models first, then baselines.
 
-    Labels that all rows share stand in the caption, the others beside the protocol or
-    the feature they belong to. `results` holds at least one.
+    Labels that all rows share are in the caption, the others beside the protocol or
+    the feature that they describe. `results` holds at least one.
     """
-    compared = [_shown(r.labels) for r in results if not r.labels.baseline]
-    compared = compared or [_shown(r.labels) for r in results]
-    shared = {
-        n: v for n, v in compared[0].items() if all(c.get(n) == v for c in compared)
-    }
-    caption = [n for n in shared if n not in ("protocol", "feature")]
-    table = Table(
-        title="Metrics in percent",
-        caption=" · ".join(f"{name} {shared[name]}" for name in caption),
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
-    table.add_column("", overflow="fold")
-    for name in results[0].headline():
-        table.add_column(name, justify="right", no_wrap=True)
+    shown = [_shown(r.labels) for r in results if not r.labels.baseline]
+    shown = shown or [_shown(r.labels) for r in results]
+    shared = {n: v for n, v in shown[0].items() if all(s.get(n) == v for s in shown)}
+    table = _table("Metrics in percent", results[0].headline(), no_wrap=True)
+    in_caption = [name for name in shared if name not in ("protocol", "feature")]
+    table.caption = " · ".join(f"{name} {shared[name]}" for name in in_caption)
 
-    def own(labels, names, title):
+    def describe(labels, title, names):
         varying = (n for n in names if n in labels and n not in shared)
         return ", ".join([labels[title], *(f"{n} {labels[n]}" for n in varying)])
 
-    groups = {}
+    groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         key = (result.labels.dataset, result.labels.protocol)
         groups.setdefault(key, []).append(result)
     for group in groups.values():
         group = sorted(group, key=lambda result: result.labels.baseline)
-        heading = own(_shown(group[0].labels), _OF_PROTOCOL, "protocol")
+        heading = describe(_shown(group[0].labels), "protocol", _OF_PROTOCOL)
         table.add_row(heading, style="bold")
         for result in group:
-            labels, baseline = _shown(result.labels), result.labels.baseline
+            names = () if result.labels.baseline else _OF_FEATURE
             table.add_row(
-                "  " + own(labels, () if baseline else _OF_FEATURE, "feature"),
+                "  " + describe(_shown(result.labels), "feature", names),
                 *(f"{100 * value:.2f}" for value in result.headline().values()),
-                style="dim" if baseline else None,
+                style="dim" if result.labels.baseline else None,
             )
     return table
 
@@ -66,25 +55,21 @@ def counts_that_differ(results: Sequence[Result]) -> list[str]:
         f"{labels.protocol}: this split has {labels.queries} queries and"
         f" {labels.gallery} gallery images, the published counts"
         f" {labels.published_counts}. These metrics compare with no published number."
-        for labels in (
-            result.labels for result in results if not result.labels.baseline
-        )
-        if labels.published_counts.startswith("differ")
+        for labels in (result.labels for result in results)
+        if labels.published_counts.startswith("differ") and not labels.baseline
     ]
 
 
 def _shown(labels: Labels) -> dict[str, str]:
     """Return each label as text, under the name a reader sees."""
-    words = {True: "yes", False: "no", None: "-"}
     texts = {}
-    for field in dataclasses.fields(labels):
-        value = getattr(labels, field.name)
+    for name, value in vars(labels).items():
         if isinstance(value, tuple):
             value = ", ".join(map(str, value))
         elif isinstance(value, bool) or value is None:
-            value = words[value]
-        texts[field.name.replace("_", " ")] = str(value)
-    del texts["baseline"]  # shown by place and style
+            value = {True: "yes", False: "no", None: "-"}[value]
+        texts[name.replace("_", " ")] = str(value)
+    del texts["baseline"]  # shown by its row and style
     if labels.direction in labels.protocol:
         del texts["direction"]  # shown by the protocol's name
     return texts
@@ -93,26 +78,24 @@ def _shown(labels: Labels) -> dict[str, str]:
 def uncertainty_table(results: Sequence[Result]) -> Table:
     """Build a table of means, deviations over trials and 95 % intervals.
 
-    Baselines are left out; there is one other result at least. An interval is over
-    query identities (uncertainty.py).
+    Baselines are left out; at least one result is none. An interval is over query
+    identities (uncertainty.py).
     """
-    table = _plain(
-        "Means, and 95 % intervals over identities", ("Rank-1", "mAP", "mINP")
-    )
+    names = ("Rank-1", "mAP", "mINP")
+    table = _table("Means, and 95 % intervals over identities", names)
     shown = [result for result in results if not result.labels.baseline]
     for result in shown:
         means, deviation = result.headline(), result.deviation()
         cells = []
         for name, (low, high) in result.intervals().items():
-            cell = f"{100 * means[name]:.2f}"
-            if deviation:
-                cell += f" ± {100 * deviation[name]:.2f}"
-            cells.append(f"{cell}\n{100 * low:.1f} to {100 * high:.1f}")
+            spread = f" ± {100 * deviation[name]:.2f}" if deviation else ""
+            interval = f"{100 * low:.1f} to {100 * high:.1f}"
+            cells.append(f"{100 * means[name]:.2f}{spread}\n{interval}")
         table.add_row(result.labels.protocol, *cells)
     table.caption = "under each mean, its interval"
     if any(result.deviation() for result in shown):
         table.caption += "; after ±, the standard deviation over trials"
-    people = min(len(set(result.queries.identity)) for result in shown)
+    people = min(len(set(r.queries.identity)) for r in shown if r.queries)
     if people < FEW:
         table.caption += f"\nof {people} identities only: the true ones are wider"
     return table
@@ -120,23 +103,23 @@ def uncertainty_table(results: Sequence[Result]) -> Table:
 
 def trials_table(results: Sequence[Result]) -> Table:
     """Build a table of every trial of the protocols that have more than one."""
-    table = _plain("Each trial", tuple(results[0].headline()))
+    table = _table("Each trial", results[0].headline())
     for result in results:
-        if result.labels.baseline or len(result.by_trial) < 2:
-            continue
-        table.add_row(result.labels.protocol, style="bold")
-        for trial, row in zip(
-            result.labels.trials, result.trial_headlines(), strict=True
-        ):
-            table.add_row(f"  {trial}", *(f"{100 * x:.2f}" for x in row.values()))
+        labels, headlines = result.labels, result.trial_headlines()
+        if not labels.baseline and len(headlines) > 1:
+            table.add_row(labels.protocol, style="bold")
+            for trial, metrics in zip(labels.trials, headlines, strict=True):
+                table.add_row(
+                    f"  {trial}", *(f"{100 * x:.2f}" for x in metrics.values())
+                )
     return table
 
 
-def _plain(title: str, columns: Sequence[str]) -> Table:
+def _table(title: str, columns: Iterable[str], no_wrap: bool = False) -> Table:
     table = Table(
         title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
     )
     table.add_column("", overflow="fold")
     for name in columns:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=no_wrap)
     return table

@@ -1,18 +1,17 @@
-"""How far a metric can be trusted: intervals over identities, tests of two systems.
+"""Uncertainty of a metric: intervals over identities, tests of two systems.
 
-Queries of one identity succeed and fail together, so what is drawn again, or has its
-sign flipped, is always an identity with all its queries (a cluster bootstrap, a cluster
-permutation test). Both speak about other people of the same kind, seen by the same
-cameras; they do not know how another training seed would have come out. Sources: Efron
-& Tibshirani 1993 (percentile interval); Good 2005 (permutation tests). Our choice of
-clusters.
+Queries of one identity succeed and fail together, so an identity is always resampled,
+or has its sign flipped, with all its queries (a cluster bootstrap, a cluster
+permutation test). Both are about other people of the same kind, seen by the same
+cameras, not about another training seed. Sources: Efron & Tibshirani 1993 (percentile
+interval); Good 2005 (permutation tests). The clusters are our choice.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Int
 
 from vireid_jax.protocols.ranking import Metrics
 from vireid_jax.run.errors import UserError
@@ -21,20 +20,23 @@ RESAMPLES, FLIPS, LEVEL = 1000, 10_000, 0.95
 FEW = 30  # identities, below which a percentile interval is clearly too narrow
 _BLOCK = 1000  # flips at a time
 
+Values = Float[np.ndarray, "queries"]  # of a metric; NaN where the query is not valid
+Integers = Int[np.ndarray, "queries"]
+
 
 @dataclass(frozen=True, eq=False)
 class PerQuery:
     """Hold each query's own metrics, fractions, means over the trials it is valid in.
 
     A query that is valid in no trial has NaN. Where each trial queries other images
-    (LLCM's `swapped`), one that is queried more often counts as often in a mean: so the
-    mean over queries, weighted by `trials`, is the mean over trials that is reported.
+    (LLCM's `swapped`), a mean counts a query once per trial: so the mean over queries,
+    weighted by `trials`, is the reported mean over trials.
     """
 
-    row: Int[np.ndarray, "queries"]  # of the split, ascending
-    identity: Int[np.ndarray, "queries"]
-    trials: Int[np.ndarray, "queries"]  # in how many it is valid: its weight
-    values: dict[str, Float64[np.ndarray, "queries"]]  # Rank-1, mAP, mINP
+    row: Integers  # of the split, ascending
+    identity: Integers
+    trials: Integers  # in how many it is valid: its weight
+    values: dict[str, Values]  # Rank-1, mAP, mINP
 
 
 def per_query(
@@ -43,35 +45,30 @@ def per_query(
     identity: Int[np.ndarray, "split"],
 ) -> PerQuery:
     """Average each query over the trials; `rows` has each trial's queries, in order."""
-    every, place = np.unique(np.concatenate(rows), return_inverse=True)
-    found = {"Rank-1": [], "mAP": [], "mINP": []}
-    for metrics in by_trial:
-        hit = np.where(np.isnan(metrics.first_hit), np.nan, metrics.first_hit <= 1)
-        for name, values in zip(found, (hit, metrics.ap, metrics.inp), strict=True):
-            found[name].append(values)
+    every, index = np.unique(np.concatenate(rows), return_inverse=True)
+    first_hit, ap, inp = (
+        np.concatenate([getattr(metrics, name) for metrics in by_trial])
+        for name in ("first_hit", "ap", "inp")
+    )
+    hit = np.where(np.isnan(first_hit), np.nan, first_hit <= 1)
     means = {}
-    for name, values in found.items():
-        values = np.concatenate(values)
+    for name, values in {"Rank-1": hit, "mAP": ap, "mINP": inp}.items():
         valid = np.isfinite(values)
-        count = np.bincount(place[valid], minlength=len(every))
-        total = np.bincount(place[valid], values[valid], minlength=len(every))
+        count = np.bincount(index[valid], minlength=len(every))
+        total = np.bincount(index[valid], values[valid], minlength=len(every))
         means[name] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
     # `count` is the same for all three: a query is valid in a trial or it is not.
     return PerQuery(every, identity[every], count, means)
 
 
 def identity_interval(
-    values: Float[np.ndarray, "queries"],
-    identity: Int[np.ndarray, "queries"],
-    seed: int = 0,
-    *,
-    weight: Int[np.ndarray, "queries"] | None = None,
+    values: Values, identity: Integers, seed: int = 0, *, weight: Integers | None = None
 ) -> tuple[float, float]:
-    """Return the 95 % percentile interval of the mean over valid (not NaN) queries.
+    """Return the 95 % percentile interval of the mean over valid queries.
 
-    1,000 times as many identities as there are are drawn with replacement, each with
-    all its queries. `weight` is `PerQuery.trials`; None: all count alike.
-    Raises UserError where no query is valid.
+    1,000 times, identities are resampled with replacement, each with all its queries.
+    `weight` is `PerQuery.trials`; None: all have the same.
+    Raise UserError where no query is valid.
     """
     total, count = _by_identity(values, identity, weight)
     rng = np.random.default_rng(seed)
@@ -84,15 +81,15 @@ def identity_interval(
 
 def crossed_interval(
     values: Float[np.ndarray, "seeds queries"],
-    identity: Int[np.ndarray, "queries"],
-    weight: Int[np.ndarray, "queries"],
+    identity: Integers,
+    weight: Integers,
     seed: int = 0,
 ) -> tuple[float, float, float]:
     """Return the mean over seeds and valid queries, and its 95 % percentile interval.
 
-    Seeds and identities are both drawn with replacement, 1,000 times: another training
-    seed and other people. With few seeds it is too narrow. `weight` as above.
-    Raises UserError where no query is valid.
+    Seeds and identities are both resampled, 1,000 times: another training seed and
+    other people. With few seeds it is too narrow. `weight` as above.
+    Raise UserError where no query is valid.
     """
     sums = [_by_identity(row, identity, weight) for row in values]
     total, count = (np.stack(part) for part in zip(*sums, strict=True))
@@ -106,19 +103,15 @@ def crossed_interval(
 
 
 def sign_flip_test(
-    difference: Float[np.ndarray, "queries"],
-    identity: Int[np.ndarray, "queries"],
-    seed: int = 0,
-    *,
-    weight: Int[np.ndarray, "queries"] | None = None,
+    values: Values, identity: Integers, seed: int = 0, *, weight: Integers | None = None
 ) -> float:
-    """Return the two-sided p-value of paired differences being symmetric about 0.
+    """Return the two-sided p-value of paired differences, if symmetric about 0.
 
-    10,000 times each identity's differences keep or change their sign together; p is
-    the share of outcomes, the observed one included, at least as far from 0.
-    Raises UserError where no query is valid.
+    10,000 times, the differences of each identity keep or change their sign together; p
+    is the share of outcomes, the observed one included, at least as far from 0.
+    Raise UserError where no query is valid.
     """
-    total, _ = _by_identity(difference, identity, weight)
+    total, _ = _by_identity(values, identity, weight)
     observed = abs(total.sum()) * (1 - 1e-12)  # equal sums may round apart
     rng, extreme = np.random.default_rng(seed), 1
     for _ in range(0, FLIPS, _BLOCK):
@@ -127,10 +120,8 @@ def sign_flip_test(
     return extreme / (FLIPS + 1)
 
 
-def weighted_mean(
-    values: Float[np.ndarray, "queries"], weight: Int[np.ndarray, "queries"]
-) -> float:
-    """Return the mean over valid (not NaN) queries, each as often as `weight` says."""
+def weighted_mean(values: Values, weight: Integers) -> float:
+    """Return the mean over valid queries, weighted by `weight`."""
     valid = np.isfinite(values)
     return float(np.average(values[valid], weights=weight[valid]))
 
@@ -140,9 +131,9 @@ def _by_identity(values, identity, weight):
     valid = np.isfinite(values)
     if not valid.any():
         raise UserError(
-            f"none of the {len(values)} queries is valid: there is nothing to judge. "
-            "Check that query and gallery share identities."
+            f"none of the {len(values)} queries is valid, so there is nothing to"
+            " average. Check that query and gallery share identities"
         )
-    _, place = np.unique(identity[valid], return_inverse=True)
-    weight = np.ones(len(place)) if weight is None else weight[valid]
-    return np.bincount(place, weight * values[valid]), np.bincount(place, weight)
+    _, index = np.unique(identity[valid], return_inverse=True)
+    weight = np.ones(len(index)) if weight is None else weight[valid]
+    return np.bincount(index, weight * values[valid]), np.bincount(index, weight)

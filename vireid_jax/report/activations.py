@@ -72,7 +72,7 @@ def answers_of(
     from vireid_jax.data.augment import normalise
     from vireid_jax.models.build import create_model
 
-    model = create_model(config, embedder.about["num_classes"])
+    model = create_model(config, embedder.about.num_classes)
     views = normalise(jnp.asarray(image)[None])[:, None]
     _, out = model.apply(embedder.variables, views, (modality,))
     if STAGE not in out:

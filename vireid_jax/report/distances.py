@@ -1,17 +1,15 @@
 """Distances within and between identities, and ranking camera by camera."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
-from vireid_jax.modality import MODALITIES
+from vireid_jax.embed.thresholds import KINDS, cosines_of_pairs
 from vireid_jax.protocols.ranking import cosine_distances, rank, unit_rows
 
 BINS = 100  # of the cosine distance, 0 to 2
-_BLOCK = 1024  # rows whose distances to all others are held at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,33 +43,17 @@ def histograms(
     identity: Int[np.ndarray, "rows"],
     modality: Int[np.ndarray, "rows"],
 ) -> list[Histogram]:
-    """Counts all pairs of visible, of infrared, and of one and the other."""
+    """Count all pairs of visible, of infrared, and of one and the other."""
     unit = unit_rows(features, "test")
-    members = [np.flatnonzero(modality == m) for m in range(len(MODALITIES))]
     found = []
-    for one, other in ((0, 0), (1, 1), (0, 1)):
-        a, b = members[one], members[other]
-        counts = np.zeros(2 * BINS)
-        if len(a) and len(b):
-            for codes in _codes(unit[a], unit[b], identity[a], identity[b]):
-                counts += np.bincount(codes, minlength=2 * BINS)
-        if one == other and len(a):  # each image with itself, each pair twice
-            own = np.clip((1 - (unit[a] ** 2).sum(1)) * (BINS / 2), 0, BINS - 1)
-            counts -= np.bincount(own.astype(np.intp) + BINS, minlength=2 * BINS)
-            counts = np.maximum(counts, 0) / 2
-        names = (MODALITIES[one], MODALITIES[other])
-        found.append(Histogram(names, within=counts[BINS:], between=counts[:BINS]))
+    for kind in KINDS[1:] + KINDS[:1]:
+        counts = np.zeros((2, BINS))
+        for cosines, same in cosines_of_pairs(unit, identity, modality, kind):
+            bins = np.clip((1 - cosines) * (BINS / 2), 0, BINS - 1).astype(np.intp)
+            for row in (0, 1):
+                counts[row] += np.bincount(bins[same == row], minlength=BINS)
+        found.append(Histogram(kind, within=counts[1], between=counts[0]))
     return found
-
-
-def _codes(a, b, identity_a, identity_b) -> Iterator[np.ndarray]:
-    """Yields the bin of each pair, `BINS` higher where both show one identity."""
-    for start in range(0, len(a), _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        bins = (1 - a[rows] @ b.T) * (BINS / 2)
-        codes = np.clip(bins, 0, BINS - 1).astype(np.intp)
-        codes += BINS * (identity_a[rows, None] == identity_b)
-        yield codes.ravel()
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def processor() -> str:
-    """Names the processor as Linux does, else as Python does."""
+    """Name the processor as Linux does, else as Python does."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():

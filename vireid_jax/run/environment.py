@@ -13,7 +13,7 @@ from vireid_jax.run.cpu import processor
 
 
 def environment() -> dict[str, Any]:
-    """Describes the machine: versions, devices, and the commit where git knows it."""
+    """Describe the machine: versions, devices, and the commit where git knows it."""
     packages = ("vireid-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
     packages += ("grain", "numpy", "opencv-python-headless", "tensorflow-datasets")
     return {
@@ -27,29 +27,29 @@ def environment() -> dict[str, Any]:
     }
 
 
-def one_line(found: dict[str, Any]) -> str:
-    """Tells an environment in a line: versions, commit, devices."""
-    packages = (f"{name} {number}" for name, number in found["packages"].items())
-    kinds = found["devices"]
+def one_line(facts: dict[str, Any]) -> str:
+    """Format an environment as one line: versions, commit, devices."""
+    packages = (f"{name} {number}" for name, number in facts["packages"].items())
+    kinds = facts["devices"]
     devices = (f"{kinds.count(kind)} x {kind}" for kind in dict.fromkeys(kinds))
     return (
-        f"commit {found['commit']}, Python {found['python']}, {', '.join(packages)};"
-        f" {', '.join(devices)}, {found['processor']}; processes: {found['processes']}"
+        f"commit {facts['commit']}, Python {facts['python']}, {', '.join(packages)};"
+        f" {', '.join(devices)}, {facts['processor']}; processes: {facts['processes']}"
     )
 
 
 def differing(then: dict[str, Any], now: dict[str, Any]) -> str:
-    """Says what of the environment differs; "" if nothing does."""
+    """List what differs between two environments; "" if nothing does."""
     then, now = flatten_dict(then, sep="."), flatten_dict(now, sep=".")
     return ", ".join(
-        f"{key.removeprefix('packages.')} went from {then.get(key)} to {now[key]}"
+        f"{key.removeprefix('packages.')} changed from {then.get(key)} to {now[key]}"
         for key in now
         if then.get(key) != now[key]
     )
 
 
 def version(package: str) -> str | None:
-    """Returns a package's installed version; None where it runs from a plain clone."""
+    """Return a package's installed version; None where it runs from a plain clone."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -57,7 +57,7 @@ def version(package: str) -> str | None:
 
 
 def commit() -> str | None:
-    """Returns the commit of the clone that runs, with a + if it was changed."""
+    """Return the commit of the clone that runs, with a + if it was changed."""
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--abbrev=12", "--dirty=+"],

@@ -51,9 +51,9 @@ def explain_os_error(error: OSError) -> str:
     path = f"{error.filename}: " if error.filename else ""
     remedy = {
         errno.ENOSPC: "free some space",
-        errno.EDQUOT: "free some of your quota",
+        errno.EDQUOT: "free some quota",
         errno.EACCES: "give a folder that you own",
-        errno.EROFS: "give a folder that is writable",
+        errno.EROFS: "give a writable folder",
     }.get(error.errno or 0, "fix this")
     return f"{path}{error.strerror or error}; {remedy}, then run the same command again"
 

@@ -1,16 +1,14 @@
 """Several processes of one run: how they meet, how they agree, how they end together.
 
 Each process drives its own devices and reads its own share of each batch; jax moves the
-rest. Process 0 alone writes and speaks.
+rest. Process 0 alone writes files and prints.
 """
 
 import contextlib
 import hashlib
 import os
-import socket
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,10 +20,8 @@ from jax.experimental import multihost_utils
 from vireid_jax.run.errors import UserError
 from vireid_jax.run.stopping import Stopped
 
-# After so many seconds without a sign of life a process counts as dead, and the
-# runtime ends the others. jax's default is 100.
-HEARTBEAT_SECONDS = 10
-CONNECT_SECONDS = 120  # to wait for the others at the start
+HEARTBEAT_SECONDS = 100  # without one a process counts as dead; jax's default
+CONNECT_SECONDS = 120  # to wait for the other processes at the start
 
 
 def connect(
@@ -34,43 +30,42 @@ def connect(
     process_id: int | None = None,
     timeout: int = CONNECT_SECONDS,
 ) -> str:
-    """Joins the processes of this run; returns in words how it knew of them.
+    """Join the processes of this run; return in words how they were found.
 
-    With the three arguments as they say; without, as SLURM, Cloud TPU or Kubernetes
-    say, and where there is none of these, one process alone. Call it before jax
-    touches a device. Raises UserError for arguments that do not fit together, and
-    where the coordinator cannot be reached within `timeout` seconds; ends the process
-    with a line where others do not come within these.
+    Without the three arguments SLURM, Cloud TPU or Kubernetes decide, and where there
+    is none of these, this is the only process. Call it before jax uses a device. Raise
+    UserError for arguments that do not fit together. End the process with one line
+    where the others do not come within `timeout` seconds.
     """
-    given = (coordinator, num_processes, process_id)
+    flags = (coordinator, num_processes, process_id)
+    alone = flags == (None, None, None)
     found = cluster()
-    if given == (None, None, None) and not found:
+    if alone and not found:
         return "one process"
-    # Its notifier would take SIGTERM away from `stopping`, which saves and ends.
+    if not alone:
+        _check(*flags)
+    # jax's own service would take SIGTERM away from `stopping`, which saves and ends.
     jax.config.update("jax_enable_preemption_service", False)
-    seconds = {"heartbeat_timeout_seconds": HEARTBEAT_SECONDS}
-    if given == (None, None, None):
-        jax.distributed.initialize(initialization_timeout=timeout, **seconds)
-        return f"{jax.process_count()} processes, found by {found}"
-    _check(*given)
-    if process_id > 0:
-        _wait_for(coordinator, process_id, timeout)
-    # When its own time is up the runtime aborts with a page of C++: be faster.
-    seconds["initialization_timeout"] = 2 * timeout + 60
-    patience = threading.Timer(timeout, _give_up, (*given, timeout))
-    patience.daemon = True
-    patience.start()
+    options = {"cluster_detection_method": None if alone else "deactivate"}
+    # When its time is up the runtime aborts with a page of C++: end the process before.
+    timer = threading.Timer(timeout, _give_up, (*flags, timeout))
+    timer.daemon = True
+    timer.start()
     try:
         jax.distributed.initialize(
-            *given, cluster_detection_method="deactivate", **seconds
+            *flags,
+            initialization_timeout=2 * timeout + 60,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            **options,
         )
     finally:
-        patience.cancel()
-    return f"{num_processes} processes, given by flags"
+        timer.cancel()
+    by = f"found by {found}" if alone else "given by flags"
+    return f"{jax.process_count()} processes, {by}"
 
 
 def cluster() -> str:
-    """Names the system that started this process as one of several, if one did."""
+    """Name the system that started this process as one of several; "" if none did."""
     env = os.environ
     if "SLURM_JOB_ID" in env and int(env.get("SLURM_NTASKS", 1)) > 1:
         return "SLURM"
@@ -84,11 +79,11 @@ def cluster() -> str:
 def _check(
     coordinator: str | None, num_processes: int | None, process_id: int | None
 ) -> None:
-    """Raises UserError unless the three flags make sense together."""
-    if None in (coordinator, num_processes, process_id):
+    """Raise UserError unless the three flags fit together."""
+    if coordinator is None or num_processes is None or process_id is None:
         raise UserError(
             "give --coordinator HOST:PORT, --num_processes and --process_id together,"
-            f" or none; given are {coordinator}, {num_processes}, {process_id}"
+            f" or none of them; they are {coordinator}, {num_processes}, {process_id}"
         )
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdigit():
@@ -98,36 +93,23 @@ def _check(
         )
     if not 0 <= process_id < num_processes:
         raise UserError(
-            f"--process_id is {process_id}; with --num_processes {num_processes} legal"
-            f" are 0 to {num_processes - 1}"
+            f"--process_id is {process_id}; valid values with --num_processes"
+            f" {num_processes}: 0 to {num_processes - 1}"
         )
 
 
-def _wait_for(coordinator: str, process_id: int, timeout: int) -> None:
-    """Waits until somebody listens there: the runtime itself would end in an abort."""
-    host, _, port = coordinator.rpartition(":")
-    end = time.monotonic() + timeout
-    while True:
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), 5).close()
-            return
-        except OSError as error:
-            if time.monotonic() > end:
-                raise UserError(
-                    f"process {process_id} could not reach the coordinator at"
-                    f" {coordinator} within {timeout} s ({error.strerror or error})."
-                    " Start process 0 there, or mend --coordinator"
-                ) from error
-            time.sleep(0.5)
-
-
 def _give_up(
-    coordinator: str, num_processes: int, process_id: int, timeout: int
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    timeout: int,
 ) -> None:
-    """Ends this process, which waits inside the runtime for others that do not come."""
+    """End this process, which waits inside the runtime for the others."""
+    who = "this process" if process_id is None else f"process {process_id}"
     sys.stderr.write(
-        f"process {process_id} of {num_processes} waited {timeout} s at {coordinator}"
-        f" and not all came. Start all {num_processes} with the same --coordinator and"
+        f"error: {who} waited {timeout} s at the coordinator {coordinator or ''}, and"
+        f" not all of the {num_processes or ''} processes came. Start all of them with"
+        " the same --coordinator, which is process 0's address, and the same"
         " --num_processes, each with its own --process_id\n"
     )
     sys.stderr.flush()
@@ -135,19 +117,19 @@ def _give_up(
 
 
 def is_first() -> bool:
-    """Tells whether this process is the one that writes and speaks."""
+    """Return whether this process is the one that writes files and prints."""
     return jax.process_index() == 0
 
 
 def agree(facts: Mapping[str, str]) -> None:
-    """Raises UserError, in every process, unless all hold the same facts."""
+    """Raise UserError, in every process, unless all have the same facts."""
     if jax.process_count() == 1:
         return
     digests = [hashlib.sha256(text.encode()).digest() for text in facts.values()]
     mine = np.frombuffer(b"".join(digests), np.uint8).reshape(len(facts), 32)
-    all_of_them = multihost_utils.process_allgather(mine)
+    everyones = multihost_utils.process_allgather(mine)
     for index, name in enumerate(facts):
-        other = np.flatnonzero((all_of_them[:, index] != all_of_them[0, index]).any(-1))
+        other = np.flatnonzero((everyones[:, index] != everyones[0, index]).any(-1))
         if len(other):
             raise UserError(
                 f"process {other[0]} has another {name} than process 0; this is"
@@ -157,22 +139,20 @@ def agree(facts: Mapping[str, str]) -> None:
 
 
 def any_of(flag: bool) -> bool:
-    """Tells whether `flag` is set in one process at least; all must ask."""
-    if jax.process_count() == 1:
-        return flag
-    return bool(multihost_utils.process_allgather(np.array([flag])).any())
+    """Return whether `flag` is set in at least one process; all must call this."""
+    return bool(gather(np.array([flag])).any())
 
 
 def gather(rows: np.ndarray) -> np.ndarray:
-    """Stacks what every process holds, `[processes, *rows.shape]`, in each of them."""
+    """Stack all processes' arrays, in each of them, `[processes, *rows.shape]`."""
     if jax.process_count() == 1:
         return rows[None]
     return np.asarray(multihost_utils.process_allgather(rows))
 
 
 @contextlib.contextmanager
-def first_goes_first() -> Iterator[None]:
-    """Runs the body in process 0, and only then in the others.
+def main_process_first() -> Iterator[None]:
+    """Run the body in process 0, and only then in the others.
 
     For work on files that may or may not be shared, such as preparing a data set.
     """
@@ -185,8 +165,8 @@ def first_goes_first() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def fall_together() -> Iterator[None]:
-    """Ends this process at once on any error, so that the runtime ends the others.
+def abort_all_on_error() -> Iterator[None]:
+    """End this process at once on any error, so that the runtime ends the others.
 
     An ordinary exit would wait at a barrier that the others never reach.
     """

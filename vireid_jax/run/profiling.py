@@ -1,4 +1,4 @@
-"""A trace of some steps, for TensorBoard's profiler or Perfetto: `--profile_steps`."""
+"""Trace some steps, for TensorBoard's profiler or Perfetto: `--profile_steps`."""
 
 from pathlib import Path
 from typing import Any
@@ -9,15 +9,15 @@ from vireid_jax.run.errors import UserError
 
 
 class Profile:
-    """Writes what the devices do from the first to the last of some steps."""
+    """Write what the devices do from the first to the last of some steps."""
 
     def __init__(self, steps: str | None, folder: Path, num_steps: int):
-        """Reads "FIRST:LAST", both counted from 1; None never begins.
+        """Read "FIRST:LAST", both counted from 1; None: never.
 
-        Raises UserError unless 1 <= FIRST <= LAST <= `num_steps`.
+        Raise UserError unless 1 <= FIRST <= LAST <= `num_steps`.
         """
         self._first = self._last = 0
-        self._folder, self._begun = folder, False
+        self._folder, self._active = folder, False
         if steps is None:
             return
         first, _, last = steps.partition(":")
@@ -30,19 +30,19 @@ class Profile:
             )
 
     def before(self, step: int) -> None:
-        """Begins the trace where `step` is the first."""
+        """Begin the trace where `step` is the first."""
         if step == self._first:
             jax.profiler.start_trace(str(self._folder))
-            self._begun = True
+            self._active = True
 
     def after(self, step: int, results: Any) -> None:
-        """Ends the trace where `step` is the last, when its `results` are there."""
-        if self._begun and step == self._last:
+        """End the trace where `step` is the last, once its `results` are computed."""
+        if self._active and step == self._last:
             jax.block_until_ready(results)
             self.close()
 
     def close(self) -> None:
-        """Ends a trace that is still being written."""
-        if self._begun:
+        """End a trace that is still being written."""
+        if self._active:
             jax.profiler.stop_trace()
-            self._begun = False
+            self._active = False

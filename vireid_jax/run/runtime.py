@@ -1,4 +1,4 @@
-"""What a program sets before its first array: memory, compile cache, silence."""
+"""What a command sets before its first array: memory, compile cache, logging."""
 
 import contextlib
 import os
@@ -13,7 +13,8 @@ from vireid_jax.run.journal import Once
 
 
 def set_up() -> None:
-    """Prepares this process for jax. Call it once, first."""
+    """Prepare this process for jax: for commands, never called by the library."""
+    silence_opencv()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     if os.environ.get("JAX_PLATFORMS", "cpu") == "cpu":
         heap.keep_freed_memory()
@@ -24,15 +25,22 @@ def set_up() -> None:
     # before it: with steps in flight they lie in memory twice or more (measured).
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     keep_compiled()
-    # absl's default tells every probe for a device and every save in prose.
+    # absl's default logs every probe for a device and every save.
     logging.set_verbosity(logging.WARNING)
-    # Python's warnings go the same way as the libraries' own, and each is said once.
+    # Python's warnings go the same way as the libraries' own, each once.
     captureWarnings(True)
     logging.get_absl_handler().addFilter(Once())
 
 
+def silence_opencv() -> None:
+    """Keep OpenCV from printing: an error of ours names the file it cannot decode."""
+    import cv2
+
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
 def keep_compiled() -> None:
-    """Keeps compiled programs in ~/.cache/vireid_jax, where jax has no cache yet.
+    """Keep compiled programs in ~/.cache/vireid_jax, where jax has no cache yet.
 
     Any cache that the user chose, or refused by JAX_COMPILATION_CACHE_DIR="", stays.
     """
@@ -47,7 +55,7 @@ def keep_compiled() -> None:
 
 @contextlib.contextmanager
 def only_errors() -> Iterator[None]:
-    """Holds back absl's warnings, where a library warns of what is meant to be so."""
+    """Hide absl's warnings, where a library warns of what is intended."""
     before = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:

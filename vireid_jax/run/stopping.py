@@ -1,8 +1,8 @@
 """Stopping a run before its end: Ctrl-C, SIGTERM, or the clock.
 
 The first signal asks: the loop ends its step, saves once and raises Stopped. A second
-ends the process at once, whatever it is doing; the last checkpoint is whole. Before and
-after the loop, where there is nothing to save, the first does that.
+one ends the process at once; the last checkpoint is complete. Before and after the
+loop, where there is nothing to save, the first one does that.
 """
 
 import os
@@ -18,34 +18,34 @@ BY_PERSON = 128 + signal.SIGINT  # Ctrl-C: what a shell reports of a command so 
 BY_MACHINE = 75  # SIGTERM or the clock: "try again later", sysexits.h's EX_TEMPFAIL
 
 
-class Stopped(Exception):  # noqa: N818 (no error: the same command goes on)
-    """A run stopped before its end, and kept all its work; `code` is what to exit with.
+class Stopped(Exception):  # noqa: N818 (not an error: the same command resumes)
+    """A run stopped before its end and kept all its work; `code` is the exit code.
 
     Exit codes (our choice): 130 after Ctrl-C, 75 after SIGTERM or `--max_minutes`.
     """
 
     def __init__(self, message: str, code: int):
-        """Takes what to tell and the exit code."""
+        """Take the message and the exit code."""
         super().__init__(message)
         self.code = code
 
 
 class Stop:
-    """Tells a loop whether to stop; as a context it listens to signals.
+    """Decide whether a loop should stop; as a context, listen to signals.
 
     While `deferring` is set the loop is trusted to ask for the reason; else a signal
-    ends the process where it is, which is safe: all files are whole or absent.
+    ends the process at once, which is safe: every file is complete or absent.
     """
 
     def __init__(self, max_minutes: float | None = None):
-        """Starts the clock: `max_minutes` from now, or none.
+        """Start the clock: `max_minutes` from now, or none.
 
-        Raises UserError unless `max_minutes` is larger than 0.
+        Raise UserError unless `max_minutes` is larger than 0.
         """
         if max_minutes is not None and not max_minutes > 0:
             raise UserError(
                 f"--max_minutes is {max_minutes}; give minutes larger than 0, or leave"
-                " it out to train to the end"
+                " the flag out to train to the end"
             )
         self._start, self._max_minutes = time.monotonic(), max_minutes
         self._signal: int | None = None
@@ -53,7 +53,7 @@ class Stop:
         self.note: Callable[[str], None] = lambda _: None
 
     def reason(self) -> str:
-        """Returns why to stop now; "" to go on."""
+        """Return why to stop now; "" to continue."""
         if self._signal is not None:
             return "Ctrl-C" if self._signal == signal.SIGINT else "SIGTERM"
         minutes = (time.monotonic() - self._start) / 60
@@ -61,17 +61,16 @@ class Stop:
             return f"--max_minutes={self._max_minutes:g}"
         return ""
 
-    def stopped(self, what: str) -> Stopped:
-        """Makes the exception that ends the run; `what` says what is kept."""
+    def stopped(self, outcome: str) -> Stopped:
+        """Create the exception that ends the run; `outcome` says what is saved."""
         code = BY_PERSON if self._signal == signal.SIGINT else BY_MACHINE
+        reason = self.reason() or "another process"
         return Stopped(
-            f"stopped by {self.reason() or 'another process'}: {what}; the same command"
-            " goes on",
-            code,
+            f"stopped by {reason}: {outcome}; the same command resumes", code
         )
 
     def __enter__(self) -> "Stop":
-        """Listens to SIGINT and SIGTERM, in the main thread only."""
+        """Listen to SIGINT and SIGTERM, in the main thread only."""
         # Python runs a handler between two bytecodes, so not while XLA compiles, and
         # what it raises there a library may swallow. The wake-up descriptor is written
         # to at once, and a thread waits for that.
@@ -87,7 +86,7 @@ class Stop:
         return self
 
     def __exit__(self, *_) -> None:
-        """Gives the signals back."""
+        """Restore the signals' handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._wakeup_before)
@@ -99,15 +98,15 @@ class Stop:
         while numbers := os.read(self._read, 1):
             if numbers[0] not in self._before:
                 continue
-            again, self._signal = self._signal is not None, numbers[0]
-            if again or not self.deferring:
-                self._exit("ended at once" if again else "nothing was left to save")
+            second, self._signal = self._signal is not None, numbers[0]
+            if second or not self.deferring:
+                self._exit("ended at once" if second else "there was nothing to save")
             sys.stderr.write(
-                "\nStopping after this step and one save. Again: at once.\n"
+                "\nStopping after this step and one save. Press again: at once.\n"
             )
 
-    def _exit(self, what: str) -> None:
-        stopped = self.stopped(what)
+    def _exit(self, outcome: str) -> None:
+        stopped = self.stopped(outcome)
         self.note(f"Stopped: {stopped}")
         if sys.stderr.isatty():
             sys.stderr.write("\x1b[?25h")  # a progress bar hides the cursor

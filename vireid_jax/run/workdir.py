@@ -1,4 +1,4 @@
-"""A run's folder: one process at a time, one config, files that are whole or absent."""
+"""A run's folder: the names in it, and the lock that keeps other processes out."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,10 +12,9 @@ CONFIG, ENVIRONMENT, METRICS = "config.json", "environment.json", "metrics.jsonl
 
 @contextlib.contextmanager
 def claimed(path: str | Path) -> Iterator[Path]:
-    """Makes the folder and keeps other processes out of it until the end.
+    """Create the folder and keep other processes out of it until the end.
 
-    The kernel frees the lock when its process dies, however it dies. Raises UserError
-    where the folder cannot be written to, or another process trains in it.
+    Raise UserError where the folder is not writable, or another process trains in it.
     """
     workdir = Path(path).expanduser().resolve()
     with contextlib.ExitStack() as held:

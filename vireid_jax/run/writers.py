@@ -13,10 +13,10 @@ from vireid_jax.run.files import replace_text
 
 
 class JsonLines:
-    """Appends one JSON object a line; a resumed run first drops what it will redo."""
+    """Append one JSON object a line; a resumed run first drops what it will repeat."""
 
     def __init__(self, path: Path, start_step: int):
-        """Opens `path`, keeping the rows up to `start_step` and no half-written one."""
+        """Open `path`, keeping the rows up to `start_step` and no half-written one."""
         kept = []
         for line in path.read_text().splitlines() if path.exists() else []:
             try:
@@ -29,19 +29,19 @@ class JsonLines:
         self._path = path
 
     def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
-        """Writes a row of `kind` ("train", "validation", "test")."""
+        """Write a row of `kind` ("train", "validation", "test")."""
         row = {"step": step, "kind": kind, **values}
         with self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
 
 class TensorBoard:
-    """Writes scalars as event files (extra `tensorboard`)."""
+    """Write scalars as event files (extra `tensorboard`)."""
 
     def __init__(self, folder: Path, start_step: int):
-        """Opens `folder`, dropping what an earlier process wrote after `start_step`.
+        """Open `folder`, dropping what an earlier process wrote after `start_step`.
 
-        Raises UserError where tensorboardX is not installed.
+        Raise UserError where tensorboardX is not installed.
         """
         try:
             import tensorboardX
@@ -55,32 +55,31 @@ class TensorBoard:
         )
 
     def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
-        """Writes the numbers among `values` under `kind/name`."""
+        """Write the numbers among `values` under `kind/name`."""
         for name, value in values.items():
             if isinstance(value, int | float):
                 self._writer.add_scalar(f"{kind}/{name}", value, step)
         self._writer.flush()
 
     def close(self) -> None:
-        """Flushes and closes the event file."""
+        """Flush and close the event file."""
         self._writer.close()
 
 
 class Bar:
-    """Shows progress on a terminal: rates, losses, time left; elsewhere nothing."""
+    """Show progress on a terminal: rates, losses, time left; elsewhere nothing."""
 
     def __init__(self, console: Console, num_steps: int, start_step: int):
-        """Starts at `start_step` of `num_steps`."""
+        """Start at `start_step` of `num_steps`."""
         self._progress = progress_bar("train", console, numbers="numbers")
         self._task = self._progress.add_task(
             "train", total=num_steps, completed=start_step, numbers=""
         )
         self._progress.start()
 
-    def advance(self, step: int, values: Mapping[str, float] | None = None) -> None:
-        """Moves to `step`; shows `values` where given."""
-        self._progress.update(self._task, completed=step)
-        if values:
+    def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
+        """Move to `step`, and show the numbers of a training row."""
+        if kind == "train":
             shown = (
                 f"{values['steps_per_second']:.1f} steps/s"
                 f" {values['images_per_second']:.0f} images/s"
@@ -88,8 +87,8 @@ class Bar:
                 f" accuracy {values['accuracy']:.2f}"
                 f" |gradient| {values['gradient_norm']:.2f}"
             )
-            self._progress.update(self._task, numbers=shown)
+            self._progress.update(self._task, completed=step, numbers=shown)
 
     def close(self) -> None:
-        """Leaves the bar as it stands."""
+        """Leave the bar as it is."""
         self._progress.stop()

@@ -1,6 +1,6 @@
 """A procedural world of people seen in visible light and in the infrared.
 
-Licence-free, deterministic, and synthetic: its numbers never stand beside real ones.
+Licence-free, deterministic and synthetic: its numbers do not compare with real ones.
 """
 
 from vireid_jax.synthetic.generate import generate

@@ -1,7 +1,7 @@
 """Places: long strips of street, wall and foliage, in the three bands at once.
 
 A camera looks at few places; a crop takes a random window of one, drawn per image,
-so that a background says nothing about who stands before it.
+so that a background does not depend on the person in front of it.
 """
 
 import functools
@@ -36,30 +36,27 @@ class _Easel:
             np.full((HEIGHT, WIDTH), 128, np.uint8),
         )
 
-    def _colours(self, rgb, nir: float, heat: float):
-        """Return the three bands' values, 0 to 255; heat in degrees."""
+    def _fill(self, draw, shape, rgb, nir, heat, *style):
+        """Call OpenCV's `draw` on each band; values 0 to 255, heat in degrees."""
         clip = lambda value: min(max(float(value), 0.0), 255.0)
-        return tuple(map(clip, rgb)), clip(nir), clip(128 + 10 * heat)
+        colours = tuple(map(clip, rgb)), clip(nir), clip(128 + 10 * heat)
+        for band, colour in zip(self.bands, colours, strict=True):
+            draw(band, *shape, colour, *style)
 
     def box(self, left, top, right, bottom, rgb, nir, heat):
         """Fill a rectangle."""
         corners = (int(left), int(top)), (int(right), int(bottom))
-        for band, colour in zip(self.bands, self._colours(rgb, nir, heat), strict=True):
-            cv2.rectangle(band, *corners, colour, -1)
+        self._fill(cv2.rectangle, corners, rgb, nir, heat, -1)
 
     def disk(self, x, y, rx, ry, rgb, nir, heat):
         """Fill an ellipse."""
-        for band, colour in zip(self.bands, self._colours(rgb, nir, heat), strict=True):
-            cv2.ellipse(
-                band, (int(x), int(y)), (int(rx), int(ry)), 0, 0, 360, colour, -1,
-                cv2.LINE_AA,
-            )  # fmt: skip
+        ellipse = (int(x), int(y)), (int(rx), int(ry)), 0, 0, 360
+        self._fill(cv2.ellipse, ellipse, rgb, nir, heat, -1, cv2.LINE_AA)
 
     def shape(self, points, rgb, nir, heat):
         """Fill a polygon."""
         corners = [np.array(points, np.int32)]
-        for band, colour in zip(self.bands, self._colours(rgb, nir, heat), strict=True):
-            cv2.fillPoly(band, corners, colour, cv2.LINE_AA)
+        self._fill(cv2.fillPoly, (corners,), rgb, nir, heat, cv2.LINE_AA)
 
 
 def cloud(rng: np.random.Generator, height: int, width: int, coarse: int) -> np.ndarray:
@@ -79,22 +76,20 @@ def cloud(rng: np.random.Generator, height: int, width: int, coarse: int) -> np.
 
 def _tint(rng, rgb, spread=18.0):
     """Return a colour near the given one."""
-    return np.asarray(rgb, float) + rng.normal(0, spread * 0.5) + rng.normal(
-        0, spread * 0.3, 3
-    )  # fmt: skip
+    lighter = rng.normal(0, spread * 0.5)
+    return np.asarray(rgb, float) + lighter + rng.normal(0, spread * 0.3, 3)
 
 
-def _ground(easel: _Easel):
+def _ground(easel: _Easel) -> None:
     """Draw asphalt, paving or grass from the foot of the wall to the viewer."""
     rng = easel.rng
-    kind = rng.choice(
-        ["asphalt", "paving", "grass", "tiles"], p=(0.35, 0.35, 0.12, 0.18)
-    )
-    base = {
+    kinds = ["asphalt", "paving", "grass", "tiles"]
+    kind = rng.choice(kinds, p=(0.35, 0.35, 0.12, 0.18))
+    rgb, nir, heat = {
         "asphalt": ((92, 92, 95), 70, 1.0), "paving": ((158, 150, 140), 130, 1.5),
         "grass": ((86, 112, 58), 190, -1.0), "tiles": ((186, 182, 174), 150, 0.4),
     }[kind]  # fmt: skip
-    rgb, nir, heat = _tint(rng, base[0], 24), base[1] + rng.normal(0, 18), base[2]
+    rgb, nir = _tint(rng, rgb, 24), nir + rng.normal(0, 18)
     easel.box(0, FOOT, WIDTH, HEIGHT, rgb, nir, heat)
     depth = HEIGHT - FOOT
     if kind in ("paving", "tiles"):
@@ -103,10 +98,8 @@ def _ground(easel: _Easel):
         for x in range(-WIDTH, 2 * WIDTH, 70):
             centre = WIDTH / 2
             far, near = centre + (x - centre) * 0.62, centre + (x - centre) * 1.25
-            easel.shape(
-                [(far, FOOT), (near, HEIGHT), (near + 2, HEIGHT), (far + 1, FOOT)],
-                rgb * 0.86, nir * 0.88, heat - 0.3,
-            )  # fmt: skip
+            joint = [(far, FOOT), (near, HEIGHT), (near + 2, HEIGHT), (far + 1, FOOT)]
+            easel.shape(joint, rgb * 0.86, nir * 0.88, heat - 0.3)
     elif kind == "asphalt":
         easel.box(0, FOOT, WIDTH, FOOT + 9, rgb * 1.35, nir * 1.3, heat - 0.5)  # kerb
         easel.box(0, FOOT + 9, WIDTH, FOOT + 12, rgb * 0.6, nir * 0.7, heat)
@@ -116,7 +109,7 @@ def _ground(easel: _Easel):
                 easel.box(x, y, x + 90, y + 5, (212, 210, 200), 215, heat - 0.6)
 
 
-def _facade(easel: _Easel):
+def _facade(easel: _Easel) -> None:
     """Draw a wall of brick, plaster, panels or glass, with doors and windows."""
     rng = easel.rng
     kind = rng.choice(["brick", "plaster", "panel", "glass"], p=(0.3, 0.35, 0.2, 0.15))
@@ -143,9 +136,8 @@ def _facade(easel: _Easel):
         wide = rng.uniform(55, 110)
         frame, pane = _tint(rng, (214, 210, 200), 40), _tint(rng, (62, 76, 90), 30)
         if rng.random() < 0.3:  # a door
-            door = _tint(
-                rng, rng.choice([(96, 62, 42), (60, 84, 72), (70, 74, 84)]), 30
-            )
+            doors = [(96, 62, 42), (60, 84, 72), (70, 74, 84)]
+            door = _tint(rng, rng.choice(doors), 30)
             easel.box(x - 4, 18, x + 64, FOOT, frame, 170, heat)
             easel.box(x, 22, x + 60, FOOT, door, rng.uniform(60, 180), heat - 0.5)
             easel.box(x + 8, 34, x + 52, 80, door * 0.8, 90, heat - 0.5)
@@ -161,7 +153,7 @@ def _facade(easel: _Easel):
     easel.box(0, FOOT - 12, WIDTH, FOOT, rgb * 0.7, nir * 0.75, heat + 0.4)  # plinth
 
 
-def _foliage(easel: _Easel):
+def _foliage(easel: _Easel) -> None:
     """Draw a hedge with trees: leaves are bright in the near infrared."""
     rng = easel.rng
     sky = _tint(rng, (190, 202, 212), 16)
@@ -173,10 +165,8 @@ def _foliage(easel: _Easel):
     line = rng.uniform(20, 80)
     for _ in range(1500):
         x, y = rng.uniform(0, WIDTH), rng.uniform(line, FOOT + 4)
-        size, shade = rng.uniform(3, 9), rng.normal(1, 0.22)
-        easel.disk(
-            x, y, size, size * 0.8, leaf * shade, 185 * shade, rng.normal(-1, 0.4)
-        )
+        size, shade, heat = rng.uniform(3, 9), rng.normal(1, 0.22), rng.normal(-1, 0.4)
+        easel.disk(x, y, size, size * 0.8, leaf * shade, 185 * shade, heat)
     for _ in range(int(rng.integers(2, 5))):
         x, wide = rng.uniform(0, WIDTH), rng.uniform(8, 18)
         bark = _tint(rng, (86, 68, 52), 20)
@@ -188,7 +178,7 @@ def _foliage(easel: _Easel):
             easel.disk(x + dx, y, 9, 8, leaf * shade, 190 * shade, -1.5)
 
 
-def _clutter(easel: _Easel):
+def _clutter(easel: _Easel) -> None:
     """Draw parked cars, bins, posters and lamp posts."""
     rng = easel.rng
     for _ in range(int(rng.integers(1, 4))):
@@ -197,20 +187,12 @@ def _clutter(easel: _Easel):
         paint = rng.uniform(40, 220) + rng.uniform(-45, 45, 3)
         y = FOOT + 14
         if kind == 0:  # a parked car
-            glass = (50, 60, 72)
-            body = [
-                (x, y),
-                (x, y - 52),
-                (x + 60, y - 58),
-                (x + 90, y - 96),
-                (x + 190, y - 96),
-                (x + 222, y - 56),
-                (x + 260, y - 48),
-                (x + 262, y),
-            ]
-            easel.shape(body, paint, nir, 1.5)
-            easel.shape([(x + 70, y - 60), (x + 95, y - 90), (x + 185, y - 90),
-                         (x + 210, y - 60)], glass, 60, -3)  # fmt: skip
+            body = [(0, 0), (0, 52), (60, 58), (90, 96), (190, 96), (222, 56),
+                    (260, 48), (262, 0)]  # fmt: skip
+            glass = [(70, 60), (95, 90), (185, 90), (210, 60)]
+            easel.shape([(x + right, y - up) for right, up in body], paint, nir, 1.5)
+            glass = [(x + right, y - up) for right, up in glass]
+            easel.shape(glass, (50, 60, 72), 60, -3)
             for wheel in (55, 205):
                 easel.disk(x + wheel, y - 4, 22, 22, (24, 24, 26), 30, 4)
                 easel.disk(x + wheel, y - 4, 11, 11, (150, 150, 152), 140, 2)
@@ -234,9 +216,8 @@ def place(seed: int, number: int) -> Place:
     _ground(easel)
     _clutter(easel)
     rgb, nir, heat = easel.bands
-    grain = (
-        1 + 0.16 * cloud(rng, HEIGHT, WIDTH, 64) + 0.05 * cloud(rng, HEIGHT, WIDTH, 4)
-    )
+    grain = 1 + 0.16 * cloud(rng, HEIGHT, WIDTH, 64)
+    grain = grain + 0.05 * cloud(rng, HEIGHT, WIDTH, 4)
     # Light falls off towards the foot of the wall, and grows on the ground.
     rows = np.arange(HEIGHT, dtype=np.float32)[:, None]
     corner = 1 - 0.22 * np.exp(-(((rows - FOOT) / 26) ** 2))

@@ -11,6 +11,9 @@ from vireid_jax.synthetic import background, garments
 from vireid_jax.synthetic.raster import Raster
 from vireid_jax.synthetic.scene import Scene
 
+Size = tuple[int, int]
+Rng = np.random.Generator
+
 _SKIN_TEMPERATURE = 33.0  # degrees C
 _COLDEST = 5000  # hundredths of a degree, added to keep temperatures positive
 _TILE = 1024
@@ -30,7 +33,7 @@ def _folds() -> Float32[np.ndarray, "tile tile"]:
     return background.cloud(rng, _TILE, _TILE, 24)
 
 
-def _window(tile: np.ndarray, rng: np.random.Generator, shape) -> np.ndarray:
+def _window(tile: np.ndarray, rng: Rng, shape: Size) -> np.ndarray:
     """Return a random window of a tile; a small tile repeats."""
     top, left = rng.integers(0, _TILE, 2)
     height, width = shape
@@ -44,9 +47,9 @@ def _window(tile: np.ndarray, rng: np.random.Generator, shape) -> np.ndarray:
 def _weave(raster: Raster, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the patterned pixels and how far each is from colour a to colour b."""
     waves = table[:, garments.WAVES]
-    patterned = np.flatnonzero(waves.any(1)[raster.part])
+    patterned = np.flatnonzero(np.any(waves, axis=1)[raster.part])
     along, arc = raster.weave_position(patterned)
-    # Whole cycles of 1024 steps through the sine table.
+    # In steps of the sine table, 1024 a cycle.
     s1, a1, s2, a2, m1, m2, sharp = np.take(
         (waves * [1024, 1024, 1024, 1024, 1, 1, 1]).T.astype(np.float32),
         raster.part[patterned],
@@ -68,7 +71,7 @@ def _lambert(raster: Raster, light: np.ndarray) -> np.ndarray:
     return np.maximum(cosine + raster.facing * z, 0)
 
 
-def _behind(scene: Scene, band: np.ndarray, canvas) -> np.ndarray:
+def _behind(scene: Scene, band: np.ndarray, canvas: Size) -> np.ndarray:
     """Return the scene's window of a place, `[height, width]` or with 3 channels."""
     _, left, top, tall = scene.window
     wide = round(tall * canvas[1] / canvas[0])
@@ -105,7 +108,9 @@ def _paint(canvas: np.ndarray, raster: Raster, values: np.ndarray) -> None:
     canvas.reshape(-1)[raster.seen] = clipped.astype(np.uint8)
 
 
-def _albedo(raster: Raster, a: np.ndarray, b: np.ndarray, weave) -> np.ndarray:
+def _albedo(
+    raster: Raster, a: np.ndarray, b: np.ndarray, weave: tuple[np.ndarray, np.ndarray]
+) -> np.ndarray:
     """Return the albedo of the seen pixels, given the parts' two colours `[parts]`."""
     albedo = np.take(a.astype(np.float32), raster.part)
     patterned, mixed = weave
@@ -115,13 +120,8 @@ def _albedo(raster: Raster, a: np.ndarray, b: np.ndarray, weave) -> np.ndarray:
 
 
 def _expose(
-    small: UInt8[np.ndarray, "..."],
-    scene: Scene,
-    gains: list[float],
-    gamma: float,
-    noise: float,
-    rng: np.random.Generator,
-) -> UInt8[np.ndarray, "..."]:
+    small: np.ndarray, scene: Scene, gains: list, gamma: float, noise: float, rng: Rng
+) -> np.ndarray:
     """Return what the sensor makes of light: blur, tone curve, shot and read noise."""
     height, width = small.shape[:2]
     small = _blur(small, scene.camera.blur * height / 128)
@@ -134,7 +134,7 @@ def _expose(
     return cv2.add(signal, grain, dtype=cv2.CV_8U)  # rounds and saturates
 
 
-def reduce(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def reduce(image: np.ndarray, size: Size) -> np.ndarray:
     """Average a canvas, at most twice as large, down to `(height, width)`."""
     if image.shape[:2] == size:
         return image
@@ -148,7 +148,7 @@ def _blur(image: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def visible(
-    scene: Scene, raster: Raster, place: background.Place, size, rng
+    scene: Scene, raster: Raster, place: background.Place, size: Size, rng: Rng
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Image the scene in colour: albedo x light, shadow, white balance, noise."""
     canvas = raster.labels.shape
@@ -172,7 +172,7 @@ def visible(
 
 
 def near_infrared(
-    scene: Scene, raster: Raster, place: background.Place, size, rng
+    scene: Scene, raster: Raster, place: background.Place, size: Size, rng: Rng
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Image the scene in the near infrared: albedo x (ambient + flash n.v / d^2)."""
     canvas = raster.labels.shape
@@ -197,14 +197,14 @@ def near_infrared(
 
 
 @functools.lru_cache(maxsize=8)
-def _vignette(size: tuple[int, int]) -> Float32[np.ndarray, "height width"]:
+def _vignette(size: Size) -> Float32[np.ndarray, "height width"]:
     """Return the fall of the flash towards the corners."""
     y, x = np.mgrid[-1 : 1 : size[0] * 1j, -1 : 1 : size[1] * 1j]
     return (1 - 0.22 * (0.7 * y * y + 0.3 * x * x)).astype(np.float32)
 
 
 def thermal(
-    scene: Scene, raster: Raster, place: background.Place, size, rng
+    scene: Scene, raster: Raster, place: background.Place, size: Size, rng: Rng
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Image the scene in the long-wave infrared: T = T_amb + (33 - T_amb) warmth.
 
@@ -219,7 +219,7 @@ def thermal(
     folds = _window(_folds(), rng, canvas).reshape(-1)[raster.seen]
     above = (_SKIN_TEMPERATURE - scene.ambient) * warmth * (0.86 + 0.14 * raster.facing)
     above += 1.1 * folds
-    # Whole hundredths of a degree: integers blur alike on every processor.
+    # In hundredths of a degree: integers blur alike on every processor.
     heat = _behind(scene, place.heat, canvas).astype(np.float32) - 128
     heat = (_COLDEST + heat * rng.uniform(6, 11)).astype(np.uint16)
     heat.reshape(-1)[raster.seen] = (_COLDEST + 100 * above).astype(np.uint16)

@@ -1,100 +1,64 @@
 """The parts of a clothed person: trunk, limbs, head, garments, things carried."""
 
 import math
+from collections.abc import Iterator
 
 from vireid_jax.synthetic import garments as g
-from vireid_jax.synthetic.body import (
-    Part,
-    Point,
-    Pose,
-    Skeleton,
-    mix,
-    move,
-    pose_skeleton,
-)
+from vireid_jax.synthetic.body import Part, Point, Pose, Skeleton, limb, mix, move
 from vireid_jax.synthetic.identity import Person
 
 # Layers, in metres towards the camera. An arm hangs before the clothes of its side.
 _GARMENT, _TRIM, _OVER, _HEM, _SKIRT, _ARM = 0.012, 0.03, 0.05, 0.08, 0.07, 0.12
 _UNDER = -0.25  # legs below a skirt or the tails of a coat
+_CUT = {"cap_a": 0, "cap_b": 0}  # flat ends
 
 
-def _limb(surface: int, a: Point, b: Point, thick_a: float, thick_b: float, **more):
-    """Return a round limb."""
-    return Part(surface, a, b, thick_a, thick_a, thick_b, thick_b, **more)
-
-
-def _legs(person: Person, s: Skeleton) -> list[Part]:
-    """Return legs, shoes and whatever covers the legs."""
+def _legs(person: Person, s: Skeleton) -> Iterator[Part]:
+    """Yield legs, shoes and whatever covers the legs."""
     b, c = person.body, person.clothes
     size = b.stature / 1.7 * b.limb
     thigh, knee, calf, ankle = 0.082 * size, 0.056 * size, 0.055 * size, 0.037 * size
-    parts = []
+    bulk = 0.042 * c.shoe * (0.6 + 0.4 * b.limb)
     trousers = c.bottom != "skirt"
     covered = c.bottom_length * 2  # in units of thigh and shin
+    fit = lambda t: (
+        (thigh * (1 - t) + knee * t) * (1 + (c.bottom_width - 1) * (0.3 + 0.7 * t))
+    )
     for hip, joint, heel, toe in zip(s.hips, s.knees, s.ankles, s.toes, strict=True):
         sole = move(heel, 0, -0.035, -0.02)
-        bulk = 0.042 * c.shoe * (0.6 + 0.4 * b.limb)
-        parts.append(
-            _limb(g.SHOES, sole, toe, bulk * 1.05, bulk * 0.85, bias=0.02, bulge=1.0)
-        )
-        bend, calves = (
-            mix(joint, heel, 0.22),
-            mix(joint, heel, max(0.34, covered - 1.05)),
-        )
+        yield limb(g.SHOES, sole, toe, bulk * 1.05, bulk * 0.85, bias=0.02, bulge=1.0)
         if not trousers or covered < 1:
-            parts.append(_limb(g.SKIN, hip, joint, thigh, knee, key=0.2))
+            yield limb(g.SKIN, hip, joint, thigh, knee, key=0.2)
         if not trousers or covered < 1.3:
-            parts.append(_limb(g.SKIN, joint, bend, knee, calf))
+            yield limb(g.SKIN, joint, mix(joint, heel, 0.22), knee, calf)
         if not trousers or covered < 1.98:
-            parts.append(
-                _limb(
-                    g.SKIN, calves, heel, calf if covered < 1.3 else 1.25 * ankle, ankle
-                )
-            )
+            top = mix(joint, heel, max(0.34, covered - 1.05))
+            width = calf if covered < 1.3 else 1.25 * ankle
+            yield limb(g.SKIN, top, heel, width, ankle)
         if c.socks and covered < 1.7:
             top = mix(heel, joint, c.socks / 0.42)
             width = ankle + (calf - ankle) * c.socks / 0.3
-            parts.append(
-                _limb(g.SOCKS, top, heel, width + 0.004, ankle + 0.006, bias=0.01)
-            )
+            yield limb(g.SOCKS, top, heel, width + 0.004, ankle + 0.006, bias=0.01)
         if c.boots:
-            top = mix(heel, joint, c.boots / 0.42)
+            top, end = mix(heel, joint, c.boots / 0.42), ankle + 0.014
             width = ankle + (calf - ankle) * c.boots / 0.3 + 0.014
-            parts.append(
-                _limb(g.SHOES, top, heel, width, ankle + 0.014, cap_a=0.2, bias=0.025)
-            )
+            yield limb(g.SHOES, top, heel, width, end, cap_a=0.2, bias=0.025)
         if trousers:
-            wide = c.bottom_width
-            fit = lambda t, wide=wide: (
-                (thigh * (1 - t) + knee * t) * (1 + (wide - 1) * (0.3 + 0.7 * t))
-            )
-            end = min(1.0, covered)
-            parts.append(
-                _limb(g.BOTTOM, hip, mix(hip, joint, end), fit(0), fit(end),
-                      cap_b=1.0 if covered > 1 else 0.2, key=0.2, bias=_GARMENT)
-            )  # fmt: skip
-            if covered > 1:
-                end, cuff = (
-                    covered - 1,
-                    max(ankle + 0.012, knee * wide * c.bottom_flare),
-                )
-                cuff = fit(1) * (1 - end) + 0.85 * cuff * end
-                parts.append(
-                    _limb(g.BOTTOM, joint, mix(joint, heel, end), fit(1), cuff,
-                          cap_b=0.2, bias=0.015, along=0.4)
-                )  # fmt: skip
+            t, cap = min(1.0, covered), 1.0 if covered > 1 else 0.2
+            yield limb(g.BOTTOM, hip, mix(hip, joint, t), fit(0), fit(t),
+                       cap_b=cap, key=0.2, bias=_GARMENT)  # fmt: skip
+        if trousers and covered > 1:
+            t = covered - 1
+            cuff = max(ankle + 0.012, knee * c.bottom_width * c.bottom_flare)
+            cuff = fit(1) * (1 - t) + 0.85 * cuff * t
+            yield limb(g.BOTTOM, joint, mix(joint, heel, t), fit(1), cuff, cap_b=0.2,
+                       bias=0.015, along=0.4)  # fmt: skip
         if c.leg_trim and trousers and c.leg_trim < c.bottom_length - 0.05:
             t = c.leg_trim * 2
             above, below, t = (hip, joint, t) if t < 1 else (joint, heel, t - 1)
             width = (thigh if c.leg_trim < 0.5 else knee * 1.05) * c.bottom_width * 0.98
-            parts.append(
-                _limb(g.TRIM, mix(above, below, t), mix(above, below, t + 0.1), width,
-                      width, cap_a=0, cap_b=0, bias=_TRIM + 0.01)
-            )  # fmt: skip
-    if c.bottom == "skirt" or c.hem > 0.1:
-        parts = [part._replace(bias=part.bias + _UNDER) for part in parts]
-    return parts
+            top, end = mix(above, below, t), mix(above, below, t + 0.1)
+            yield limb(g.TRIM, top, end, width, width, **_CUT, bias=_TRIM + 0.01)
 
 
 def _hanging(surface: int, person: Person, s: Skeleton, drop: float, flare: float,
@@ -107,15 +71,14 @@ def _hanging(surface: int, person: Person, s: Skeleton, drop: float, flare: floa
     bottom = (middle[0], s.pelvis[1] - drop, middle[2])
     stride = abs(left[2] - right[2]) / 2 + 0.06
     return Part(
-        surface, move(s.pelvis, 0, 0.1, 0), bottom,
-        b.hip * loose, b.hip_depth * loose,
+        surface, move(s.pelvis, 0, 0.1, 0), bottom, b.hip * loose, b.hip_depth * loose,
         b.hip * loose * flare, max(b.hip_depth * loose * flare, stride),
         cap_a=0.1, cap_b=0.12, key=0.2, bias=bias, along=0.5, turning=1,
     )  # fmt: skip
 
 
-def _trunk(person: Person, s: Skeleton) -> list[Part]:
-    """Return the trunk, its garments and their trimmings."""
+def _trunk(person: Person, s: Skeleton) -> Iterator[Part]:
+    """Yield the trunk, its garments and their trimmings."""
     b, c = person.body, person.clothes
     k = c.loose
     wide, thin = b.shoulder * 1.04 + 0.02 * k, b.chest_depth * (0.8 + 0.2 * k)
@@ -126,282 +89,205 @@ def _trunk(person: Person, s: Skeleton) -> list[Part]:
     hem = move(s.pelvis, 0, -c.hem, 0)
     nape = move(top, 0, 0.062, 0)
     step = s.chest[1] - s.waist[1]
-    cut = {"cap_a": 0, "cap_b": 0, "turning": 1}
-    parts = [
-        Part(g.SKIN, move(s.neck, 0, -0.05, 0), s.head, 0.058 * b.neck, 0.058 * b.neck,
-             0.052 * b.neck, 0.055 * b.neck),
-        Part(g.BOTTOM, mix(s.waist, s.pelvis, 0.35), move(s.pelvis, 0, -0.06, 0),
-             b.waist * 1.02, b.waist_depth, b.hip * 1.02, b.hip_depth, 0, 0.5,
-             turning=1),
-        Part(g.TOP, nape, top, 0.062, thin * 0.6, wide * 0.93, thin * 0.85, **cut,
-             bias=_GARMENT),
-        Part(g.TOP, top, s.chest, wide * 0.93, thin * 0.85, chest_width, thin, 0.12, 0,
-             bias=_GARMENT, along=0.06, turning=1),
-        Part(g.TOP, s.chest, s.waist, chest_width, thin, waist, belly, **cut,
-             bias=_GARMENT, along=0.06 + top[1] - s.chest[1]),
-    ]  # fmt: skip
+    yield Part(g.SKIN, move(s.neck, 0, -0.05, 0), s.head, 0.058 * b.neck,
+               0.058 * b.neck, 0.052 * b.neck, 0.055 * b.neck)  # fmt: skip
+    yield Part(g.BOTTOM, mix(s.waist, s.pelvis, 0.35), move(s.pelvis, 0, -0.06, 0),
+               b.waist * 1.02, b.waist_depth, b.hip * 1.02, b.hip_depth, 0, 0.5,
+               turning=1)  # fmt: skip
+    yield Part(g.TOP, nape, top, 0.062, thin * 0.6, wide * 0.93, thin * 0.85, **_CUT,
+               bias=_GARMENT, turning=1)  # fmt: skip
+    yield Part(g.TOP, top, s.chest, wide * 0.93, thin * 0.85, chest_width, thin, 0.12,
+               0, bias=_GARMENT, along=0.06, turning=1)  # fmt: skip
+    yield Part(g.TOP, s.chest, s.waist, chest_width, thin, waist, belly, **_CUT,
+               bias=_GARMENT, along=0.06 + top[1] - s.chest[1], turning=1)  # fmt: skip
     reach = (s.waist[1] - hem[1]) / (s.waist[1] - s.pelvis[1])
     if c.hem > 0.1:
-        parts.append(
-            _hanging(g.TOP, person, s, c.hem, c.flare, 0.75 + 0.3 * k, _SKIRT + 0.01)
-        )
+        tails = 0.75 + 0.3 * k
+        yield _hanging(g.TOP, person, s, c.hem, c.flare, tails, _SKIRT + 0.01)
         reach = 0.7
     end = mix(s.waist, s.pelvis, reach)
     low_w, low_d = waist + (hip - waist) * reach, belly + (seat - belly) * reach
-    parts.append(
-        Part(g.TOP, s.waist, end, waist, belly, max(low_w, waist * 0.9),
-             max(low_d, belly * 0.9), 0, 0.1, bias=_HEM,
-             along=0.06 + top[1] - s.chest[1] + step, turning=1)
-    )  # fmt: skip
-    line = lambda height: mix(s.waist, top, height)
-    span = lambda height: (
-        waist + (chest_width - waist) * min(1, height * 1.7),
-        belly + (thin - belly) * min(1, height * 1.7),
-    )
+    yield Part(g.TOP, s.waist, end, waist, belly, max(low_w, waist * 0.9),
+               max(low_d, belly * 0.9), 0, 0.1, bias=_HEM,
+               along=0.06 + top[1] - s.chest[1] + step, turning=1)  # fmt: skip
     for height in c.trims:
-        w, d = span(height)
-        parts.append(
-            Part(g.TRIM, line(height), move(line(height), 0, -0.045, 0), w, d, w, d,
-                 **cut, bias=_TRIM)
-        )  # fmt: skip
+        at, t = mix(s.waist, top, height), min(1, height * 1.7)
+        w, d = waist + (chest_width - waist) * t, belly + (thin - belly) * t
+        yield Part(g.TRIM, at, move(at, 0, -0.045, 0), w, d, w, d, **_CUT, bias=_TRIM,
+                   turning=1)  # fmt: skip
     if c.belt:
-        at = mix(s.waist, s.pelvis, 0.35)
+        at = s.waist if k > 1.1 else mix(s.waist, s.pelvis, 0.35)
         w, d = (waist, belly) if k > 1.1 else (b.waist * 1.03, b.waist_depth * 1.02)
-        at = s.waist if k > 1.1 else at
-        parts.append(
-            Part(
-                g.BELT, at, move(at, 0, -c.belt, 0), w, d, w, d, **cut, bias=_HEM + 0.01
-            )
-        )
-    return parts + _front(person, s, top, thin, belly)
+        yield Part(g.BELT, at, move(at, 0, -c.belt, 0), w, d, w, d, **_CUT,
+                   bias=_HEM + 0.01, turning=1)  # fmt: skip
+    yield from _front(person, s, top, thin, belly)
 
 
-def _front(person: Person, s: Skeleton, top: Point, thin: float, belly: float):
-    """Return what sits on the chest: open front, print, collar, scarf, hood."""
-    c, parts = person.clothes, []
-    high, low = move(top, 0, 0.03, 0.8 * thin), move(s.waist, 0, 0, 0.9 * belly)
+def _front(
+    person: Person, s: Skeleton, top: Point, thin: float, belly: float
+) -> Iterator[Part]:
+    """Yield what is on the chest: open front, print, neckline, collar, scarf, hood."""
+    c = person.clothes
+    nape = move(top, 0, 0.05, 0)
     if c.opening:
-        low = move(low, 0, -max(0.0, c.hem) - 0.08, 0)
-        parts.append(
-            Part(g.INNER, high, low, c.opening * 0.8, 0.01, c.opening, 0.01, 0, 0,
-                 bias=_TRIM)
-        )  # fmt: skip
+        high = move(top, 0, 0.03, 0.8 * thin)
+        low = move(s.waist, 0, -max(0.0, c.hem) - 0.08, 0.9 * belly)
+        yield Part(g.INNER, high, low, c.opening * 0.8, 0.01, c.opening, 0.01, 0, 0,
+                   bias=_TRIM)  # fmt: skip
     elif c.print_size:
         at = move(s.chest, 0, -0.03, 0.9 * thin)
-        parts.append(
-            Part(g.PRINT, move(at, 0, c.print_size * 0.7, 0), at, c.print_size, 0.01,
-                 c.print_size * 0.8, 0.01, 0.3, 0.3, bias=_TRIM)
-        )  # fmt: skip
+        yield Part(g.PRINT, move(at, 0, c.print_size * 0.7, 0), at, c.print_size, 0.01,
+                   c.print_size * 0.8, 0.01, 0.3, 0.3, bias=_TRIM)  # fmt: skip
     if not c.opening:  # the neckline shows skin
         at = move(top, 0, 0.045, 0.55 * thin)
-        parts.append(
-            Part(g.SKIN, at, move(at, 0, -0.035, 0.01), 0.045, 0.02, 0.02, 0.01, 0.3, 1,
-                 bias=_TRIM)
-        )  # fmt: skip
-    nape = move(top, 0, 0.05, 0)
+        yield Part(g.SKIN, at, move(at, 0, -0.035, 0.01), 0.045, 0.02, 0.02, 0.01, 0.3,
+                   1, bias=_TRIM)  # fmt: skip
     if c.collar:
-        parts.append(
-            Part(g.BELT, nape, move(nape, 0, c.collar, 0.005), 0.068, 0.068, 0.062,
-                 0.062, 0.2, 0.1, bias=_TRIM)
-        )  # fmt: skip
+        yield limb(g.BELT, nape, move(nape, 0, c.collar, 0.005), 0.068, 0.062,
+                   cap_a=0.2, cap_b=0.1, bias=_TRIM)  # fmt: skip
     if c.hood:
-        at = move(top, 0, 0.05, -0.075)
-        parts.append(
-            Part(g.TOP, move(at, -0.06, 0, 0), move(at, 0.06, 0, 0), 0.055 * c.hood,
-                 0.055 * c.hood, 0.055 * c.hood, 0.055 * c.hood, bias=-0.01)
-        )  # fmt: skip
+        at, size = move(top, 0, 0.05, -0.075), 0.055 * c.hood
+        left, right = move(at, -0.06, 0, 0), move(at, 0.06, 0, 0)
+        yield limb(g.TOP, left, right, size, size, bias=-0.01)
     if c.scarf:
         size = 0.042 * c.scarf
         left, right = move(nape, 0.055, 0, 0.02), move(nape, -0.055, 0, 0.02)
-        tip = move(top, 0.05, -0.24 * c.scarf, thin)
-        parts += [
-            Part(g.SCARF, left, right, size, size, size, size, bias=_OVER),
-            Part(g.SCARF, move(nape, 0.04, 0, 0.06), tip, size, 0.02, size * 1.1, 0.02,
-                 0.5, 0.1, bias=_OVER),
-        ]  # fmt: skip
-    return parts
+        knot, tip = move(nape, 0.04, 0, 0.06), move(top, 0.05, -0.24 * c.scarf, thin)
+        yield limb(g.SCARF, left, right, size, size, bias=_OVER)
+        yield Part(g.SCARF, knot, tip, size, 0.02, size * 1.1, 0.02, 0.5, 0.1,
+                   bias=_OVER)  # fmt: skip
 
 
-def _arms(person: Person, s: Skeleton) -> list[Part]:
-    """Return arms, hands and sleeves."""
+def _arms(person: Person, s: Skeleton) -> Iterator[Part]:
+    """Yield arms, hands and sleeves."""
     b, c = person.body, person.clothes
     size = b.stature / 1.7 * b.limb
     top, joint, end = 0.047 * size, 0.040 * size, 0.028 * size
     puff = c.loose + 0.05
-    parts = []
-    for a, elbow, wrist, tip in zip(
-        s.shoulders, s.elbows, s.wrists, s.fingers, strict=True
-    ):
-        parts.append(_limb(g.HANDS, wrist, tip, 0.032, 0.026, bias=_ARM, bulge=0.8))
+    reach = c.sleeve / 0.55  # of the upper arm
+    joints = zip(s.shoulders, s.elbows, s.wrists, s.fingers, strict=True)
+    for a, elbow, wrist, tip in joints:
+        yield limb(g.HANDS, wrist, tip, 0.032, 0.026, bias=_ARM, bulge=0.8)
         if c.sleeve < 0.9:
-            parts += [
-                _limb(g.SKIN, a, elbow, top, joint, bias=_ARM - 0.01),
-                _limb(g.SKIN, elbow, wrist, joint, end, bias=_ARM - 0.01),
-            ]
-        reach = c.sleeve / 0.55  # of the upper arm
+            yield limb(g.SKIN, a, elbow, top, joint, bias=_ARM - 0.01)
+            yield limb(g.SKIN, elbow, wrist, joint, end, bias=_ARM - 0.01)
         if reach > 0:
-            t = min(1.0, reach)
+            t, cap = min(1.0, reach), 1.0 if reach > 1 else 0.2
             width = (top * (1 - t) + joint * t) * puff + 0.004
-            parts.append(
-                _limb(g.TOP, a, mix(a, elbow, t), top * (0.4 + 0.6 * puff), width,
-                      cap_b=1.0 if reach > 1 else 0.2, bias=_ARM, along=0.05)
-            )  # fmt: skip
+            yield limb(g.TOP, a, mix(a, elbow, t), top * (0.4 + 0.6 * puff), width,
+                       cap_b=cap, bias=_ARM, along=0.05)  # fmt: skip
         if reach > 1:
             t = (c.sleeve - 0.55) / 0.45
             width = (joint * (1 - t) + end * 1.15 * t) * puff + 0.004
-            parts.append(
-                _limb(g.TOP, elbow, mix(elbow, wrist, t), joint * puff + 0.004, width,
-                      cap_b=0.2, bias=_ARM, along=0.35)
-            )  # fmt: skip
+            yield limb(g.TOP, elbow, mix(elbow, wrist, t), joint * puff + 0.004, width,
+                       cap_b=0.2, bias=_ARM, along=0.35)  # fmt: skip
         if c.sleeve_trim and c.sleeve_trim < c.sleeve - 0.08:
-            t = c.sleeve_trim / 0.55
-            upper, lower, t = (
-                (a, elbow, t) if t < 0.9 else (elbow, wrist, max(0, t - 1))
-            )
+            t, upper, lower = c.sleeve_trim / 0.55, a, elbow
+            if t >= 0.9:
+                t, upper, lower = max(0, t - 1), elbow, wrist
             width = (top if c.sleeve_trim < 0.5 else joint) * puff * 0.97 + 0.004
-            parts.append(
-                _limb(g.TRIM, mix(upper, lower, t), mix(upper, lower, t + 0.17), width,
-                      width * 0.97, cap_a=0, cap_b=0, bias=_ARM + 0.01)
-            )  # fmt: skip
-    return parts
+            yield limb(g.TRIM, mix(upper, lower, t), mix(upper, lower, t + 0.17),
+                       width, width * 0.97, **_CUT, bias=_ARM + 0.01)  # fmt: skip
 
 
-def _head(person: Person, s: Skeleton, glance: float) -> list[Part]:
-    """Return head, face, hair, hat and glasses."""
-    b, c = person.body, person.clothes
-    r = b.head
+def _head(person: Person, s: Skeleton, glance: float) -> Iterator[Part]:
+    """Yield head, face, hair, hat and glasses."""
+    c, r = person.clothes, person.body.head
+    v = c.hair_volume
     sin, cos = math.sin(glance), math.cos(glance)
 
     def at(x: float, y: float, z: float) -> Point:
         """Return a point of the head, in head radii, turned with the glance."""
         return move(s.head, r * (x * cos + z * sin), r * y, r * (z * cos - x * sin))
 
-    def blob(surface, a, b, size_a, size_b, bias=0.0, **more):
-        return _limb(
-            surface,
-            at(*a),
-            at(*b),
-            r * size_a,
-            r * size_b,
-            bias=bias,
-            bulge=1.0,
-            **more,
-        )
+    def blob(surface, a, b, size_a, size_b, bias=0.0, cap_b=1.0):
+        size_a, size_b, looks = r * size_a, r * size_b, {"bulge": 1.0, "cap_b": cap_b}
+        return limb(surface, at(*a), at(*b), size_a, size_b, bias=bias, **looks)
 
-    parts = [
-        blob(g.FACE, (0, 0.42, 0), (0, -0.5, 0.12), 1.0, 0.72),
-        blob(g.FACE, (0, 0.0, 0.9), (0, -0.16, 1.02), 0.12, 0.17, 0.004),
-        blob(g.EYES, (-0.42, 0.12, 0.86), (-0.28, 0.12, 0.9), 0.1, 0.1),
-        blob(g.EYES, (0.42, 0.12, 0.86), (0.28, 0.12, 0.9), 0.1, 0.1),
-        blob(g.EYES, (-0.15, -0.68, 0.72), (0.15, -0.68, 0.72), 0.055, 0.055),
-    ]
+    yield blob(g.FACE, (0, 0.42, 0), (0, -0.5, 0.12), 1.0, 0.72)
+    yield blob(g.FACE, (0, 0.0, 0.9), (0, -0.16, 1.02), 0.12, 0.17, 0.004)
+    yield blob(g.EYES, (-0.42, 0.12, 0.86), (-0.28, 0.12, 0.9), 0.1, 0.1)
+    yield blob(g.EYES, (0.42, 0.12, 0.86), (0.28, 0.12, 0.9), 0.1, 0.1)
+    yield blob(g.EYES, (-0.15, -0.68, 0.72), (0.15, -0.68, 0.72), 0.055, 0.055)
     if c.glasses:
-        parts += [
-            blob(g.GLASSES, (-0.42, 0.08, 0.9), (-0.36, 0.08, 0.9), 0.28, 0.28, 0.01),
-            blob(g.GLASSES, (0.42, 0.08, 0.9), (0.36, 0.08, 0.9), 0.28, 0.28, 0.01),
-            blob(g.GLASSES, (-0.95, 0.16, 0.5), (0.95, 0.16, 0.5), 0.07, 0.07, 0.012),
-        ]
-    v = c.hair_volume
-    cap = [
-        blob(g.HAIR, (0, 0.55, -0.3), (0, -0.15, -0.35), 1.02 + 0.1 * v, 0.95),
-        blob(g.HAIR, (-0.42, 1.06, 0.3), (0.42, 1.06, 0.3), 0.4 * v, 0.4 * v, 0.02),
-    ]
-    styles = {
-        "bald": [],
-        "short": cap,
-        "bob": [
-            *cap,
-            blob(g.HAIR, (0, 0.5, -0.25), (0, -0.75, -0.2), 1.1 * v, 1.12 * v),
-        ],
-        "long": [
-            *cap,
-            blob(g.HAIR, (0, 0.5, -0.35), (0, -2.6 * v, -0.75), 1.12 * v, 1.0, 0.0),
-            blob(g.HAIR, (0.86, 0.4, 0.1), (0.98, -2.0 * v, 0.5), 0.25, 0.3, 0.01),
-            blob(g.HAIR, (-0.86, 0.4, 0.1), (-0.98, -2.0 * v, 0.5), 0.25, 0.3, 0.01),
-        ],
-        "tail": [
-            *cap,
-            blob(g.HAIR, (0.0, 0.7, -1.2), (0.35, -1.6 * v, -1.7), 0.4, 0.28),
-        ],
-        "bun": [*cap, blob(g.HAIR, (0, 1.45, -0.55), (0, 1.5, -0.6), 0.55 * v, 0.5)],
-        "afro": [
-            blob(g.HAIR, (0, 0.75, -0.4), (0, 0.2, -0.45), 1.5 * v, 1.35 * v),
-            blob(g.HAIR, (-0.5, 1.15, 0.3), (0.5, 1.15, 0.3), 0.7 * v, 0.7 * v, 0.02),
-        ],
-    }
-    parts += styles[c.hair]
-    if c.hat in ("cap", "beanie", "brim"):
+        yield blob(g.GLASSES, (-0.42, 0.08, 0.9), (-0.36, 0.08, 0.9), 0.28, 0.28, 0.01)
+        yield blob(g.GLASSES, (0.42, 0.08, 0.9), (0.36, 0.08, 0.9), 0.28, 0.28, 0.01)
+        yield blob(g.GLASSES, (-0.95, 0.16, 0.5), (0.95, 0.16, 0.5), 0.07, 0.07, 0.012)
+    if c.hair not in ("bald", "afro"):
+        yield blob(g.HAIR, (0, 0.55, -0.3), (0, -0.15, -0.35), 1.02 + 0.1 * v, 0.95)
+        yield blob(g.HAIR, (-0.42, 1.06, 0.3), (0.42, 1.06, 0.3), 0.4 * v, 0.4 * v,
+                   0.02)  # fmt: skip
+    if c.hair == "bob":
+        yield blob(g.HAIR, (0, 0.5, -0.25), (0, -0.75, -0.2), 1.1 * v, 1.12 * v)
+    if c.hair == "long":
+        yield blob(g.HAIR, (0, 0.5, -0.35), (0, -2.6 * v, -0.75), 1.12 * v, 1.0)
+        for x in (1, -1):
+            yield blob(g.HAIR, (x * 0.86, 0.4, 0.1), (x * 0.98, -2.0 * v, 0.5), 0.25,
+                       0.3, 0.01)  # fmt: skip
+    if c.hair == "tail":
+        yield blob(g.HAIR, (0.0, 0.7, -1.2), (0.35, -1.6 * v, -1.7), 0.4, 0.28)
+    if c.hair == "bun":
+        yield blob(g.HAIR, (0, 1.45, -0.55), (0, 1.5, -0.6), 0.55 * v, 0.5)
+    if c.hair == "afro":
+        yield blob(g.HAIR, (0, 0.75, -0.4), (0, 0.2, -0.45), 1.5 * v, 1.35 * v)
+        yield blob(g.HAIR, (-0.5, 1.15, 0.3), (0.5, 1.15, 0.3), 0.7 * v, 0.7 * v, 0.02)
+    if c.hat != "none":
         tall = {"cap": 0.95, "beanie": 1.15, "brim": 1.1}[c.hat]
-        parts.append(
-            blob(
-                g.HAT, (0, tall, -0.08), (0, 0.62, -0.02), 0.92, 1.14, 0.06, cap_b=0.25
-            )
-        )
+        top, low = (0, tall, -0.08), (0, 0.62, -0.02)
+        yield blob(g.HAT, top, low, 0.92, 1.14, 0.06, cap_b=0.25)
     if c.hat == "cap":
-        parts.append(
-            Part(g.HAT, at(0, 0.62, 0.85), at(0, 0.47, 0.85), r * 0.8, r * 1.0,
-                 r * 0.86, r * 1.05, 0.1, 0.15, bias=0.1)
-        )  # fmt: skip
+        yield Part(g.HAT, at(0, 0.62, 0.85), at(0, 0.47, 0.85), r * 0.8, r * 1.0,
+                   r * 0.86, r * 1.05, 0.1, 0.15, bias=0.1)  # fmt: skip
     if c.hat == "brim":
-        parts.append(
-            Part(g.HAT, at(0, 0.66, 0), at(0, 0.48, 0), r * 1.5, r * 1.5, r * 2.1,
-                 r * 2.1, 0.1, 0.12, bias=0.065)
-        )  # fmt: skip
-    return parts
+        yield limb(g.HAT, at(0, 0.66, 0), at(0, 0.48, 0), r * 1.5, r * 2.1,
+                   cap_a=0.1, cap_b=0.12, bias=0.065)  # fmt: skip
 
 
-def _carried(person: Person, s: Skeleton) -> list[Part]:
-    """Return backpack and bag with their straps."""
+def _carried(person: Person, s: Skeleton) -> Iterator[Part]:
+    """Yield backpack and bag with their straps."""
     b, c = person.body, person.clothes
     top = mix(s.shoulders[0], s.shoulders[1], 0.5)
     front = b.chest_depth * c.loose + 0.01
-    parts = []
+    side, size = c.bag_side, c.bag_size
+    flat = {**_CUT, "bias": _OVER}
     if c.backpack:
         w, back = c.backpack, -(front + 0.09)
-        parts.append(
-            Part(g.BAG, move(top, 0, 0.05, back), move(s.waist, 0, -0.02, back),
-                 w * 0.85, 0.09, w, 0.1, 0.35, 0.25)
-        )  # fmt: skip
-        for side in (1, -1):
-            x = side * b.shoulder * 0.58
-            parts.append(
-                Part(g.STRAP, move(top, x, 0.04, front * 0.6),
-                     move(s.waist, x * 1.2, 0.06, front), 0.022, 0.012, 0.022, 0.012,
-                     0, 0, bias=_OVER)
-            )  # fmt: skip
+        yield Part(g.BAG, move(top, 0, 0.05, back), move(s.waist, 0, -0.02, back),
+                   w * 0.85, 0.09, w, 0.1, 0.35, 0.25)  # fmt: skip
+        for x in (b.shoulder * 0.58, -b.shoulder * 0.58):
+            high, low = (
+                move(top, x, 0.04, front * 0.6),
+                move(s.waist, x * 1.2, 0.06, front),
+            )
+            yield Part(g.STRAP, high, low, 0.022, 0.012, 0.022, 0.012, **flat)
     if c.bag in ("shoulder", "cross"):
-        side, size = c.bag_side, c.bag_size
         hip = move(s.pelvis, side * (b.hip * 1.02 + 0.045), 0.02 - c.bag_drop, 0.03)
-        parts.append(
-            Part(g.BAG, move(hip, 0, 0.10 * size, 0), move(hip, 0, -0.11 * size, 0),
-                 0.06 * size, 0.13 * size, 0.065 * size, 0.14 * size, 0.2, 0.2,
-                 bias=0.09)
-        )  # fmt: skip
+        yield Part(g.BAG, move(hip, 0, 0.10 * size, 0), move(hip, 0, -0.11 * size, 0),
+                   0.06 * size, 0.13 * size, 0.065 * size, 0.14 * size, 0.2, 0.2,
+                   bias=0.09)  # fmt: skip
         start = (1 if c.bag == "shoulder" else -1) * side * b.shoulder * 0.62
         for z in (front, -front):
-            parts.append(
-                Part(g.STRAP, move(top, start, 0.04, z * 0.75),
-                     move(hip, -side * 0.02, 0.1 * size, z * 0.8), 0.02, 0.012, 0.02,
-                     0.012, 0, 0, bias=_OVER)
-            )  # fmt: skip
+            high = move(top, start, 0.04, z * 0.75)
+            low = move(hip, -side * 0.02, 0.1 * size, z * 0.8)
+            yield Part(g.STRAP, high, low, 0.02, 0.012, 0.02, 0.012, **flat)
     if c.bag == "hand":
-        grip, size = s.fingers[0 if c.bag_side > 0 else 1], c.bag_size
-        top = move(grip, 0, -0.1, 0)
-        parts += [
-            Part(g.STRAP, grip, top, 0.012, 0.05, 0.012, 0.06, 0, 0, bias=_ARM - 0.01),
-            Part(g.BAG, top, move(top, 0, -0.26 * size, 0), 0.05 * size, 0.13 * size,
-                 0.06 * size, 0.15 * size, 0.15, 0.15, bias=_ARM),
-        ]  # fmt: skip
-    return parts
+        grip = s.fingers[0 if side > 0 else 1]
+        top, bias = move(grip, 0, -0.1, 0), _ARM - 0.01
+        yield Part(g.STRAP, grip, top, 0.012, 0.05, 0.012, 0.06, **_CUT, bias=bias)
+        yield Part(g.BAG, top, move(top, 0, -0.26 * size, 0), 0.05 * size, 0.13 * size,
+                   0.06 * size, 0.15 * size, 0.15, 0.15, bias=_ARM)  # fmt: skip
 
 
 def dress(person: Person, pose: Pose) -> list[Part]:
     """Return all parts of a person in a pose, in no particular order."""
-    s = pose_skeleton(person, pose)
-    parts = _legs(person, s) + _trunk(person, s) + _arms(person, s)
-    if person.clothes.bottom == "skirt":
-        c, b = person.clothes, person.body
+    b, c = person.body, person.clothes
+    s = Skeleton.of(person, pose)
+    parts = list(_legs(person, s))
+    if c.bottom == "skirt" or c.hem > 0.1:
+        parts = [part._replace(bias=part.bias + _UNDER) for part in parts]
+    parts += [*_trunk(person, s), *_arms(person, s)]
+    if c.bottom == "skirt":
         drop = c.bottom_length * b.leg * b.stature
         flare = 0.9 + 0.45 * (c.bottom_flare - 0.85) / 0.65
         parts.append(_hanging(g.BOTTOM, person, s, drop, flare, 1.04, _SKIRT))
-    return parts + _head(person, s, pose.glance) + _carried(person, s)
+    return [*parts, *_head(person, s, pose.glance), *_carried(person, s)]

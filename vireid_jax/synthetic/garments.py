@@ -4,6 +4,8 @@ The rule that makes the task a task: a garment's NIR albedo and its warmth come 
 its material, which is drawn from a stream that never sees its colour.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 from jaxtyping import Float
 
@@ -20,25 +22,19 @@ NIR_A, NIR_B, WARMTH = 6, 7, 8
 WAVES = slice(9, 16)
 NUM_COLUMNS = 16
 
-_NEUTRALS = np.array(
-    [
-        (28, 29, 33), (52, 54, 60), (104, 106, 110), (163, 165, 168), (232, 231, 226),
-        (30, 40, 70), (62, 84, 122), (104, 130, 165), (192, 172, 136), (112, 84, 60),
-        (84, 92, 66), (214, 203, 182),
-    ]
-) / 255.0  # fmt: skip
-_SKINS = np.array(
-    [
-        (243, 205, 178), (230, 184, 151), (212, 161, 124), (184, 132, 95),
-        (146, 98, 66), (103, 68, 47), (72, 48, 36),
-    ]
-) / 255.0  # fmt: skip
-_HAIRS = np.array(
-    [
-        (24, 20, 19), (41, 29, 23), (70, 46, 30), (110, 76, 45), (170, 131, 80),
-        (128, 58, 32), (150, 148, 146),
-    ]
-) / 255.0  # fmt: skip
+_NEUTRALS = np.array([
+    (28, 29, 33), (52, 54, 60), (104, 106, 110), (163, 165, 168), (232, 231, 226),
+    (30, 40, 70), (62, 84, 122), (104, 130, 165), (192, 172, 136), (112, 84, 60),
+    (84, 92, 66), (214, 203, 182),
+]) / 255.0  # fmt: skip
+_SKINS = np.array([
+    (243, 205, 178), (230, 184, 151), (212, 161, 124), (184, 132, 95), (146, 98, 66),
+    (103, 68, 47), (72, 48, 36),
+]) / 255.0  # fmt: skip
+_HAIRS = np.array([
+    (24, 20, 19), (41, 29, 23), (70, 46, 30), (110, 76, 45), (170, 131, 80),
+    (128, 58, 32), (150, 148, 146),
+]) / 255.0  # fmt: skip
 
 _PATTERNED = {TOP: 0.42, INNER: 0.25, BOTTOM: 0.2, SCARF: 0.5}
 """Probability of stripes, checks or a print."""
@@ -73,15 +69,13 @@ def weave(rng: np.random.Generator) -> np.ndarray:
     if kind == 1:  # checks
         return np.array([cycles, 0, 0, cycles * rng.uniform(0.8, 1.3), 0.5, 0.5, sharp])
     first, second = rng.uniform(0, np.pi, 2)
-    return np.array(
-        [
-            np.cos(first) * cycles, np.sin(first) * cycles,
-            np.cos(second) * cycles * 1.3, np.sin(second) * cycles * 1.3, 0.6, 0.5, 2,
-        ]
-    )  # fmt: skip
+    return np.array([
+        np.cos(first) * cycles, np.sin(first) * cycles,
+        np.cos(second) * cycles * 1.3, np.sin(second) * cycles * 1.3, 0.6, 0.5, 2,
+    ])  # fmt: skip
 
 
-def _plain(rgb, nir: float, warmth: float) -> np.ndarray:
+def _plain(rgb: Iterable[float], nir: float, warmth: float) -> np.ndarray:
     """Return the table row of a surface without a pattern."""
     return np.array([*rgb, *rgb, nir, nir, warmth, 0, 0, 0, 0, 0, 0, 0])
 
@@ -91,12 +85,10 @@ def surface_table(
 ) -> np.ndarray:
     """Draw a person's surfaces, float64 `[NUM_SURFACES, NUM_COLUMNS]`.
 
-    Args:
-      looks: draws colours and patterns.
-      matter: draws materials (NIR albedo, warmth); a stream of its own, so that
-        nothing in it can follow a colour.
-      warmths: surface to (lowest, highest) warmth, where the kind of garment (which
-        shows in its shape) says something about it: a coat insulates, a shirt less.
+    `looks` draws colours and patterns; `matter` draws materials (NIR albedo, warmth),
+    a stream of its own, so that nothing in it can follow a colour. `warmths` maps a
+    surface to its (lowest, highest) warmth where the kind of garment, which its shape
+    shows, matters: a coat insulates, a shirt less.
     """
     table = np.zeros((NUM_SURFACES, NUM_COLUMNS))
     for surface in range(NUM_SURFACES):

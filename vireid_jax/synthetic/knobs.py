@@ -9,7 +9,7 @@ from vireid_jax.run.errors import UserError
 class Knobs:
     """Hold what makes one world harder than another; every knob is physical.
 
-    Raises UserError, naming the legal values, for a knob out of range.
+    Raise UserError, with the valid values, for a knob out of range.
     """
 
     modality_gap: float = 1.0
@@ -36,46 +36,35 @@ class Knobs:
         for field in dataclasses.fields(self):
             value, top = getattr(self, field.name), highest.get(field.name, 1.0)
             if isinstance(value, bool) or not isinstance(value, int | float):
-                raise UserError(f"knob {field.name}={value!r}: give a number.")
+                raise UserError(f"knob {field.name}={value!r}: give a number")
             if not 0 <= value <= top:
                 raise UserError(
-                    f"knob {field.name}={value}: legal values are 0 to {top:g}."
+                    f"knob {field.name}={value}: valid values are 0 to {top:g}"
                 )
 
 
 PRESETS: dict[str, Knobs] = {
     "easy": Knobs(),
     "mid": Knobs(
-        heading_range=110.0,
-        occlusion=0.25,
-        second_person=0.2,
-        camera_spread=0.75,
-        light_spread=0.75,
-        lookalikes=0.25,
+        heading_range=110.0, occlusion=0.25, second_person=0.2, camera_spread=0.75,
+        light_spread=0.75, lookalikes=0.25,
     ),
     "hard": Knobs(
-        heading_range=180.0,
-        occlusion=0.4,
-        second_person=0.3,
-        camera_spread=1.0,
-        light_spread=1.0,
-        body_spread=0.8,
-        lookalikes=0.5,
+        heading_range=180.0, occlusion=0.4, second_person=0.3, camera_spread=1.0,
+        light_spread=1.0, body_spread=0.8, lookalikes=0.5,
     ),
-}
+}  # fmt: skip
 
 
 def preset(name: str, **overrides: float) -> Knobs:
     """Return the named preset with some knobs replaced.
 
-    Raises UserError for an unknown preset or knob.
+    Raise UserError for an unknown preset or knob.
     """
     if name not in PRESETS:
-        raise UserError(
-            f"difficulty {name!r} is unknown: choose one of {', '.join(PRESETS)}."
-        )
-    legal = [field.name for field in dataclasses.fields(Knobs)]
+        raise UserError(f"difficulty {name!r} is unknown: choose {', '.join(PRESETS)}")
+    names = [field.name for field in dataclasses.fields(Knobs)]
     for knob in overrides:
-        if knob not in legal:
-            raise UserError(f"knob {knob!r} is unknown: choose among {legal}.")
+        if knob not in names:
+            raise UserError(f"knob {knob!r} is unknown: choose among {names}")
     return dataclasses.replace(PRESETS[name], **overrides)

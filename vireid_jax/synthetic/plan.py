@@ -3,9 +3,8 @@
 import dataclasses
 from collections.abc import Iterable
 
+from vireid_jax.modality import MODALITIES
 from vireid_jax.run.errors import UserError
-
-MODALITIES = ("visible", "infrared")
 
 CAMERAS: dict[str, dict[str, tuple[int, ...]]] = {
     # RegDB has one visible and one thermal camera, mounted side by side.
@@ -28,9 +27,8 @@ class Spec:
     @property
     def filename(self) -> str:
         """Return the file name; names sort by identity, camera and index."""
-        return (
-            f"{self.identity:06d}_c{self.camera}_{self.modality}_{self.index:03d}.jpg"
-        )
+        camera = f"c{self.camera}_{self.modality}"
+        return f"{self.identity:06d}_{camera}_{self.index:03d}.jpg"
 
 
 def plan(
@@ -41,16 +39,16 @@ def plan(
     Every identity gets `images_per_modality` visible and as many infrared images,
     dealt in turn to the cameras of that modality.
 
-    Raises UserError for an unknown variant, a negative identity or no images.
+    Raise UserError for an unknown variant, a negative identity or no images.
     """
     if variant not in CAMERAS:
-        raise UserError(f"variant {variant!r} is unknown: choose {list(CAMERAS)}.")
+        raise UserError(f"variant {variant!r} is unknown: choose {', '.join(CAMERAS)}")
     if images_per_modality < 1:
-        raise UserError(f"images_per_modality={images_per_modality}: give at least 1.")
+        raise UserError(f"images_per_modality={images_per_modality}: give at least 1")
     specs = []
     for identity in identities:
         if identity < 0:
-            raise UserError(f"identity {identity}: identities start at 0.")
+            raise UserError(f"identity {identity}: identities start at 0")
         for modality in MODALITIES:
             cameras = CAMERAS[variant][modality]
             for number in range(images_per_modality):

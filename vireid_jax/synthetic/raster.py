@@ -1,4 +1,4 @@
-"""Projects parts into a canvas and tells, per pixel, which part is seen and how."""
+"""Project parts into a canvas: which part each pixel shows, and how it is turned."""
 
 import functools
 import math
@@ -16,7 +16,7 @@ _SHIFT = 4  # fixed-point bits of polygon corners
 
 
 class View(NamedTuple):
-    """Where the camera stands; the origin is the ground below the main person."""
+    """The camera's position; the origin is the ground below the main person."""
 
     pitch: float  # radians, looking down
     roll: float  # radians
@@ -27,7 +27,7 @@ class View(NamedTuple):
 
 
 class Actor(NamedTuple):
-    """Parts that stand together somewhere in the scene."""
+    """Parts that are together somewhere in the scene."""
 
     parts: list[Part]
     first_surface: int  # where their surfaces begin in the shared table
@@ -65,9 +65,8 @@ class Raster(NamedTuple):
         metre, start, turn = np.take(self.cloth, self.part[pixels], axis=1)
         u = self.u[pixels]
         arc = u * (1 + np.float32(0.28) * u * u) + turn  # close to the arc sine
-        return (
-            self.inside[pixels] * metre + start, arc * self.radius[pixels] * metre
-        )  # fmt: skip
+        along = self.inside[pixels] * metre + start
+        return along, arc * self.radius[pixels] * metre
 
 
 def _table(actor: Actor) -> Float64[np.ndarray, "parts columns"]:
@@ -94,9 +93,8 @@ def _project(points: np.ndarray, view: View) -> tuple[np.ndarray, ...]:
     up = (y * cos - z * sin) * zoom
     right = x * zoom
     cos, sin = math.cos(view.roll), math.sin(view.roll)
-    return (
-        view.x + right * cos + up * sin, view.y - up * cos + right * sin, zoom, depth
-    )  # fmt: skip
+    x, y = view.x + right * cos + up * sin, view.y - up * cos + right * sin
+    return x, y, zoom, depth
 
 
 def rasterise(actors: list[Actor], view: View, size: tuple[int, int]) -> Raster:
@@ -118,14 +116,10 @@ def rasterise(actors: list[Actor], view: View, size: tuple[int, int]) -> Raster:
     cos, sin = _ARC_COS[:, None], _ARC_SIN[:, None]
     end_b = across[:, None] * cos + axis[:, None] * (sin * rows[:, 12, None, None])
     end_a = -across[:, None] * cos - axis[:, None] * (sin * rows[:, 11, None, None])
-    outline = np.concatenate(
-        [
-            end_b * radius_b[:, None, None] + b[:, None],
-            end_a * radius_a[:, None, None] + a[:, None],
-        ],
-        1,
-    )
-    outline = (outline * (1 << _SHIFT)).astype(np.int32)
+    end_b = end_b * radius_b[:, None, None] + b[:, None]
+    end_a = end_a * radius_a[:, None, None] + a[:, None]
+    outline = np.concatenate([end_b, end_a], 1) * (1 << _SHIFT)
+    outline = outline.astype(np.int32)
     nearness = depth_a + (depth_b - depth_a) * rows[:, 13] + rows[:, 14]
     labels = np.zeros(size, np.uint8)
     for number in np.argsort(nearness, kind="stable").tolist():

@@ -14,7 +14,6 @@ from vireid_jax.synthetic.raster import rasterise
 from vireid_jax.synthetic.scene import compose
 
 _ROWS = 192
-_SILHOUETTE = (16, 32)  # width, height
 
 
 class Shot(NamedTuple):
@@ -29,26 +28,18 @@ def check_size(size: tuple[int, int]) -> None:
     height, width = size
     if height < 32 or width < 16 or width > 2 * height:
         raise UserError(
-            f"size {size}: give (height, width), at least (32, 16), width at most "
-            "twice the height."
+            f"size {size}: give (height, width), at least (32, 16), width at most"
+            " twice the height"
         )
 
 
 def render(spec: Spec, *, seed: int, size: tuple[int, int], knobs: Knobs) -> Shot:
     """Draw the image that `spec` names in the world of this seed and these knobs.
 
-    Args:
-      spec: which identity, camera, modality and index.
-      seed: the world.
-      size: `(height, width)` in pixels, at least (32, 16).
-      knobs: how hard the world is.
-
-    Returns:
-      A shot: RGB uint8 `[height, width, 3]` (infrared has three equal channels) and
-      its silhouette, uint8 `[32, 16]`, 255 where only the person is seen.
-
-    Raises:
-      UserError: for a size below (32, 16) or wider than twice its height.
+    `size` is `(height, width)` in pixels. The image is RGB uint8 `[height, width, 3]`
+    (infrared has three equal channels), the silhouette uint8 `[32, 16]`, 255 where
+    only the person is seen.
+    Raise UserError for a size below (32, 16) or wider than twice its height.
     """
     check_size(size)
     height, width = size
@@ -64,5 +55,4 @@ def render(spec: Spec, *, seed: int, size: tuple[int, int], knobs: Knobs) -> Sho
         imaging = bands.thermal if spec.variant == "thermal" else bands.near_infrared
     image = imaging(scene, raster, place, size, rng)
     own = cv2.inRange(raster.labels, 1, len(scene.actors[0].parts))
-    silhouette = cv2.resize(own, _SILHOUETTE, interpolation=cv2.INTER_AREA)
-    return Shot(image, silhouette)
+    return Shot(image, cv2.resize(own, (16, 32), interpolation=cv2.INTER_AREA))

@@ -2,16 +2,17 @@
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from vireid_jax.modality import MODALITIES
 from vireid_jax.synthetic import background, garments
-from vireid_jax.synthetic.body import Part, Pose
+from vireid_jax.synthetic.body import Part, Pose, limb
 from vireid_jax.synthetic.dress import dress
 from vireid_jax.synthetic.identity import PASSERS_BY, person
 from vireid_jax.synthetic.knobs import Knobs
-from vireid_jax.synthetic.plan import CAMERAS, MODALITIES, Spec
+from vireid_jax.synthetic.plan import CAMERAS, Spec
 from vireid_jax.synthetic.raster import Actor, View
 
 _CAMERA, _SHOT = 21, 22
@@ -76,7 +77,7 @@ def _occluder(rng: np.random.Generator) -> tuple[Actor, np.ndarray]:
     """Return a pole or a car before the person, with its surfaces."""
     surfaces = np.zeros((_OCCLUDER_SURFACES, garments.NUM_COLUMNS))
     paint = rng.uniform(0.2, 0.8) + rng.uniform(-0.15, 0.15, 3)
-    looks = [
+    looks: list[tuple[Any, float, float]] = [  # colour, NIR albedo, warmth
         (paint, rng.uniform(0.2, 0.8), rng.uniform(-0.05, 0.2)),
         ((0.09, 0.09, 0.1), 0.12, 0.15),
         ((0.25, 0.3, 0.35), 0.25, -0.15),
@@ -88,9 +89,7 @@ def _occluder(rng: np.random.Generator) -> tuple[Actor, np.ndarray]:
     if rng.random() < 0.55:
         x, thick = side * rng.uniform(0.08, 0.42), rng.uniform(0.035, 0.09)
         surface = (0, 3)[rng.integers(2)]
-        parts = [
-            Part(surface, (x, -0.6, 0.7), (x, 2.9, 0.7), thick, thick, thick, thick)
-        ]
+        parts = [limb(surface, (x, -0.6, 0.7), (x, 2.9, 0.7), thick, thick)]
     else:
         edge, high, far = side * rng.uniform(-0.35, 0.3), rng.uniform(0.28, 0.42), 3.5
         z, end = 0.9, side * far
@@ -99,10 +98,8 @@ def _occluder(rng: np.random.Generator) -> tuple[Actor, np.ndarray]:
             Part(0, (edge, high, z), (end, high, z), 0.28, 0.28, 0.3, 0.3, 0.5, 0.5),
             Part(2, (edge + side * 0.75, high + 0.4, z), (end, high + 0.5, z), 0.13,
                  0.13, 0.2, 0.2, 0.9, 0.5, bias=-0.01),
-            Part(1, (wheel, 0.1, z), (wheel + 0.01, 0.1, z), 0.27, 0.27, 0.27, 0.27,
-                 bias=0.1),
-            Part(3, (wheel, 0.1, z), (wheel + 0.01, 0.1, z), 0.15, 0.15, 0.15, 0.15,
-                 bias=0.12),
+            limb(1, (wheel, 0.1, z), (wheel + 0.01, 0.1, z), 0.27, 0.27, bias=0.1),
+            limb(3, (wheel, 0.1, z), (wheel + 0.01, 0.1, z), 0.15, 0.15, bias=0.12),
         ]  # fmt: skip
     return Actor(parts, 0), surfaces
 
@@ -170,7 +167,7 @@ def compose(
         x=width * (0.5 + 0.07 * spread * rng.normal()),
         y=height * (0.95 + 0.025 * spread * rng.normal()),
     )
-    # The window's size owes nothing to the person's, lest the wall tell the stature.
+    # The window's size is independent of the person's: the wall must not be a ruler.
     tall = int(background.PIXELS_PER_METRE * 1.93 * rng.uniform(0.8, 1.25))
     horizon = rng.uniform(0.6, 0.86) - 0.5 * (view.pitch - 0.15)
     left = rng.integers(background.WIDTH - tall * width // height)

@@ -28,24 +28,22 @@ def contact_sheet(
 
     With two variants, the columns are visible, thermal and NIR of the same people.
     """
-    blocks = [("visible", variants[0], "visible")]
-    blocks += [
-        (_TITLES.get(variant, variant), variant, "infrared") for variant in variants
-    ]
     strips = []
-    for title, variant, modality in blocks:
+    for number, variant in enumerate([variants[0], *variants]):
+        modality = "infrared" if number else "visible"
         rows = []
         for identity in identities:
-            specs = [
-                spec
-                for spec in plan(variant, [identity], columns)
-                if spec.modality == modality
-            ]
+            specs = plan(variant, [identity], columns)
+            specs = [spec for spec in specs if spec.modality == modality]
             specs.sort(key=lambda spec: spec.index)
             shots = [render(s, seed=seed, size=size, knobs=knobs).image for s in specs]
             rows.append(np.concatenate([_margin(shot, 1) for shot in shots], 1))
         strip = np.concatenate([_margin(row, 1) for row in rows])
-        strips.append(_margin(_titled(strip, title), _GAP))
+        header = np.full((_HEADER, strip.shape[1], 3), 255, np.uint8)
+        title = _TITLES[variant] if number else modality
+        where, font = (3, _HEADER - 11), cv2.FONT_HERSHEY_SIMPLEX
+        cv2.putText(header, title, where, font, 0.62, _INK, 1, cv2.LINE_AA)
+        strips.append(_margin(np.concatenate([header, strip]), _GAP))
     return np.concatenate(strips, 1)
 
 
@@ -53,11 +51,3 @@ def _margin(image: np.ndarray, width: int) -> np.ndarray:
     """Add paper around an image."""
     edges = (width,) * 4
     return cv2.copyMakeBorder(image, *edges, cv2.BORDER_CONSTANT, value=_PAPER)
-
-
-def _titled(strip: np.ndarray, title: str) -> np.ndarray:
-    """Write a title above a strip."""
-    header = np.full((_HEADER, strip.shape[1], 3), 255, np.uint8)
-    where, font = (3, _HEADER - 11), cv2.FONT_HERSHEY_SIMPLEX
-    cv2.putText(header, title, where, font, 0.62, _INK, 1, cv2.LINE_AA)
-    return np.concatenate([header, strip])

@@ -1,4 +1,4 @@
-"""Checkpoints: what stands on disk, and the only place that knows orbax.
+"""Checkpoints on disk; the only module that imports orbax.
 
 A step folder holds three items: `model` (params and batch_stats), `optimizer` (step and
 opt_state) and `about` (JSON: config, data set, versions, metrics). So an embedder reads
@@ -26,7 +26,8 @@ from orbax.checkpoint.checkpoint_managers import (
 
 from vireid_jax.run.errors import UserError
 from vireid_jax.run.runtime import only_errors
-from vireid_jax.training.state import TrainState
+from vireid_jax.training.run_info import RunInfo
+from vireid_jax.training.state import TrainState, variables_of
 
 FOLDER = "checkpoints"
 BEST_METRIC = "validation_mAP"
@@ -34,14 +35,14 @@ _ITEMS = ("model", "optimizer", "about")
 
 
 class Checkpoints:
-    """Saves and restores a run's states; keeps the latest and the best."""
+    """Save and restore a run's states; keep the latest and the best."""
 
     def __init__(
         self, workdir: str | Path, *, read_only: bool = False, validated: bool = True
     ):
-        """Opens `workdir/checkpoints`. The best has the highest validation mAP.
+        """Open `workdir/checkpoints`. The best has the highest validation mAP.
 
-        `validated=False` says that no save will bring one, so that orbax does not warn.
+        `validated=False`: no save will have one, so orbax should not warn.
         """
         self.folder = Path(workdir).resolve() / FOLDER
         self._validated = validated
@@ -65,12 +66,12 @@ class Checkpoints:
     def save(
         self, state: TrainState, about: Mapping[str, Any], metrics: Mapping[str, float]
     ) -> None:
-        """Writes a checkpoint in the background; `metrics` may hold BEST_METRIC.
+        """Write a checkpoint in the background; `metrics` may hold BEST_METRIC.
 
-        Raises UserError where the disk has no room for it, now or for the one before.
+        Raise UserError where the disk is too full for it, or was for the one before.
         """
         step = int(state.step)
-        # Its arrays, and a MiB for what orbax writes around them.
+        # The arrays, and a MiB for what orbax writes around them.
         self._needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + 2**20
         if shutil.disk_usage(self.folder).free < self._needed:
             raise self._disk_full()
@@ -80,9 +81,7 @@ class Checkpoints:
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    model=ocp.args.StandardSave(
-                        {"params": state.params, "batch_stats": state.batch_stats}
-                    ),
+                    model=ocp.args.StandardSave(variables_of(state)),
                     optimizer=ocp.args.StandardSave(
                         {"step": state.step, "opt_state": state.opt_state}
                     ),
@@ -93,7 +92,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Turns what orbax raises of a full disk, now or later, into one line."""
+        """Turn orbax's error of a full disk into a UserError."""
         try:
             yield
         except (ValueError, OSError) as error:
@@ -105,30 +104,27 @@ class Checkpoints:
         free = shutil.disk_usage(self.folder).free
         return UserError(
             f"no room for a checkpoint in {self.folder}: {self._needed / 2**20:.1f} MiB"
-            f" are needed, {free / 2**20:.1f} MiB free. {self.kept()}. Free some space;"
-            " the same command goes on"
+            f" are needed, {free / 2**20:.1f} MiB free. {self.kept()}. Free some space,"
+            " then run the same command again to resume"
         )
 
     def restore(self, target: TrainState) -> TrainState | None:
-        """Returns the latest state, placed as `target` says, or None where none is.
+        """Return the latest state, placed as `target` says, or None if there is none.
 
-        `target` holds arrays or ShapeDtypeStructs with shardings: the topology that
-        saved does not matter. Raises UserError where another network was saved, or
-        where the latest checkpoint is not whole.
+        `target` holds arrays or ShapeDtypeStructs with shardings; the devices that
+        saved it do not matter. Raise UserError where another network was saved, or
+        where the latest checkpoint is incomplete.
         """
         step = self._manager.latest_step()
         if step is None:
             return None
-        self._check_whole(step, _ITEMS)
-        self._check_fits(
-            step, {"params": target.params, "batch_stats": target.batch_stats}
-        )
+        model = variables_of(target)
+        self._check_complete(step, _ITEMS)
+        self._check_fits(step, model)
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(
-                model=ocp.args.StandardRestore(
-                    {"params": target.params, "batch_stats": target.batch_stats}
-                ),
+                model=ocp.args.StandardRestore(model),
                 optimizer=ocp.args.StandardRestore(
                     {"step": target.step, "opt_state": target.opt_state}
                 ),
@@ -137,45 +133,48 @@ class Checkpoints:
         return TrainState(**restored["model"], **restored["optimizer"])
 
     def _check_fits(self, step: int, target: Mapping[str, Any]) -> None:
-        """Raises UserError unless `target` has the arrays that were saved at `step`.
+        """Raise UserError unless `target` has the arrays that were saved at `step`.
 
-        Orbax would cast another type silently, and names no array of another shape.
+        Orbax would cast another dtype silently, and does not name a wrong shape.
         """
         handler = ocp.StandardCheckpointHandler()
         stored = handler.metadata(epath.Path(self.folder / str(step) / "model"))
-        one, two = kinds(stored.tree), kinds(target)
-        other = [name for name in one | two if one.get(name) != two.get(name)]
-        if other:
+        saved, wanted = kinds(stored.tree), kinds(target)
+        names = saved | wanted
+        different = [name for name in names if saved.get(name) != wanted.get(name)]
+        if different:
+            first = different[0]
             raise UserError(
                 f"the checkpoint of step {step} in {self.folder} is of another network:"
-                f" {len(other)} arrays differ, the first is {other[0]}:"
-                f" {_kind(one, other[0])} there, {_kind(two, other[0])} in this"
-                " network. Give the config that began this run, or another --workdir"
+                f" {len(different)} arrays differ, the first is {first}:"
+                f" {saved.get(first, 'absent')} there, {wanted.get(first, 'absent')} in"
+                " this network. Give the config that began this run, or another"
+                " --workdir"
             )
 
-    def _check_whole(self, step: int, items: tuple[str, ...]) -> None:
-        """Raises UserError unless all of `items` of `step` can be read.
+    def _check_complete(self, step: int, items: tuple[str, ...]) -> None:
+        """Raise UserError unless all of `items` of `step` can be read.
 
-        Orbax would find out in the middle of a restore, with tracebacks from threads.
+        Orbax would fail in the middle of a restore, with tracebacks from threads.
         """
         broken = self._broken(step, items)
         if not broken:
             return
         others = [n for n in self._manager.all_steps() if n != step]
-        whole = sorted(n for n in others if not self._broken(n, _ITEMS))
-        advice = "none other is whole; begin anew in another --workdir"
-        if whole:
+        complete = sorted(n for n in others if not self._broken(n, _ITEMS))
+        advice = "no complete checkpoint is left; start a new run in another --workdir"
+        if complete:
             advice = (
-                f"whole: {whole}. To go on from there, delete this one: rm -r"
+                f"complete: {complete}. To resume from there, delete this one: rm -r"
                 f" {self.folder / str(step)}"
             )
         raise UserError(
-            f"the checkpoint of step {step} in {self.folder} is not whole, its"
+            f"the checkpoint of step {step} in {self.folder} is incomplete, its"
             f" {broken} is missing or damaged; {advice}"
         )
 
     def _broken(self, step: int, items: tuple[str, ...]) -> str:
-        """Names the first of `items` that cannot be read; "" if all can."""
+        """Return the first of `items` that cannot be read; "" if all can."""
         for item in items:
             folder = self.folder / str(step) / item
             try:
@@ -196,12 +195,12 @@ class Checkpoints:
         return ""
 
     def restore_model(self, step: int) -> dict[str, Any]:
-        """Returns `{"params", "batch_stats"}` of `step` as arrays of NumPy.
+        """Return `{"params", "batch_stats"}` of `step` as arrays of NumPy.
 
-        All that was saved, so that nobody need trace a network to know what there is:
-        that takes longer than reading. Raises UserError where they are not whole.
+        All that was saved: to trace the network for its shapes would take longer than
+        reading. Raise UserError where they are incomplete.
         """
-        self._check_whole(step, ("model",))
+        self._check_complete(step, ("model",))
         folder = epath.Path(self.folder / str(step) / "model")
         with only_errors(), ocp.PyTreeCheckpointer() as reader:
             stored = reader.metadata(folder).item_metadata.tree
@@ -211,17 +210,17 @@ class Checkpoints:
             )
 
     def about(self, step: int) -> dict[str, Any]:
-        """Returns what was stored beside the state of `step`.
+        """Return what was stored beside the state of `step`.
 
-        Raises UserError where it is not whole.
+        Raise UserError where it is damaged.
         """
-        self._check_whole(step, ("about",))
+        self._check_complete(step, ("about",))
         return json.loads((self.folder / str(step) / "about" / "metadata").read_text())
 
     def find(self, which: str | int) -> int:
-        """Returns the step that "last", "best" or a number means.
+        """Return the step that "last", "best" or a number means.
 
-        Raises UserError, naming the steps there are, if there is no such checkpoint.
+        Raise UserError, naming the steps there are, if there is no such checkpoint.
         """
         steps = sorted(self._manager.all_steps())
         if not steps:
@@ -232,7 +231,7 @@ class Checkpoints:
         if which == "last":
             return steps[-1]
         if which == "best":
-            # Orbax takes the latest for the best where it was told of no metric.
+            # Without any metric, orbax returns the latest as the best.
             step = self._manager.best_step() if self._validated else None
             if step is None:
                 raise UserError(
@@ -249,48 +248,63 @@ class Checkpoints:
         return int(which)
 
     def kept(self) -> str:
-        """Waits, and says in a sentence which checkpoint a run would go on from."""
-        with contextlib.suppress(ValueError, OSError):  # of a full disk: told before
+        """Wait, and return a sentence: from which checkpoint a run would resume."""
+        with contextlib.suppress(ValueError, OSError):  # of a full disk: raised before
             self._manager.wait_until_finished()
         names = [path.name for path in self.folder.iterdir()]
         steps = sorted(int(name) for name in names if name.isdigit())
         if not steps:
             return "No checkpoint was saved before"
-        return f"The last checkpoint, of step {steps[-1]}, is whole"
+        return f"The last checkpoint, of step {steps[-1]}, is complete"
 
     def wait(self) -> None:
-        """Returns when all is on disk; raises UserError where that is full."""
+        """Wait until all is on disk; raise UserError where that is full."""
         with self._writing():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, and lets the folder go; raises UserError where the disk is full."""
+        """Wait, and close the folder; raise UserError where the disk is full."""
         with self._writing():
             self._manager.close()
 
 
-def by_place(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Lists the leaves of a tree by their places: `params/head/neck/scale`."""
+def read(path: str | Path, which: str | int = "last") -> tuple[dict[str, Any], RunInfo]:
+    """Return a checkpoint's variables, arrays of NumPy, and what made them.
+
+    `path` is a run's workdir, its `checkpoints` folder, or one step's folder; `which`
+    is "last", "best" or a step, and is ignored for a step's folder. Raise UserError
+    where there is no such checkpoint.
+    """
+    which = int(which) if str(which).isdigit() else which
+    path = Path(path).expanduser().resolve()
+    if not path.is_dir():
+        raise UserError(f"{path} is not a folder; give the --workdir of a training run")
+    if path.name.isdigit() and path.parent.name == FOLDER:
+        path, which = path.parent, int(path.name)
+    workdir = path.parent if path.name == FOLDER else path
+    checkpoints = Checkpoints(workdir, read_only=True)
+    step = checkpoints.find(which)
+    about = RunInfo.from_json(checkpoints.about(step))
+    variables = checkpoints.restore_model(step)
+    checkpoints.close()
+    return variables, about
+
+
+def by_path(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """List the leaves of a tree by their paths: `params/head/neck/scale`."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    place = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
-    return {place(where): leaf for where, leaf in leaves}
+    name = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
+    return {name(path): leaf for path, leaf in leaves}
 
 
-def kinds(tree: Mapping[str, Any]) -> dict[str, tuple]:
-    """Lists the shape and the type of every array, by its place in the tree."""
-    return {
-        place: (tuple(leaf.shape), str(leaf.dtype))
-        for place, leaf in by_place(tree).items()
-    }
-
-
-def _kind(found: dict[str, tuple], name: str) -> str:
-    shape, dtype = found.get(name, ("absent", ""))
-    return f"{dtype} {shape}".strip()
+def kinds(tree: Mapping[str, Any]) -> dict[str, str]:
+    """List dtype and shape of every array, as `float32 (64,)`, by its path."""
+    leaves = by_path(tree).items()
+    return {path: f"{leaf.dtype} {tuple(leaf.shape)}" for path, leaf in leaves}
 
 
 def abstract(tree: Any, sharding: Any) -> Any:
-    """Turns arrays into shapes with `sharding`, one or a tree: a restore's target."""
+    """Turn arrays into shapes with `sharding`, one or a tree: for `restore`."""
     place = lambda s, x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
     if isinstance(sharding, jax.sharding.Sharding):
         sharding = jax.tree.map(lambda _: sharding, tree)

@@ -1,7 +1,7 @@
 """What a run compiles: the network, where each array lives, and the jitted step.
 
-Training runs it; a dry run lowers it for any mesh, also one of devices that are not
-here, and reads what the compiler says.
+Training runs it; a dry run lowers it for any mesh, also one of devices that this
+machine does not have.
 """
 
 import time
@@ -9,56 +9,61 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from vireid_jax.models import Network
 from vireid_jax.models.build import create_model, init_variables
 from vireid_jax.run import heap
 from vireid_jax.training import sharding
 from vireid_jax.training.optimizer import make_optimizer, rate_factors
 from vireid_jax.training.state import TrainState, variables_of
-from vireid_jax.training.step import Views, make_knobs, make_train_step
+from vireid_jax.training.step import (
+    BatchViews,
+    Schedule,
+    make_coefficients,
+    make_train_step,
+)
 
 REST = 0.01  # of a step's time, on a CPU
 
 
 @dataclass(frozen=True)
 class Program:
-    """Holds a run's network, its state's shapes and places, and its jitted functions.
+    """A run's network, its state's shapes and shardings, and its jitted functions.
 
-    `init(key)` makes the state where it lives. `step(state, batch, key, knobs, images)`
-    takes it (the old state's memory is used again) and returns `(state, metrics)`;
-    `images` is the cached training set by modality, flat uint8 `[rows, H * W * 3]`,
-    or an empty dict where the batch holds images.
+    `init(key)` creates the state where it lives. `step(state, batch, key, coefficients,
+    schedule, images)` donates it and returns `(state, metrics)`; `images` is the cached
+    training set by modality, flat uint8 `[rows, H * W * 3]`, or an empty dict where the
+    batch holds images.
     """
 
-    model: nn.Module
+    model: Network
     mesh: Mesh
     shapes: TrainState  # jax.ShapeDtypeStruct for every array
-    in_place: TrainState  # a sharding for every array
+    shardings: TrainState  # a sharding for every array
     init: Callable[[jax.Array], TrainState]
     variables: Callable[[TrainState], dict[str, Any]]  # a copy, whole on every device
     step: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 
     def insert(self, state: TrainState, variables: dict[str, Any]) -> TrainState:
-        """Returns the state with other variables: host arrays, alike everywhere."""
+        """Return the state with other variables: host arrays, the same everywhere."""
         whole = sharding.place_everywhere(variables, self.mesh)
-        place = jax.jit(lambda tree: tree, out_shardings=variables_of(self.in_place))
+        place = jax.jit(lambda tree: tree, out_shardings=variables_of(self.shardings))
         return state._replace(**place(whole))
 
 
 def make_program(
     config: ConfigDict | FrozenConfigDict, num_classes: int, mesh: Mesh
 ) -> Program:
-    """Builds the program of a config for the devices of `mesh`; compiles nothing yet.
+    """Build the program of a config for the devices of `mesh`; compile nothing yet.
 
-    Raises UserError where a batch's rows do not divide over the mesh.
+    Raise UserError where a batch's rows do not divide over the mesh.
     """
-    sharding.check_divides(batch_size_of(config), mesh, "a batch's P x K")
+    sharding.check_divides(pairs_per_step(config), mesh, "a batch's P x K")
     model = create_model(config, num_classes)
     optimizer = make_optimizer(config)
 
@@ -70,13 +75,13 @@ def make_program(
         )
 
     shapes = jax.eval_shape(init, jax.random.key(0))
-    in_place = sharding.of_state(shapes, mesh)
+    shardings = sharding.state_shardings(shapes, mesh)
     has_weights = bool(config.init_from or config.model.pretrained)
     step = make_train_step(
         model,
         optimizer,
         rate_factors(shapes.params, has_weights, config.optimizer.pretrained_factor),
-        Views(
+        BatchViews(
             pad=config.augment.pad,
             third_view=config.augment.third_view,
             pseudo_infrared=is_pretraining(config),
@@ -85,25 +90,25 @@ def make_program(
         size=tuple(config.data.size),
     )
     everywhere = sharding.replicated(mesh)
-    over_batch = sharding.over_batch(mesh)
+    batch_sharding = sharding.batch_sharding(mesh)
     return Program(
         model=model,
         mesh=mesh,
         shapes=shapes,
-        in_place=in_place,
-        init=jax.jit(init, out_shardings=in_place),
+        shardings=shardings,
+        init=jax.jit(init, out_shardings=shardings),
         variables=jax.jit(variables_of, out_shardings=everywhere),
         step=jax.jit(
             step,
-            in_shardings=(in_place, over_batch, everywhere, everywhere, everywhere),
-            out_shardings=(in_place, everywhere),
+            in_shardings=(shardings, batch_sharding, *(everywhere,) * 4),
+            out_shardings=(shardings, everywhere),
             donate_argnums=0,
         ),
     )
 
 
 def compile_step(lowered: jax.stages.Lowered) -> Callable[..., Any]:
-    """Compiles a step, or reads it from the cache, before it has taken any memory.
+    """Compile a step, or read it from the cache, before it has taken any memory.
 
     On a CPU the step is run to its end, and then rests for a moment: one of XLA's
     threads frees the buffers a little after the results are there, and a next step that
@@ -116,20 +121,20 @@ def compile_step(lowered: jax.stages.Lowered) -> Callable[..., Any]:
 
     def step(*arguments: Any) -> Any:
         start = time.perf_counter()
-        found = jax.block_until_ready(compiled(*arguments))
+        results = jax.block_until_ready(compiled(*arguments))
         time.sleep(REST * (time.perf_counter() - start))
-        return found
+        return results
 
     return step
 
 
-def batch_size_of(config: ConfigDict | FrozenConfigDict) -> int:
-    """Returns P x K, the image pairs of a step."""
+def pairs_per_step(config: ConfigDict | FrozenConfigDict) -> int:
+    """Return P x K, the image pairs of a step."""
     return config.batch.identities * config.batch.images
 
 
 def is_pretraining(config: ConfigDict | FrozenConfigDict) -> bool:
-    """Tells whether both sides of each pair are colour images."""
+    """Return whether both sides of each pair are colour images."""
     return config.data.second_side == "visible"
 
 
@@ -137,19 +142,19 @@ def step_arguments(
     config: ConfigDict | FrozenConfigDict,
     shapes: TrainState,
     cached_rows: tuple[int, int] = (0, 0),
+    num_steps: int = 1024,
 ) -> tuple[Any, ...]:
-    """Returns the shapes of all that `Program.step` takes, to lower it without data.
+    """Return the shapes of all that `Program.step` takes, to lower it without data.
 
-    `cached_rows` are the visible and infrared images that lie on the device, where
-    config.data.cache is "device".
+    `cached_rows` are the visible and infrared images in device memory, where
+    config.data.cache is "device"; `num_steps` is the length of the schedule.
     """
-    rows, size = batch_size_of(config), tuple(config.data.size)
+    rows, size = pairs_per_step(config), tuple(config.data.size)
     on_device = config.data.cache == "device"
     shape = jax.ShapeDtypeStruct
     side = shape((rows,), np.int32) if on_device else shape((rows, *size, 3), np.uint8)
     label = shape((rows,), np.int32)
-    batch = {"visible": side, "infrared": side}
-    batch |= {"visible_id": label, "infrared_id": label}
+    batch = {"visible": side, "infrared": side, "visible_id": label}
     images = {}
     if on_device:
         pixels = size[0] * size[1] * 3
@@ -159,6 +164,6 @@ def step_arguments(
             for name, count in zip(names, cached_rows, strict=True)
         }
     key = jax.eval_shape(lambda: jax.random.key(0))
-    knobs = make_knobs(config, 0.1)
-    knobs = jax.tree.map(lambda _: shape((), np.float32), knobs)
-    return shapes, batch, key, knobs, images
+    scalar, table = shape((), np.float32), shape((num_steps,), np.float32)
+    coefficients = jax.tree.map(lambda _: scalar, make_coefficients(config))
+    return shapes, batch, key, coefficients, Schedule(table, table), images

@@ -1,7 +1,7 @@
-"""The device mesh and who holds what: batches are split over `data`, a state hardly.
+"""The device mesh, and which device holds what.
 
-Of a state only the classifiers are split, over `model`: with many identities they
-outweigh the network, which every device holds whole.
+Batches are split over the axis `data`. Of a state only the classifiers are split, over
+`model`: with many identities they outweigh the network, which every device holds whole.
 """
 
 from collections import deque
@@ -17,49 +17,53 @@ from vireid_jax.run.errors import UserError
 
 
 def make_mesh(model: int = 1) -> Mesh:
-    """Arranges all devices of all processes as `(data, model)`.
+    """Arrange all devices of all processes as `(data, model)`, in process order.
 
-    Auto axes: XLA places what is between inputs and outputs, and a batch norm's mean or
-    a loss over the batch is global without a word in the model. Raises UserError if
-    `model` does not divide the number of a process's devices: sharers of a classifier
-    hold the same rows of a batch, and a process reads rows that no other reads.
+    The rows of a batch are then in process order too, and the devices that share a
+    classifier, which hold the same rows, belong to one process. (`jax.make_mesh` would
+    follow the torus of a TPU pod instead.) Auto axes: XLA places what is between inputs
+    and outputs, and a batch norm's mean or a loss over the batch is global without a
+    word in the model. Raise UserError if `model` does not divide the number of a
+    process's devices.
     """
-    devices = jax.local_device_count()
-    if devices % model:
-        fits = [n for n in range(1, devices + 1) if devices % n == 0]
+    local = jax.local_device_count()
+    if local % model:
+        fits = [n for n in range(1, local + 1) if local % n == 0]
         each = "each process has" if jax.process_count() > 1 else "there are"
         raise UserError(
-            f"config.mesh.model is {model}, and {each} {devices} devices; legal are"
+            f"config.mesh.model is {model}, and {each} {local} devices; valid values:"
             f" {fits}"
         )
-    shape = (jax.device_count() // model, model)
-    return jax.make_mesh(shape, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    devices = sorted(
+        jax.devices(), key=lambda device: (device.process_index, device.id)
+    )
+    grid = np.array(devices).reshape(-1, model)
+    return Mesh(grid, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 
 
 def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
-    """Gives every device the whole array."""
+    """Return the sharding that gives every device the whole array."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def over_batch(mesh: Mesh) -> NamedSharding:
-    """Splits the leading axis over the devices."""
+def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
+    """Return the sharding that splits the leading axis over the devices."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def of_state(state: Any, mesh: Mesh | AbstractMesh) -> Any:
-    """Says where each array of a state, or of its shapes, lives: a tree of shardings.
+def state_shardings(state: Any, mesh: Mesh | AbstractMesh) -> Any:
+    """Return where each array of a state, or of its shapes, lives: a tree of shardings.
 
-    Classifier kernels, and what the optimizer keeps of them, are split over `model`: by
+    Classifier kernels, and the optimizer's copies of them, are split over `model`: by
     classes, or by features where the classes do not divide, or not at all.
     """
-
     sharers = mesh.shape["model"]
 
     def place(path, leaf):
         is_split = sharers > 1 and "classifier" in jax.tree_util.keystr(path)
         for axis in (leaf.ndim - 1, leaf.ndim - 2) if is_split else ():
             if axis >= 0 and leaf.shape[axis] % sharers == 0:
-                spec = [None] * leaf.ndim
+                spec: list[str | None] = [None] * leaf.ndim
                 spec[axis] = "model"
                 return NamedSharding(mesh, PartitionSpec(*spec))
         return replicated(mesh)
@@ -68,15 +72,15 @@ def of_state(state: Any, mesh: Mesh | AbstractMesh) -> Any:
 
 
 def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Puts this process's slice of a batch onto its devices as a global array."""
+    """Put this process's slice of a batch onto its devices as a global array."""
     place = jax.make_array_from_process_local_data
-    return {name: place(over_batch(mesh), rows) for name, rows in batch.items()}
+    return {name: place(batch_sharding(mesh), rows) for name, rows in batch.items()}
 
 
 def place_ahead(
     batches: Iterable[dict[str, np.ndarray]], mesh: Mesh
 ) -> Iterator[dict[str, jax.Array]]:
-    """Yields placed batches; the next one crosses while a step works on this one."""
+    """Yield placed batches; the next one is copied while a step works on this one."""
     ahead: deque[dict[str, jax.Array]] = deque()
     for batch in batches:
         ahead.append(place_batch(batch, mesh))
@@ -86,13 +90,13 @@ def place_ahead(
 
 
 def own_rows(array: jax.Array) -> np.ndarray:
-    """Fetches the rows of an array, split over the batch, that this process holds."""
+    """Fetch the rows of an array, split over the batch, that this process holds."""
     shards = {shard.index[0].start or 0: shard for shard in array.addressable_shards}
     return np.concatenate([np.asarray(shards[start].data) for start in sorted(shards)])
 
 
 def place_everywhere(tree: Any, mesh: Mesh) -> Any:
-    """Puts host arrays, alike in every process, whole onto every device."""
+    """Put host arrays, the same in every process, whole onto every device."""
     everywhere = replicated(mesh)
     place = jax.make_array_from_process_local_data
     if jax.process_count() == 1:
@@ -103,9 +107,9 @@ def place_everywhere(tree: Any, mesh: Mesh) -> Any:
 def place_images(
     visible: Records, infrared: Records, size: tuple[int, int], mesh: Mesh
 ) -> dict[str, jax.Array]:
-    """Decodes a training set and puts it whole onto every device, flat rows of uint8.
+    """Decode a training set and put it whole onto every device, flat rows of uint8.
 
-    Returned by modality, `[rows, H * W * 3]`, as `step.look_up` wants them.
+    Return it by modality, `[rows, H * W * 3]`, as `step.look_up` takes it.
     """
     flat = lambda records: records.images(np.arange(len(records)), size).reshape(
         len(records), -1
@@ -119,7 +123,7 @@ def place_images(
 
 
 def check_divides(rows: int, mesh: Mesh | AbstractMesh, what: str) -> None:
-    """Raises UserError if `rows` do not split evenly over the mesh's `data` axis."""
+    """Raise UserError if `rows` do not divide evenly over the mesh's `data` axis."""
     devices = mesh.shape["data"]
     if rows % devices:
         fits = sorted(
@@ -127,5 +131,5 @@ def check_divides(rows: int, mesh: Mesh | AbstractMesh, what: str) -> None:
         )
         raise UserError(
             f"{what} is {rows}, which {devices} devices cannot share evenly;"
-            f" the nearest that work are {fits}"
+            f" the nearest valid values: {fits}"
         )

@@ -1,4 +1,4 @@
-"""What training changes: data only, so that a checkpoint reads without our code."""
+"""What training changes: data only, so a checkpoint can be read without our code."""
 
 from typing import Any, NamedTuple
 
@@ -6,7 +6,7 @@ from jaxtyping import Array, Int
 
 
 class TrainState(NamedTuple):
-    """Holds the number of steps taken, the network's variables and the optimizer's."""
+    """The number of steps taken, the network's variables and the optimizer's."""
 
     step: Int[Array, ""]
     params: dict[str, Any]
@@ -15,5 +15,5 @@ class TrainState(NamedTuple):
 
 
 def variables_of(state: TrainState) -> dict[str, Any]:
-    """Returns what the network reads of a state."""
+    """Return what the network reads of a state."""
     return {"params": state.params, "batch_stats": state.batch_stats}

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -13,6 +12,7 @@ from ml_collections import ConfigDict
 from vireid_jax import losses
 from vireid_jax.data import augment
 from vireid_jax.modality import MODALITIES
+from vireid_jax.models import Network
 from vireid_jax.models.heads import l2_normalise
 from vireid_jax.models.self_distillation import STUDENTS
 from vireid_jax.run.errors import UserError
@@ -22,12 +22,10 @@ Batch = dict[str, Array]
 Metrics = dict[str, Array]
 
 
-class Knobs(NamedTuple):
-    """Numbers that a step takes as arguments, so that changing one compiles nothing."""
+class Coefficients(NamedTuple):
+    """Constants of a run that a step takes as arguments: no change recompiles it."""
 
-    learning_rate: float
-    signed: float  # share of signed responses in pseudo-infrared views
-    flip: float
+    flip: float  # as in config.augment
     erase: float
     identity: float  # from here on as in config.loss
     metric: float
@@ -42,24 +40,22 @@ class Knobs(NamedTuple):
     imitation: float
 
 
-def make_knobs(
-    config: ConfigDict, learning_rate: float, progress: float = 1.0
-) -> Knobs:
-    """Reads the numbers of a step from the config; `progress` is the run's, in 0..1.
+class Schedule(NamedTuple):
+    """What changes from step to step, by the number of steps taken before."""
 
-    Signed responses come in slowly: from random weights they teach nothing.
-    """
-    return Knobs(
-        learning_rate=learning_rate,
-        signed=0.5 * progress,
-        flip=config.augment.flip,
-        erase=config.augment.erase,
-        **{name: config.loss[name] for name in Knobs._fields[4:]},
-    )
+    learning_rate: Float[Array, " steps"]
+    signed: Float[Array, " steps"]  # share of signed responses, in pseudo-infrared
 
 
-class Views(NamedTuple):
-    """Says which views of a batch a step makes; changing one compiles anew."""
+def make_coefficients(config: ConfigDict) -> Coefficients:
+    """Read the constants of a step from the config."""
+    augment, loss = config.augment, config.loss
+    names = Coefficients._fields[2:]
+    return Coefficients(augment.flip, augment.erase, *(loss[name] for name in names))
+
+
+class BatchViews(NamedTuple):
+    """Which views of a batch a step makes; changing one triggers recompilation."""
 
     pad: int
     third_view: bool = False  # visible images again, one channel in all three (CAJ)
@@ -67,17 +63,21 @@ class Views(NamedTuple):
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """The stream of each view, as the network wants it."""
+        """The stream of each view, as the network takes it."""
         return ("visible",) * (2 if self.third_view else 1) + ("infrared",)
 
 
 def make_views(
-    batch: Batch, key: Key[Array, ""], knobs: Knobs, views: Views
+    batch: Batch,
+    key: Key[Array, ""],
+    views: BatchViews,
+    coefficients: Coefficients,
+    signed: Float[Array, ""] | float = 0.0,
 ) -> Float[Array, "batch views H W 3"]:
-    """Augments and normalises a uint8 batch, each view with its own random numbers."""
+    """Augment and normalise a uint8 batch, each view with its own random numbers."""
     visible, infrared = batch["visible"], batch["infrared"]
     if views.pseudo_infrared:
-        infrared = augment.pseudo_infrared(key, infrared, knobs.signed)
+        infrared = augment.pseudo_infrared(key, infrared, signed)
     images = [visible, infrared]
     if views.third_view:
         images.insert(1, augment.third_view(key, visible))
@@ -87,8 +87,8 @@ def make_views(
                 jax.random.fold_in(key, i),
                 view,
                 pad=views.pad,
-                flip=knobs.flip,
-                erase=knobs.erase,
+                flip=coefficients.flip,
+                erase=coefficients.erase,
             )
             for i, view in enumerate(images)
         ],
@@ -101,29 +101,30 @@ def look_up(
     images: dict[str, UInt8[Array, "rows pixels"]],
     size: tuple[int, int],
 ) -> Batch:
-    """Puts images in the place of row numbers, where the training set is on the device.
+    """Replace row numbers by images, where the training set is on the device.
 
     Its rows are flat: of `[rows, H, W, 3]` a TPU would pad the 3 to 128.
     """
-    found = {
+    looked_up = {
         name: rows.at[batch[name]].get(mode="promise_in_bounds").reshape(-1, *size, 3)
         for name, rows in images.items()
     }
-    return batch | found
+    return batch | looked_up
 
 
 def total_loss(
     out: dict[str, Array],
     labels: Int[Array, " batch"],
     modalities: tuple[str, ...],
-    knobs: Knobs,
+    coefficients: Coefficients,
     metric_form: str = "hetero_center",
 ) -> tuple[Float[Array, ""], Metrics]:
-    """Weighs and sums the losses of one forward pass; returns them by name as well.
+    """Weight and sum the losses of one forward pass; return them by name as well.
 
-    What the network does not give (students, parts) has no loss. `knobs` weighs; the
-    weights of `metric` and `infonce` are also those of the parts' own.
+    What the network does not return (students, parts) has no loss. The weights of
+    `metric` and `infonce` are also those of the parts' own.
     """
+    c = coefficients
     rows = lambda x: x.reshape(-1, *x.shape[2:])
     out = {name: rows(x) for name, x in out.items()}
     modality = jnp.array([MODALITIES.index(m) for m in modalities])
@@ -132,10 +133,10 @@ def total_loss(
     metric_loss = losses.METRIC_LOSSES[metric_form]
 
     parts = {
-        "identity": losses.cross_entropy(out["logits"], labels, knobs.smoothing),
-        "metric": metric_loss(out["pooled"], labels, modality, knobs.margin),
+        "identity": losses.cross_entropy(out["logits"], labels, c.smoothing),
+        "metric": metric_loss(out["pooled"], labels, modality, c.margin),
         "infonce": losses.cross_modal_infonce(
-            out["neck"], labels, modality, knobs.temperature
+            out["neck"], labels, modality, c.temperature
         ),
     }
     metrics = {"accuracy": losses.accuracy(out["logits"], labels)}
@@ -149,10 +150,10 @@ def total_loss(
             out[f"{name}/pooled"],
             out["pooled"],
             labels,
-            smoothing=knobs.smoothing,
-            soft_target=knobs.soft_target,
-            softness=knobs.softness,
-            imitation=knobs.imitation,
+            smoothing=c.smoothing,
+            soft_target=c.soft_target,
+            softness=c.softness,
+            imitation=c.imitation,
         )
         parts["distillation"] += loss
         metrics[f"loss/{name}"] = loss
@@ -162,40 +163,42 @@ def total_loss(
         of_each = jnp.repeat(labels, logits.shape[1])
         logits = logits.reshape(len(of_each), -1)
         pooled = pooled.reshape(len(labels), -1)
-        identity = losses.cross_entropy(logits, of_each, knobs.smoothing)
-        metric = metric_loss(pooled, labels, modality, knobs.margin)
+        identity = losses.cross_entropy(logits, of_each, c.smoothing)
+        metric = metric_loss(pooled, labels, modality, c.margin)
         infonce = losses.cross_modal_infonce(
             out["parts/neck"].reshape(len(labels), -1),
             labels,
             modality,
-            knobs.temperature,
+            c.temperature,
         )
-        parts["parts"] = identity + knobs.metric * metric + knobs.infonce * infonce
+        parts["parts"] = identity + c.metric * metric + c.infonce * infonce
         metrics["accuracy/parts"] = losses.accuracy(logits, of_each)
-    loss = sum(getattr(knobs, name) * value for name, value in parts.items())
+    loss = sum(getattr(c, name) * value for name, value in parts.items())
     metrics |= {f"loss/{name}": value for name, value in parts.items()}
     return loss, {"loss": loss} | metrics
 
 
 def make_train_step(
-    model: nn.Module,
+    model: Network,
     optimizer: optax.GradientTransformation,
     rate_factors: Any,
-    views: Views,
+    views: BatchViews,
     metric_form: str = "hetero_center",
     size: tuple[int, int] = (0, 0),
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """Builds `(state, batch, key, knobs, images) -> (state, metrics)`, to jit.
+    """Build `(state, batch, key, coefficients, schedule, images) -> (state, metrics)`.
 
     All randomness of step n comes from `fold_in(key, n)`. `images` is the training set
     by modality, flat, where the batch holds numbers of its rows; `size` is theirs.
     """
 
-    def train_step(state, batch, key, knobs, images=None):
+    def train_step(state, batch, key, coefficients, schedule, images=None):
+        rate = schedule.learning_rate[state.step]
+        signed = schedule.signed[state.step]
         key = jax.random.fold_in(key, state.step)
         with jax.named_scope("make_views"):
             batch = look_up(batch, images or {}, size)
-            views_of_batch = make_views(batch, key, knobs, views)
+            views_of_batch = make_views(batch, key, views, coefficients, signed)
 
         def loss_fn(params):
             variables = {"params": params, "batch_stats": state.batch_stats}
@@ -207,7 +210,7 @@ def make_train_step(
                 mutable=["batch_stats"],
             )
             loss, metrics = total_loss(
-                out, batch["visible_id"], views.modalities, knobs, metric_form
+                out, batch["visible_id"], views.modalities, coefficients, metric_form
             )
             return loss, (metrics, updated["batch_stats"])
 
@@ -219,7 +222,7 @@ def make_train_step(
                 gradients, state.opt_state, state.params
             )
             params = jax.tree.map(
-                lambda p, d, factor: p - knobs.learning_rate * factor * d,
+                lambda p, d, factor: p - rate * factor * d,
                 state.params,
                 directions,
                 rate_factors,
@@ -231,22 +234,22 @@ def make_train_step(
 
 
 def make_embed_step(
-    model: nn.Module,
+    model: Network,
     modality: str,
     *,
     flip: bool,
     feature: str = "all",
     at_once: int = 0,
 ) -> Callable[[dict[str, Any], UInt8[Array, "batch H W 3"]], Float[Array, "batch D"]]:
-    """Builds `(variables, images) -> embeddings`, L2-normalised, for one modality.
+    """Build `(variables, images) -> embeddings`, L2-normalised, for one modality.
 
     `flip` sums the embeddings of the image and of its mirror, and normalises again.
     `feature` "global" takes the deepest head's feature alone, without the parts.
     `at_once` images go through the network together, where they divide the batch; 0:
-    all of them.
+    all of them. Raise UserError for an unknown modality.
     """
     if modality not in MODALITIES:
-        raise UserError(f"modality is {modality!r}; legal are {list(MODALITIES)}")
+        raise UserError(f"modality is {modality!r}; valid values: {list(MODALITIES)}")
 
     def embed(variables, images):
         images = augment.normalise(images)
@@ -263,7 +266,7 @@ def make_embed_step(
         if not at_once or len(images) % at_once:
             return embed(variables, images)
         groups = images.reshape(-1, at_once, *images.shape[1:])
-        found = jax.lax.map(lambda group: embed(variables, group), groups)
-        return found.reshape(len(images), -1)
+        embeddings = jax.lax.map(lambda group: embed(variables, group), groups)
+        return embeddings.reshape(len(images), -1)
 
     return embed_step

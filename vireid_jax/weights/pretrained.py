@@ -185,7 +185,9 @@ def main() -> None:
 
     with one_line_errors():
         embedder = load(arguments.workdir)
-        about = {key: json.dumps(value) for key, value in embedder.about.items()}
+        about = {
+            key: json.dumps(value) for key, value in embedder.about.to_json().items()
+        }
         about["hours"] = json.dumps(training_hours(arguments.workdir))
         write_weights(arguments.out, embedder.variables, about)
 

@@ -1,17 +1,23 @@
 """Release trees of the real data sets, in their exact layout, of synthetic people.
 
 Every builder, check and protocol can be rehearsed on them before an agreement arrives.
-The images show nobody: no number measured on them stands beside a real one.
+The images show nobody: no number measured on them is comparable to a real one.
 """
 
-from collections.abc import Callable, Iterator
+import os
+import secrets
+import shutil
 from pathlib import Path
 
 import numpy as np
 
+from vireid_jax.run.console import track
 from vireid_jax.run.errors import UserError
+from vireid_jax.synthetic.generate import generate
+from vireid_jax.synthetic.knobs import preset
 from vireid_jax.synthetic.layouts import llcm, regdb, sysu_mm01
-from vireid_jax.synthetic.layouts.tree import Tree, write_tree
+from vireid_jax.synthetic.layouts.tree import Tree
+from vireid_jax.synthetic.render import check_size
 
 LAYOUTS = {"sysu_mm01": sysu_mm01, "regdb": regdb, "llcm": llcm}
 
@@ -28,22 +34,24 @@ __all__ = ["LAYOUTS", "Tree", "plan_tree", "write_release"]
 def plan_tree(
     layout: str, ids: int | None = None, seed: int = 0, max_images: int | None = None
 ) -> Tree:
-    """Plan the tree of a release; `ids` identities, None for as many as it has.
+    """Plan the tree of a release: "sysu_mm01", "regdb" or "llcm".
 
-    Raises UserError, naming the legal values, for an unknown layout or bad numbers.
+    It has `ids` identities, None for as many as the release, and at most `max_images`
+    images of an identity in a camera and modality. `seed` decides who is where.
+    Raise UserError, with the valid values, for an unknown layout or bad numbers.
     """
     if layout not in LAYOUTS:
-        raise UserError(f"layout {layout!r} is unknown: choose {', '.join(LAYOUTS)}.")
+        raise UserError(f"layout {layout!r} is unknown: choose {', '.join(LAYOUTS)}")
     module = LAYOUTS[layout]
     ids = module.FULL if ids is None else ids
     if not module.LEAST <= ids <= module.FULL:
         raise UserError(
-            f"ids={ids}: {layout} takes {module.LEAST} to {module.FULL} identities."
+            f"ids={ids}: {layout} takes {module.LEAST} to {module.FULL} identities"
         )
     if max_images is not None and max_images < 1:
-        raise UserError(f"images={max_images}: give at least 1.")
+        raise UserError(f"images={max_images}: give at least 1")
     if seed < 0:
-        raise UserError(f"seed={seed}: give 0 or more.")
+        raise UserError(f"seed={seed}: give 0 or more")
     rng = np.random.default_rng((seed, list(LAYOUTS).index(layout)))
     return module.tree(ids, rng, max_images)
 
@@ -57,33 +65,35 @@ def write_release(
     seed: int = 0,
     max_images: int | None = None,
     workers: int | None = None,
-    progress: Callable[[Iterator, int], Iterator] = lambda made, total: made,
 ) -> Tree:
-    """Write the tree of a release to the folder `out`: whole, or not at all.
+    """Write the tree of a release to the folder `out`, completely or not at all.
 
-    Args:
-      layout: "sysu_mm01", "regdb" or "llcm".
-      out: a new or empty folder, the release's root.
-      ids: identities in all; None for as many as the release has.
-      size: `(height, width)` of the images.
-      seed: the world, and who is where.
-      max_images: at most so many images of an identity in a camera and modality.
-      workers: processes, None for all cores. The tree does not depend on it.
-      progress: wraps the images as they are made, and is told how many there will be.
-
-    Returns:
-      what was written.
-
-    Raises:
-      UserError: for a value out of range, or where `out` holds something.
+    `out` is a new or empty folder; `layout`, `ids`, `seed` and `max_images` are those
+    of `plan_tree`, `size` is the `(height, width)` of the images. `workers` is a number
+    of processes, None for all cores; the tree does not depend on it.
+    Raise UserError for a value out of range, or where `out` is not empty.
     """
-    tree = plan_tree(layout, ids, seed, max_images)
-    height, width = size
+    tree, out = plan_tree(layout, ids, seed, max_images), Path(out)
+    check_size(size)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is not empty; give a new folder, or delete it")
     note = _NOTE.format(
-        layout=layout, ids=ids or "full", height=height, width=width, seed=seed
+        layout=layout, ids=ids or "full", height=size[0], width=size[1], seed=seed
     )
-    write_tree(
-        tree, Path(out), note=note, size=size, seed=seed, workers=workers,
-        progress=progress,
-    )  # fmt: skip
+    out.parent.mkdir(parents=True, exist_ok=True)
+    aside = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
+    try:
+        tree.write_index(aside, note)
+        made = generate(
+            list(tree.images.values()), seed=seed, size=size, knobs=preset("easy"),
+            workers=workers, suffix=tree.suffix,
+        )  # fmt: skip
+        made = track(made, f"drawing {layout}", len(tree.images))
+        for filename, (_, data, _) in zip(tree.images, made, strict=True):
+            path = aside / filename
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        os.replace(aside, out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
     return tree

@@ -9,15 +9,11 @@ FULL = 412  # identities: 206 train and 206 test in each trial
 LEAST = 2
 _FIRST_PERSON = 2_000_000  # so that nobody is of another set as well
 _IMAGES = 10  # of each identity in each modality
-_TRIALS = range(1, 11)
 _FOLDERS = {"visible": ("Visible", "v", 1), "infrared": ("Thermal", "t", 2)}
 
 
 def tree(ids: int, rng: np.random.Generator, max_images: int | None = None) -> Tree:
-    """Plan a tree of `ids` identities, half of them for training in each trial.
-
-    `max_images` bounds the images of an identity in a modality.
-    """
+    """Plan a tree of `ids` identities, half of them for training in each trial."""
     out = Tree(suffix=".bmp")
     files: dict[tuple[str, int], list[str]] = {}
     count = min(_IMAGES, max_images or _IMAGES)
@@ -33,12 +29,12 @@ def tree(ids: int, rng: np.random.Generator, max_images: int | None = None) -> T
                 out.images[names[-1]] = Spec(
                     "thermal", _FIRST_PERSON + identity, camera, modality, number
                 )
-    for trial in _TRIALS:
+    for trial in range(1, 11):
         drawn = (1 + rng.permutation(ids)).tolist()
         halves = {"train": drawn[: ids // 2], "test": drawn[ids // 2 :]}
         for split, members in halves.items():
             for modality, (folder, _, _) in _FOLDERS.items():
-                # A label is the identity's place in the draw, as in the release.
+                # A label is the identity's index in the draw, as in the release.
                 out.texts[f"idx/{split}_{folder.lower()}_{trial}.txt"] = "".join(
                     f"{filename} {label}\n"
                     for label, identity in enumerate(members)

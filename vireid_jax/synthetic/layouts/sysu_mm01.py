@@ -1,8 +1,9 @@
 """The tree of SYSU-MM01: six cameras, lists of identities, permutations for draws."""
 
+from pathlib import Path
+
 import numpy as np
 
-from vireid_jax.synthetic.layouts.sysu_test_counts import TEST_COUNTS
 from vireid_jax.synthetic.layouts.tree import Tree, choose, comma_line, deal
 from vireid_jax.synthetic.plan import CAMERAS, Spec
 
@@ -13,21 +14,21 @@ _CELLS = (333, 333, 533, 533, 533, 333)  # numbers of identities in each camera'
 # Images of train + val in cameras 1 to 6: those of all identities less those of test.
 _TRAIN_IMAGES = (4915, 5963, 7929, 6112, 6306, 4060)
 _MODALITY = {c: modality for modality, cs in CAMERAS["nir"].items() for c in cs}
+# How many images each test identity has in cameras 1 to 6. The public permutations of
+# the official draws (rand_perm_cam.mat) hold these counts; with them the synthetic tree
+# has the galleries of the real one, draw by draw.
+_TEST_COUNTS = Path(__file__).with_name("sysu_test_counts.tsv")
 
 
 def tree(ids: int, rng: np.random.Generator, max_images: int | None = None) -> Tree:
-    """Plan a tree of `ids` identities; each has its images of the full tree.
-
-    `max_images` bounds the images of an identity in a camera.
-    """
+    """Plan a tree of `ids` identities; each has its images of the full tree."""
     split, counts = _population(rng)
     if ids < FULL:
         split = _sample(split, counts, ids, rng)
     out = Tree(suffix=".jpg")
     shots: dict[tuple[int, int], int] = {}
-    for identity in sorted(
-        identity for members in split.values() for identity in members
-    ):
+    available = sorted(identity for members in split.values() for identity in members)
+    for identity in available:
         for camera, count in enumerate(counts[identity], 1):
             count = min(count, max_images or count)
             shots[camera, identity] = count
@@ -37,7 +38,6 @@ def tree(ids: int, rng: np.random.Generator, max_images: int | None = None) -> T
                 )
     for name, members in split.items():
         out.texts[f"exp/{name}_id.txt"] = comma_line(members)
-    available = sorted(identity for members in split.values() for identity in members)
     out.texts["exp/available_id.txt"] = comma_line(available)
     out.matrices["exp/rand_perm_cam.mat"] = {"rand_perm_cam": _permutations(shots, rng)}
     return out
@@ -49,9 +49,10 @@ def _population(
     """Plan all identities: those of each split, and the images of each in each camera.
 
     The test identities are the release's own. The others have its totals: identities up
-    to 333 are in all cameras, the later ones in 3, 4 and 5; some lack one of 4 and 5.
+    to 333 are in all cameras, the later ones in 3, 4 and 5; some miss one of 4 and 5.
     """
-    early = choose([i for i in range(1, 334) if i not in TEST_COUNTS], 203, rng)
+    test = {i: tuple(n) for i, *n in np.loadtxt(_TEST_COUNTS, int).tolist()}
+    early = choose([i for i in range(1, 334) if i not in test], 203, rng)
     late = [*choose(list(range(334, 533)), 191, rng), 533]
     everybody = early + late
     members = {c: early if c in (1, 2, 6) else everybody for c in range(1, 7)}
@@ -65,12 +66,9 @@ def _population(
     }
     counts = {i: tuple(images[c].get(i, 0) for c in range(1, 7)) for i in everybody}
     val = choose(everybody, 99, rng)
-    split = {
-        "train": [identity for identity in everybody if identity not in val],
-        "val": val,
-        "test": list(TEST_COUNTS),
-    }
-    return split, counts | TEST_COUNTS
+    train = [identity for identity in everybody if identity not in val]
+    split = {"train": train, "val": val, "test": list(test)}
+    return split, counts | test
 
 
 def _sample(
