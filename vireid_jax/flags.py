@@ -3,7 +3,7 @@
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from absl import app, flags
 
@@ -70,15 +70,17 @@ def parse(values: flags.FlagValues, arguments: list[str], prog: str) -> None:
 
 def _explain(error: Exception, arguments: list[str], path: str, prog: str) -> str:
     """Return what is wrong with the arguments, or with the config file at `path`."""
-    causes = list(_causes(error))
+    causes: list[BaseException] = [error]
+    while cause := causes[-1].__cause__ or causes[-1].__context__:
+        causes.append(cause)
     # ml_collections raises the config file's error again, with a traceback in its text.
     if own := [cause for cause in causes if isinstance(cause, UserError)]:
         return f"{path}: {own[-1]}"
     for cause in causes:
-        frames = traceback.extract_tb(cause.__traceback__)
-        if own := [frame for frame in frames if frame.filename == path]:
-            where = f"{path}, line {own[-1].lineno}, `{own[-1].line}`"
-            return f"{where}: {_one_line(cause)}"
+        for frame in reversed(traceback.extract_tb(cause.__traceback__)):
+            if frame.filename == path:
+                where = f"{path}, line {frame.lineno}, `{frame.line}`"
+                return f"{where}: {_one_line(cause)}"
     text = _one_line(error)
     if "get_config() takes 0" in text:
         return f"{path}: this config has no arguments; remove what follows the colon"
@@ -87,12 +89,6 @@ def _explain(error: Exception, arguments: list[str], path: str, prog: str) -> st
         if name.startswith("config.") and name.rpartition(".")[2] in text:
             return explain_unknown_key(name) or f"{name}: {text}"
     return f"{text}; for all flags: {prog} --help"
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _one_line(error: BaseException) -> str:

@@ -32,7 +32,7 @@ from vireid_jax.run.runtime import set_up
 
 
 def card(model: Any, name: str, size: tuple[int, int], runs: int) -> dict[str, Any]:
-    """Describes a two-stream network: counts, and the latency of one image in ms."""
+    """Return a two-stream network's counts, and the latency of one image in ms."""
     init = lambda: init_variables(model, jax.random.key(0))
     found: dict[str, Any] = {"name": name, "size": list(size)}
     for graph in ("test", "train"):
@@ -47,7 +47,7 @@ def card(model: Any, name: str, size: tuple[int, int], runs: int) -> dict[str, A
 
 
 def latency(model: Any, variables: Any, size: tuple[int, int], runs: int) -> float:
-    """Measures how long one image takes, in ms: the median of `runs`."""
+    """Measure how long one image takes, in ms: the median of `runs`."""
     images = np.zeros((1, 1, *size, 3), np.float32)
     apply = jax.jit(lambda variables, x: model.apply(variables, x, ("infrared",))[0])
     apply(variables, images).block_until_ready()  # compiles
@@ -60,32 +60,25 @@ def latency(model: Any, variables: Any, size: tuple[int, int], runs: int) -> flo
 
 
 def show(found: dict[str, Any], console: Console) -> None:
-    """Prints a card as a table."""
-    height, width = found["size"]
+    """Print a card as a table."""
+    title = "{} at {}x{}, one image".format(found["name"], *found["size"])
     table = Table(
-        title=f"{found['name']} at {height}x{width}, one image",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
+        title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
     )
     table.add_column("stage", no_wrap=True)
     for column in ("output", "test:\nparams", "MACs", "training:\nparams", "MACs"):
         table.add_column(column, justify="right", no_wrap=True)
     test = {row["stage"]: row for row in found["test_stages"]}
-    numbers = lambda row: (
-        [f"{row['params']:,}", f"{row['macs']:,}"] if row else ["", ""]
-    )
     for row in found["train_stages"]:
         shape = "x".join(map(str, row["output"]))
-        columns = numbers(test.get(row["stage"])) + numbers(row)
-        table.add_row(row["stage"], shape, *columns)
+        both = (test.get(row["stage"], {}), row)
+        counts = [one.get(what, "") for one in both for what in ("params", "macs")]
+        table.add_row(
+            row["stage"], shape, *(f"{n:,}" if n != "" else n for n in counts)
+        )
+    names = ("test_params", "test_macs", "train_params", "train_macs")
     table.add_section()
-    total = [
-        f"{found[f'{graph}_{what}']:,}"
-        for graph in ("test", "train")
-        for what in ("params", "macs")
-    ]
-    table.add_row("sum", "", *total)
+    table.add_row("sum", "", *(f"{found[name]:,}" for name in names))
     console.print(table)
     if found["latency_ms"] is not None:
         console.print(f"latency {found['latency_ms']} ms on {found['machine']}")
