@@ -193,7 +193,7 @@ class Greedy(small_run.Small):
 
 
 def test_out_of_memory(refuses, config, tmp_path, monkeypatch):
-    greedy = lambda _, *, num_classes, **__: Greedy(num_classes)
+    greedy = lambda *_, num_classes, **__: Greedy(num_classes)
     monkeypatch.setattr(models, "create", greedy)
     refuses(
         "too little memory for a step",
@@ -292,7 +292,7 @@ def test_a_workdir_without_checkpoints(refuses, tmp_path):
 
 
 def test_a_checkpoint_of_another_network(refuses, run, config, monkeypatch):
-    wider = lambda _, *, num_classes, **__: small_run.Small(num_classes, features=16)
+    wider = lambda *_, num_classes, **__: small_run.Small(num_classes, features=16)
     monkeypatch.setattr(models, "create", wider)
     with unchanged(run):
         refuses(

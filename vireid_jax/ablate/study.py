@@ -1,6 +1,7 @@
 """Read the rows of a study, and train those that are not done yet."""
 
 import functools
+import inspect
 import json
 import runpy
 import shutil
@@ -60,13 +61,14 @@ def read_study(
     """
     module = runpy.run_path(str(path))
     change: Any = module.get("get_config")
-    if "ROWS" not in module or not getattr(change, "__defaults__", None):
+    parameters = inspect.signature(change).parameters if change else {}
+    if "ROWS" not in module or not {"row", "base"} <= {*parameters}:
         raise UserError(
             f"{path} has no table ROWS, or no get_config(row=..., base=...); give a"
             " study, such as configs/ablations/sharing.py"
         )
     legal = list(module["ROWS"])
-    baseline = baseline or change.__defaults__[0]
+    baseline = baseline or parameters["row"].default
     upon = ()
     if base:
         upon = (
