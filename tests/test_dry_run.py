@@ -234,7 +234,7 @@ def test_a_mesh_that_does_not_fit_is_refused():
 def test_a_wrong_config_is_refused():
     config = config_of()
     config.model.dtype = "float8"
-    assert refusal(config, []).startswith("config.model.dtype is 'float8'; legal")
+    assert refusal(config, []).startswith("config.model.dtype is 'float8'; valid")
 
 
 def test_a_set_of_unknown_size_is_refused(tmp_path):
