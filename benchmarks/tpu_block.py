@@ -36,7 +36,6 @@ from vireid_jax.planning.hardware import find_slice
 from vireid_jax.run.environment import commit
 
 ROWS = 24  # 8 pairs and the third view
-VIEWS = ("visible", "visible", "infrared")
 BLOCK, REDUCTION = (72, 36, 64), (72, 36, 256)  # [H, W, C] at their entries
 
 
@@ -170,10 +169,10 @@ def lower(make: Callable[..., nn.Module], entry: tuple[int, ...]) -> Lowered:
     layer = make(256)
     x = jax.ShapeDtypeStruct((ROWS, *entry), jnp.bfloat16)
     key = jax.random.key(0)
-    variables = jax.eval_shape(lambda x: layer.init(key, x, VIEWS, True), x)
+    variables = jax.eval_shape(lambda x: layer.init(key, x, None, True), x)
 
     def forward(variables, x):
-        return layer.apply(variables, x, VIEWS, True, mutable=["batch_stats"])
+        return layer.apply(variables, x, None, True, mutable=["batch_stats"])
 
     def both(params, batch_stats, x, g):
         run = lambda params, x: forward(

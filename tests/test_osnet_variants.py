@@ -258,7 +258,7 @@ def test_every_copy_of_a_variants_layer_gets_the_same_tensor(name):
 def test_a_checkpoint_keeps_the_names_of_numbered_branches(tmp_path):
     block = OSBlock(64, numbered=True)
     x = jnp.zeros((1, 4, 4, 16))
-    start = lambda: block.init(jax.random.key(0), x, ("visible",), True)
+    start = lambda: block.init(jax.random.key(0), x, None, True)
     variables = jax.tree.map(lambda x: np.full(x.shape, x.size), jax.eval_shape(start))
     assert "conv2.3.layers" in variables["params"]
     checkpoints = Checkpoints(tmp_path, validated=False)
@@ -280,8 +280,8 @@ def test_an_instance_norm_is_of_each_image_and_has_its_modalitys_scale(per_modal
         @nn.compact
         def __call__(self, x):
             views = ("visible", "visible", "infrared")
-            options = {"name": "IN", "per_modality": per_modality}
-            return norm(x, views, True, layer=InstanceNorm, **options)
+            views = views if per_modality else None
+            return norm(x, views, True, layer=InstanceNorm, name="IN")
 
     rng = np.random.default_rng(0)
     x = rng.standard_normal((6, 5, 4, 3)).astype(np.float32)

@@ -17,13 +17,15 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from vireid_jax import models
 from vireid_jax.losses import METRIC_LOSSES
 from vireid_jax.models.heads import NECK_NORMS
-from vireid_jax.models.part_relations import PART_WIDTHS, RELATIONS
+from vireid_jax.models.part_relations import RELATIONS
 from vireid_jax.models.self_distillation import STUDENTS
 from vireid_jax.run.errors import UserError
 from vireid_jax.run.workdir import CONFIG, METRICS
 
 OPTIMIZERS = ("adamw", "sgd")
 
+# Removed keys of config.model: old checkpoints load if they have these values.
+_REMOVED = {"part_width": "lite", "contrastive": False}
 # What may differ when a run goes on: none of it changes a number.
 _FREE = ("data.dir", "data.threads", "data.workers", "data.cache", "log.tensorboard")
 
@@ -71,9 +73,7 @@ def default_config() -> ConfigDict:
     c.model.num_stripes = 0  # of the last map, appended; 4 won on shifted walkers
     c.model.students = ()  # SDM: after which of the stages conv2, conv3, conv4
     c.model.granularities = ()  # MGIM: parts of the last map, for instance (2, 3, 6)
-    c.model.part_width = "lite"  # 128 features a part; "full": 256, no weights shared
     c.model.relation = "one_vs_rest"  # Park & Ham 2020; "attention" lost in the studies
-    c.model.contrastive = False  # a feature of the whole map for each granularity
     c.model.zero_init_residual = True  # a block begins as its shortcut (Goyal et al.)
     c.model.dtype = "float32"  # "bfloat16" on accelerators
     c.model.rematerialise = False  # compute blocks twice: less memory, more time
@@ -177,6 +177,12 @@ def with_defaults(stored: Mapping[str, Any]) -> ConfigDict:
     c = default_config()
     with c.unlocked():
         c.update(stored)
+        for name, default in _REMOVED.items():
+            if (value := c.model.pop(name, default)) != default:
+                raise UserError(
+                    f"config.model.{name} is {value!r}, which this version cannot do;"
+                    f" valid values: {[default]}. Install the version that trained it"
+                )
     return c
 
 
@@ -187,7 +193,6 @@ _CHOICES = {
     "model.num_specific_stages": tuple(range(6)),
     "model.neck_norm": NECK_NORMS,
     "model.dtype": models.DTYPES,
-    "model.part_width": tuple(PART_WIDTHS),
     "model.relation": RELATIONS,
     "loss.metric_form": tuple(METRIC_LOSSES),
     "eval.feature": ("all", "global"),

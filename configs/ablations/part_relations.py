@@ -24,8 +24,6 @@ ROWS = {
     "4": {"model.granularities": (4,)},
     "2,4": {"model.granularities": (2, 4)},
     "attention": {"model.granularities": (2, 4), "model.relation": "attention"},
-    "contrastive": {"model.granularities": (2, 4), "model.contrastive": True},
-    "full": {"model.granularities": (2, 4), "model.part_width": "full"},
 }
 
 
