@@ -38,7 +38,7 @@ def test_a_torch_network_keeps_its_features(torch, tmp_path, name):
     images = np.random.default_rng(0).standard_normal((3, 1, 128, 64, 3), np.float32)
     with torch.no_grad():
         expected = theirs(torch.tensor(images[:, 0]).permute(0, 3, 1, 2)).numpy()
-    found = features(tmp_path / "out" / name, name, images)
+    found = features(tmp_path / "out", name, images)
     assert expected.max() > 1
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -101,8 +101,8 @@ def test_halves_of_torch_are_cast(torch, network, tmp_path):
     torch.save({"model": state}, tmp_path / "theirs.pt")
     report = convert(tmp_path / "theirs.pt", tmp_path / "out")
     assert report.notes == ["read from 'model'; left beside it: nothing"]
-    fates = {row.key: row.fate for row in report.rows}
-    assert fates["fc.0.bias"] == "taken, cast from bfloat16"
+    status = {row.key: row.status for row in report.rows}
+    assert status["fc.0.bias"] == "taken, cast from bfloat16"
     found, _ = pretrained.read_file(tmp_path / "out" / f"{NAME}.safetensors")
     np.testing.assert_array_equal(found["fc.0.bias"], half.float().numpy())
 
@@ -184,7 +184,7 @@ def test_a_damaged_file_of_torch_is_refused(torch, network, tmp_path, kept):
     torch.save(network.state_dict(), path)
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(
-        ValueError, match=r"theirs\.pth is no checkpoint.*: .+;"
+        ValueError, match=r"theirs\.pth is not a checkpoint.*: .+;"
     ) as caught:
         convert(path, tmp_path / "out")
     assert "\n" not in str(caught.value)

@@ -108,7 +108,7 @@ def test_every_missing_and_misshaped_tensor_is_named(written, plain):
     assert "conv2.0.gate.fc1.bias is missing" in message
     assert "conv5.bn.running_var is missing" in message
     assert "conv1.conv.weight is (7, 7, 3, 64)" in message
-    assert "wants (7, 7, 3, 16)" in message
+    assert "has (7, 7, 3, 16)" in message
     assert len(message.splitlines()) == 4
 
 
