@@ -2,7 +2,7 @@
 
 import flax.linen as nn
 import pytest
-from test_osnet_variants import CLASSES, COMPLEXITY, count, read, shapes_of
+from osnet_reference import CLASSES, COMPLEXITY, count, read, shapes_of
 
 from vireid_jax import models
 from vireid_jax.models.complexity import complexity

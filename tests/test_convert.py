@@ -1,6 +1,5 @@
 """From torch's checkpoints to ours: the same features, or a refusal by name."""
 
-import functools
 import hashlib
 import io
 import json
@@ -10,23 +9,29 @@ import sys
 from types import SimpleNamespace
 
 import jax
-import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from osnet_reference import (
+    FOLDER,
+    KEYS,
+    features,
+    golden_images,
+    nothing_in,
+    recipe,
+    shapes_of,
+    zeros_of,
+)
 from rich.console import Console
 from safetensors.numpy import save_file
-from test_osnet_variants import FOLDER, KEYS, golden_images, recipe
 
 from vireid_jax import __version__, models
 from vireid_jax.convert import convert_run, show
 from vireid_jax.embed import embedder
-from vireid_jax.models.build import init_variables
 from vireid_jax.weights import pretrained
 from vireid_jax.weights.torchreid import convert, recognise
 
 NAME = "osnet_x0_25"
-KEY = jax.random.key(0)
 
 
 @pytest.fixture(scope="module")
@@ -43,19 +48,6 @@ def converted(tmp_path):
         return convert(tmp_path / "theirs.safetensors", tmp_path / "out", **options)
 
     return run
-
-
-def features(folder, name, images):
-    """Return the features of the single network that was written into the folder."""
-    model = models.create_single(name)
-    shapes = jax.eval_shape(functools.partial(init_variables, model), KEY)
-    tensors, _ = pretrained.read_file(folder / f"{name}.safetensors")
-    variables = pretrained.insert_weights(shapes, tensors, "it")
-    return jax.jit(model.apply)(variables, jnp.asarray(images))[0][:, 0]
-
-
-def nothing_in(folder):
-    return not folder.exists() or not list(folder.iterdir())
 
 
 # --- What is written ------------------------------------------------------------------
@@ -86,8 +78,7 @@ def test_the_weights_are_torchs_and_serve_as_pretrained(tensors, converted, tmp_
         "written_by": f"vireid_jax.convert {__version__}",
     }
     two = models.create(NAME, num_classes=3)
-    shapes = jax.eval_shape(lambda: init_variables(two, jax.random.key(0)))
-    variables = pretrained.insert_weights(shapes, found, "it")
+    variables = pretrained.insert_weights(shapes_of(two), found, "it")
     for stream in ("visible", "infrared"):
         scale = variables["params"][stream]["conv1"]["bn"]["scale"]
         np.testing.assert_array_equal(scale, tensors["conv1.bn.weight"])
@@ -258,10 +249,9 @@ def test_a_run_of_one_stream_is_converted_and_no_other(tmp_path, monkeypatch):
     config = {"model": {"name": NAME}}
     for k in (0, 1):
         model = models.create(NAME, num_specific_stages=k)
-        shapes = jax.eval_shape(functools.partial(init_variables, model), KEY)
-        variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-        run = SimpleNamespace(variables=variables, about={"config": config, "step": 7})
-        monkeypatch.setattr(embedder, "load", lambda _: run)
+        about = {"config": config, "step": 7}
+        run = SimpleNamespace(variables=zeros_of(model), about=about)
+        monkeypatch.setattr(embedder, "load", lambda _, run=run: run)
         if k:
             with pytest.raises(ValueError, match="num_specific_stages=0"):
                 convert_run(tmp_path, tmp_path / "two")

@@ -7,10 +7,12 @@ import pickletools
 
 import numpy as np
 import pytest
-from test_convert import NAME, features, nothing_in
+from osnet_reference import features, nothing_in
 
 from vireid_jax.weights import pretrained
 from vireid_jax.weights.torchreid import convert
+
+NAME = "osnet_x0_25"
 
 
 @pytest.fixture
