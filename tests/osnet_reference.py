@@ -30,7 +30,7 @@ CLASSES = 395
 
 
 def recipe(name):
-    """Draws torch weights from their names, as the golden outputs' were drawn."""
+    """Draw torch weights from their names, as the golden outputs' were drawn."""
     tensors = {}
     for key, shape in KEYS[name].items():
         rng = np.random.RandomState(zlib.crc32(f"{name}:{key}".encode()))
@@ -61,7 +61,7 @@ def with_torch_weights(model, name):
 
 
 def golden_images(name):
-    """Returns the images of the golden outputs, `[2, 1, H, W, 3]`."""
+    """Return the images of the golden outputs, `[2, 1, H, W, 3]`."""
     seed = {"osnet_ain_x0_25": 20240603, "osnet_ibn_x1_0": 20240604}.get(name, 20240601)
     size = (256, 128) if seed == 20240601 else (128, 64)
     images = np.random.RandomState(seed).standard_normal((2, 3, *size))

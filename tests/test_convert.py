@@ -1,4 +1,4 @@
-"""From torch's checkpoints to ours: the same features, or a refusal by name."""
+"""Convert torch checkpoints: the same features, or an error that names the tensor."""
 
 import hashlib
 import io
@@ -41,7 +41,7 @@ def tensors():
 
 @pytest.fixture
 def converted(tmp_path):
-    """Converts tensors by way of a safetensors file; gives the report."""
+    """Convert tensors by way of a safetensors file; return the report."""
 
     def run(tensors, **options):
         save_file(tensors, tmp_path / "theirs.safetensors")
@@ -97,13 +97,13 @@ def test_what_was_converted_converts_again(tensors, converted, tmp_path):
 
 
 @pytest.mark.parametrize("name", KEYS)
-def test_keys_and_shapes_tell_the_network(name):
+def test_the_network_follows_from_keys_and_shapes(name):
     shaped = {key: np.zeros(shape) for key, shape in KEYS[name].items()}
     assert recognise(shaped) == name
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "words"),
     [
         (lambda t: dict.fromkeys(["backbone.conv1.weight"], np.ones(3)), "of no OSNet"),
         (lambda t: t | {"conv2.0.conv2.0.layers.0.bn.bias": np.ones(4)}, "of both"),
@@ -115,12 +115,13 @@ def test_keys_and_shapes_tell_the_network(name):
         (lambda t: t | {"conv2.0.IN.bias": np.ones(64)}, r"\(ibn\) has one of \[64\]"),
     ],
 )
-def test_an_unknown_network_is_told_with_the_known_ones(tensors, change, said):
-    with pytest.raises(ValueError, match=rf"{said}.*give --name, one of \['osnet_x1_0"):
+def test_an_unknown_network_lists_the_valid_names(tensors, change, words):
+    words = rf"{words}.*give --name, one of \['osnet_x1_0"
+    with pytest.raises(ValueError, match=words):
         recognise(change(tensors))
 
 
-def test_a_name_overrides_what_the_keys_tell(tensors, converted, tmp_path):
+def test_a_name_overrides_the_keys(tensors, converted, tmp_path):
     with pytest.raises(ValueError, match=r"as osnet_x0_5; --name.*fit the network"):
         converted(tensors, name="osnet_x0_5")
     with pytest.raises(ValueError, match=r"unknown model 'osnet_x2'.*valid values"):
@@ -159,7 +160,7 @@ def test_the_report_names_tensors(tensors, converted, tmp_path, verbose):
 
 
 @pytest.mark.parametrize("kind", [np.float16, ml_dtypes.bfloat16, np.float64])
-def test_other_floats_are_cast_and_it_is_said(tensors, converted, tmp_path, kind):
+def test_other_floats_are_cast_and_reported(tensors, converted, tmp_path, kind):
     report = converted(
         tensors | {"conv5.bn.bias": tensors["conv5.bn.bias"].astype(kind)}
     )
@@ -170,7 +171,7 @@ def test_other_floats_are_cast_and_it_is_said(tensors, converted, tmp_path, kind
     assert {x.dtype for x in found.values()} == {np.dtype("float32")}
 
 
-# --- What is refused ------------------------------------------------------------------
+# --- Invalid input --------------------------------------------------------------------
 
 
 def without(tensors, *keys):
@@ -184,7 +185,7 @@ def with_values(tensors, key, *values):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "words"),
     [
         (
             lambda t: without(t, "fc.0.bias", "conv5.bn.running_var"),
@@ -212,11 +213,11 @@ def with_values(tensors, key, *values):
         ),
     ],
 )
-def test_a_wrong_tensor_is_named(tensors, converted, tmp_path, change, said):
+def test_a_wrong_tensor_is_named(tensors, converted, tmp_path, change, words):
     with pytest.raises(ValueError, match=r"theirs\.safetensors") as caught:
         converted(change(tensors))
-    for words in said:
-        assert words in str(caught.value)
+    for part in words:
+        assert part in str(caught.value)
     assert nothing_in(tmp_path / "out")
 
 
@@ -262,7 +263,7 @@ def test_a_run_of_one_stream_is_converted_and_no_other(tmp_path, monkeypatch):
         assert (json.loads(about["config"]), about["step"]) == (config, "7")
 
 
-def test_without_torch_it_says_what_to_install(tmp_path, monkeypatch):
+def test_without_torch_the_error_names_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     (tmp_path / "x.pth").write_bytes(pickle.dumps({}))
     with pytest.raises(ValueError, match=r"x\.pth needs PyTorch.*pip install.*\.safet"):

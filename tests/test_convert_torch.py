@@ -73,7 +73,7 @@ def test_a_training_checkpoint_of_torchreid_is_read(torch, network, tmp_path, zi
 
 
 def as_python_2_wrote(data):
-    """Turns the strings of a file of torch's old format into Python 2's."""
+    """Turn the strings of a file of torch's old format into Python 2's."""
     stream, out = io.BytesIO(data), b""
     for _ in range(5):  # magic, protocol, system, the object, storages
         operations = [(op.name, arg, at) for op, arg, at in pickletools.genops(stream)]
@@ -110,7 +110,7 @@ def test_halves_of_torch_are_cast(torch, network, tmp_path):
 
 
 class Hostile:
-    """Runs a command where it is unpickled."""
+    """Run a command when it is unpickled."""
 
     def __init__(self, function, *arguments):
         self.call = (function, arguments)
@@ -148,7 +148,7 @@ def test_a_file_that_wants_to_run_code_does_nothing(
         assert mark.exists()
 
 
-def test_what_stands_for_numpys_numbers_can_do_nothing(torch, network, tmp_path):
+def test_the_replacement_of_numpys_numbers_can_do_nothing(torch, network, tmp_path):
     """A file may call it, with anything: no weights come of it."""
     state = network.state_dict()
     state["fc.0.bias"] = np.float64(1)
@@ -158,7 +158,7 @@ def test_what_stands_for_numpys_numbers_can_do_nothing(torch, network, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "words"),
     [
         (
             lambda network: network,
@@ -173,10 +173,10 @@ def test_what_stands_for_numpys_numbers_can_do_nothing(torch, network, tmp_path)
     ],
 )
 def test_a_file_of_torch_without_weights_is_refused(
-    torch, network, tmp_path, content, said
+    torch, network, tmp_path, content, words
 ):
     torch.save(content(network), tmp_path / "theirs.pth")
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=words):
         convert(tmp_path / "theirs.pth", tmp_path / "out")
 
 

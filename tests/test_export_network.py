@@ -24,7 +24,7 @@ DRAWN |= {"bias": (-0.1, 0.1)}
 
 
 def draw(model):
-    """Draws float64 variables; norms get scales, shifts and statistics of some use."""
+    """Draw float64 variables; norms get scales, shifts and statistics of some use."""
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
 
@@ -160,9 +160,9 @@ class TestGraph:
     def test_it_holds_what_runtimes_are_fast_at(self, embedder):
         model = onnx_model(embedder, ["visible"], {"about": "a test"})
         kinds = Counter(node.op_type for node in model.graph.node)
-        places = fold(embedder.variables, "visible")
-        kernels = [place for place in places if place.endswith("kernel")]
-        gates = [place for place in kernels if "/gate/" in place]
+        paths = fold(embedder.variables, "visible")
+        kernels = [path for path in paths if path.endswith("kernel")]
+        gates = [path for path in kernels if "/gate/" in path]
         assert kinds["Conv"] == len(kernels) + 3 * len(gates)  # one for four branches
         assert kinds["MaxPool"] == 1
         assert kinds["AveragePool"] == 2

@@ -30,7 +30,7 @@ def normal(*shape):
 
 
 def fill(tree, seed=0):
-    """Fills variables with numbers that leave no part idle; variances stay positive."""
+    """Fill variables with numbers that leave no part idle; variances stay positive."""
     rng = np.random.default_rng(seed)
     draw = lambda leaf: np.float32(0.5 + rng.random(leaf.shape))
     kernel = lambda leaf: np.float32(rng.standard_normal(leaf.shape) / 4)
@@ -192,7 +192,7 @@ class Shallow(nn.Module):
 
 
 def shallow_loss(**weights):
-    """Returns the gradient and the metrics of a loss with these weights alone."""
+    """Return the gradient and the metrics of a loss with these weights alone."""
     config = default_config()
     coefficients = make_coefficients(config)._replace(
         identity=0.0, metric=0.0, infonce=0.0, distillation=0.0, parts=0.0
@@ -238,7 +238,7 @@ def test_parts_teach_the_whole_trunk_and_no_student():
 
 
 def random_out(stages=()):
-    """Returns what a network could give for four pairs of images."""
+    """Return what a network could give for four pairs of images."""
     out = {"parts/logits": normal(4, 2, 3, 5), "parts/pooled": normal(4, 2, 3, 7)}
     out["parts/neck"] = normal(4, 2, 3, 7)
     for name in ("", *(f"{stage}/" for stage in stages)):

@@ -1,4 +1,4 @@
-"""Fast CPU forms against the ordinary ones: values, gradients, and who gets which."""
+"""Fast CPU forms against the ordinary ones: values, gradients, platforms."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ def float64():
 
 @pytest.fixture(params=[None, 700], ids=["one group", "many groups"])
 def groups(request, monkeypatch):
-    """Also cuts the tiny batches of these tests into groups, as large ones are."""
+    """Also cut the tiny batches of these tests into groups, as large ones are."""
     if request.param:
         monkeypatch.setattr(ops, "_GROUP_BYTES", request.param)
 
@@ -158,7 +158,7 @@ def test_types_stay_what_they_were(dtype):
 
 
 def lowered(f, platform, *arguments):
-    """Returns the program for the value and all gradients, before optimisation."""
+    """Return the program for the value and all gradients, before optimisation."""
     both = lambda *arguments: vjp(f, arguments, f(*arguments))
     traced = jax.jit(both).trace(*arguments)
     return traced.lower(lowering_platforms=(platform,)).as_text()

@@ -33,7 +33,7 @@ slow = pytest.mark.slow  # XLA compiles another whole network
 
 
 def as_stored(ours, theirs):
-    """Orders axes as torch, and takes the part of a map that the golden file holds."""
+    """Order axes as torch, and take the part of a map that the golden file holds."""
     ours = np.moveaxis(ours, -1, 1)
     steps = [n // m for n, m in zip(ours.shape, theirs.shape, strict=True)]
     return ours[tuple(slice(None, None, step) for step in steps)]
@@ -307,6 +307,6 @@ def test_what_takes_a_network_takes_the_single_one():
         ("osnet_x0_25", {"dtype": "float16"}, "dtype is 'float16'.*bfloat16"),
     ],
 )
-def test_wrong_options_of_the_single_network_name_the_legal_ones(name, options, hint):
+def test_wrong_options_of_the_single_network_name_the_valid_ones(name, options, hint):
     with pytest.raises(ValueError, match=hint):
         models.create_single(name, **options)

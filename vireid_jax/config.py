@@ -178,11 +178,13 @@ def with_defaults(stored: Mapping[str, Any]) -> ConfigDict:
     with c.unlocked():
         c.update(stored)
         for name, default in _REMOVED.items():
-            if (value := c.model.pop(name, default)) != default:
+            if (value := c.model.get(name, default)) != default:
                 raise UserError(
                     f"config.model.{name} is {value!r}, which this version cannot do;"
                     f" valid values: {[default]}. Install the version that trained it"
                 )
+            if name in c.model:
+                del c.model[name]
     return c
 
 

@@ -1,9 +1,8 @@
 """Model cards: `python -m vireid_jax.models [--name osnet_x1_0 --size 288x144]`.
 
-Without a name it lists the networks. With one it prints, for each stage, the shape an
-image leaves it with, parameters and MACs, those of the test graph beside those of the
-training graph (forwards); and the latency measured here. `--json` prints the same for
-programs.
+Without a name it lists the networks. With one it prints, for each stage, the shape of
+its output, parameters and MACs, those of the test graph beside those of the training
+graph (forward pass); and the latency on this machine. `--json` prints the same as JSON.
 """
 
 import argparse
@@ -27,39 +26,42 @@ from vireid_jax.run.errors import UserError, one_line_errors
 from vireid_jax.run.runtime import set_up
 
 
-def card(model: Any, name: str, size: tuple[int, int], runs: int) -> dict[str, Any]:
-    """Describes a two-stream network: counts, and the latency of one image in ms."""
-    init = lambda: init_variables(model, jax.random.key(0))
-    found = {"name": name, "size": list(size)}
+def card(
+    model: models.Network, name: str, size: tuple[int, int], runs: int
+) -> dict[str, Any]:
+    """Return a two-stream network's counts, and the latency of one image in ms.
+
+    The latency is the median of `runs`, None if there are none.
+    """
+    about: dict[str, Any] = {"name": name, "size": list(size)}
     for graph in ("test", "train"):
         rows = complexity(model, size, graph == "train")
-        found[f"{graph}_stages"] = [row._asdict() for row in rows]
-        found[f"{graph}_params"] = sum(row.params for row in rows)
-        found[f"{graph}_macs"] = sum(row.macs for row in rows)
-    return found | {
-        "latency_ms": latency(model, jax.jit(init)(), size, runs) if runs else None,
+        about[f"{graph}_stages"] = [row._asdict() for row in rows]
+        about[f"{graph}_params"] = sum(row.params for row in rows)
+        about[f"{graph}_macs"] = sum(row.macs for row in rows)
+    return about | {
+        "latency_ms": _latency(model, size, runs) if runs else None,
         "machine": f"{processor() or platform.machine()}, {jax.devices()[0].platform}",
     }
 
 
-def latency(model: Any, variables: Any, size: tuple[int, int], runs: int) -> float:
-    """Measures how long one image takes, in ms: the median of `runs`."""
+def _latency(model: models.Network, size: tuple[int, int], runs: int) -> float:
+    variables = jax.jit(lambda: init_variables(model, jax.random.key(0)))()
     images = np.zeros((1, 1, *size, 3), np.float32)
     apply = jax.jit(lambda variables, x: model.apply(variables, x, ("infrared",))[0])
-    apply(variables, images).block_until_ready()  # compiles
     times = []
-    for _ in range(runs):
+    for _ in range(1 + runs):  # the first one compiles
         start = time.perf_counter()
         apply(variables, images).block_until_ready()
         times.append(time.perf_counter() - start)
-    return round(1000 * statistics.median(times), 2)
+    return round(1000 * statistics.median(times[1:]), 2)
 
 
-def show(found: dict[str, Any], console: Console) -> None:
-    """Prints a card as a table."""
-    height, width = found["size"]
+def show(about: dict[str, Any], console: Console) -> None:
+    """Print a card as a table."""
+    height, width = about["size"]
     table = Table(
-        title=f"{found['name']} at {height}x{width}, one image",
+        title=f"{about['name']} at {height}x{width}, one image",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
@@ -67,41 +69,36 @@ def show(found: dict[str, Any], console: Console) -> None:
     table.add_column("stage", no_wrap=True)
     for column in ("output", "test:\nparams", "MACs", "training:\nparams", "MACs"):
         table.add_column(column, justify="right", no_wrap=True)
-    test = {row["stage"]: row for row in found["test_stages"]}
-    numbers = lambda row: (
-        [f"{row['params']:,}", f"{row['macs']:,}"] if row else ["", ""]
-    )
-    for row in found["train_stages"]:
-        shape = "x".join(map(str, row["output"]))
-        columns = numbers(test.get(row["stage"])) + numbers(row)
-        table.add_row(row["stage"], shape, *columns)
+    test = {row["stage"]: row for row in about["test_stages"]}
+    for row in about["train_stages"]:
+        counts = [
+            f"{graph[key]:,}" if graph else ""
+            for graph in (test.get(row["stage"]), row)
+            for key in ("params", "macs")
+        ]
+        table.add_row(row["stage"], "x".join(map(str, row["output"])), *counts)
     table.add_section()
-    total = [
-        f"{found[f'{graph}_{what}']:,}"
-        for graph in ("test", "train")
-        for what in ("params", "macs")
-    ]
-    table.add_row("sum", "", *total)
+    totals = ("test_params", "test_macs", "train_params", "train_macs")
+    table.add_row("sum", "", *(f"{about[total]:,}" for total in totals))
     console.print(table)
-    if found["latency_ms"] is not None:
-        console.print(f"latency {found['latency_ms']} ms on {found['machine']}")
+    if about["latency_ms"] is not None:
+        console.print(f"latency {about['latency_ms']} ms on {about['machine']}")
 
 
 def main() -> None:
-    """Runs the command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(
         prog="python -m vireid_jax.models", description=__doc__.partition("\n")[0]
     )
-    parser.add_argument("--name", help="one of the list")
-    parser.add_argument("--size", default="288x144", help="height x width")
-    parser.add_argument("--specific", type=int, default=1, help="specific stages, 0..5")
-    parser.add_argument("--parts", default="", help="granularities, as 2,3,6")
-    parser.add_argument("--students", default="", help="as conv2,conv3,conv4")
-    parser.add_argument(
-        "--classes", type=int, default=395, help="of the training graph"
-    )
-    parser.add_argument("--runs", type=int, default=20, help="0: measure no latency")
-    parser.add_argument("--json", action="store_true")
+    add = parser.add_argument
+    add("--name", help="one of the list")
+    add("--size", default="288x144", help="height x width")
+    add("--specific", type=int, default=1, help="specific stages, 0..5")
+    add("--parts", default="", help="granularities, as 2,3,6")
+    add("--students", default="", help="as conv2,conv3,conv4")
+    add("--classes", type=int, default=395, help="of the training graph")
+    add("--runs", type=int, default=20, help="0: measure no latency")
+    add("--json", action="store_true")
     arguments = parser.parse_args()
     console = Console()
     if not arguments.name:
@@ -114,21 +111,21 @@ def main() -> None:
             arguments.name,
             num_classes=arguments.classes,
             num_specific_stages=arguments.specific,
-            granularities=numbers(arguments.parts, ","),
+            granularities=read_numbers(arguments.parts, ","),
             students=tuple(filter(None, arguments.students.split(","))),
         )
-        size = numbers(arguments.size, "x")
+        size = read_numbers(arguments.size, "x")
         if len(size) != 2:
             raise UserError(f"--size is {arguments.size!r}; give HEIGHTxWIDTH")
-        found = card(model, arguments.name, size, arguments.runs)
+        about = card(model, arguments.name, size, arguments.runs)
     if arguments.json:
-        console.print_json(json.dumps(found))
+        console.print_json(json.dumps(about))
     else:
-        show(found, console)
+        show(about, console)
 
 
-def numbers(text: str, separator: str) -> tuple[int, ...]:
-    """Reads `288x144` or `2,3,6`; raises UserError naming what is no number."""
+def read_numbers(text: str, separator: str) -> tuple[int, ...]:
+    """Read `288x144` or `2,3,6`; raise UserError for anything else."""
     parts = [part for part in text.split(separator) if part]
     if not all(part.isdigit() for part in parts):
         raise UserError(f"{text!r} is not numbers with {separator!r} between them")

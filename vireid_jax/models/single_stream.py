@@ -3,7 +3,6 @@
 from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vireid_jax.models.norm import BatchNorm
@@ -42,7 +41,7 @@ class OSNet(nn.Module):
     num_classes: int | None = None
     zero_init_residual: bool = True
     variant: str = "base"
-    dtype: Any = jnp.float32
+    dtype: str = "float32"
 
     @nn.compact
     def __call__(

@@ -1,7 +1,5 @@
 """The two-stream OSNet: the first stages one copy per modality, the rest shared."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -35,7 +33,7 @@ class TwoStreamOSNet(nn.Module):
     relation: str = "one_vs_rest"
     zero_init_residual: bool = True
     variant: str = "base"
-    dtype: Any = jnp.float32
+    dtype: str = "float32"
     rematerialise: bool = False
 
     @nn.compact
