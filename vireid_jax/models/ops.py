@@ -10,6 +10,7 @@ longer in the cache, and transposes a complete map for that of a 1x1 convolution
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -30,6 +31,14 @@ def _per_platform(cpu: Callable, ordinary: Callable, *args: Array) -> Any:
     """
     with jax.named_scope(cpu.__name__.strip("_")):
         return lax.platform_dependent(*args, cpu=cpu, default=ordinary)
+
+
+def _with_gradient(forward: Callable, backward: Callable) -> None:
+    """Set the gradients of `forward(x, kernel)` to `backward(x, kernel, g)`."""
+    forward.defvjp(
+        lambda x, kernel: (forward(x, kernel), (x, kernel)),
+        lambda saved, g: backward(*saved, g),
+    )
 
 
 def _groups(x: Array, bytes_per_image: int) -> Array:
@@ -61,17 +70,12 @@ def _pointwise_ordinary_gradient(x: Array, g: Array) -> Array:
     return jnp.einsum("bhwc,bhwd->cd", x, g)
 
 
-def _pointwise_forward(x: Array, kernel: Array):
-    return pointwise(x, kernel), (x, kernel)
-
-
-def _pointwise_backward(saved, g: Array):
-    x, kernel = saved
+def _pointwise_backward(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
     forms = _pointwise_flat_gradient, _pointwise_ordinary_gradient
     return g @ kernel[0, 0].T, _per_platform(*forms, x, g)[None, None]
 
 
-pointwise.defvjp(_pointwise_forward, _pointwise_backward)
+_with_gradient(pointwise, _pointwise_backward)
 
 
 # --- depthwise 3x3, stride 1, padding 1 -----------------------------------------------
@@ -144,17 +148,10 @@ def _depthwise_ordinary_backward(x: Array, kernel: Array, g: Array):
     return jax.vjp(_depthwise_conv, x, kernel)[1](g)
 
 
-def _depthwise_forward(x: Array, kernel: Array):
-    return depthwise3x3(x, kernel), (x, kernel)
-
-
-def _depthwise_backward(saved, g: Array):
-    return _per_platform(
-        _depthwise_cpu_backward, _depthwise_ordinary_backward, *saved, g
-    )
-
-
-depthwise3x3.defvjp(_depthwise_forward, _depthwise_backward)
+_with_gradient(
+    depthwise3x3,
+    partial(_per_platform, _depthwise_cpu_backward, _depthwise_ordinary_backward),
+)
 
 
 # --- the stem: 7x7, stride 2, padding 3 -----------------------------------------------
@@ -234,15 +231,9 @@ def _stem_ordinary_backward(x: Array, kernel: Array, g: Array):
     return jax.vjp(_stem_conv, x, kernel)[1](g)
 
 
-def _stem_forward(x: Array, kernel: Array):
-    return stem7x7(x, kernel), (x, kernel)
-
-
-def _stem_backward(saved, g: Array):
-    return _per_platform(_stem_cpu_backward, _stem_ordinary_backward, *saved, g)
-
-
-stem7x7.defvjp(_stem_forward, _stem_backward)
+_with_gradient(
+    stem7x7, partial(_per_platform, _stem_cpu_backward, _stem_ordinary_backward)
+)
 
 
 # --- pooling --------------------------------------------------------------------------
