@@ -26,8 +26,8 @@ from rich.console import Console
 from safetensors.numpy import save_file
 
 from vireid_jax import __version__, models
+from vireid_jax import convert as convert_command
 from vireid_jax.convert import convert_run, show
-from vireid_jax.embed import embedder
 from vireid_jax.weights import pretrained
 from vireid_jax.weights.torchreid import convert, recognise
 
@@ -250,9 +250,10 @@ def test_a_run_of_one_stream_is_converted_and_no_other(tmp_path, monkeypatch):
     config = {"model": {"name": NAME}}
     for k in (0, 1):
         model = models.create(NAME, num_specific_stages=k)
-        about = {"config": config, "step": 7}
-        run = SimpleNamespace(variables=zeros_of(model), about=about)
-        monkeypatch.setattr(embedder, "load", lambda _, run=run: run)
+        content = {"config": config, "step": 7}
+        about = SimpleNamespace(config=config, to_json=lambda content=content: content)
+        run = zeros_of(model), about
+        monkeypatch.setattr(convert_command, "read", lambda _, run=run: run)
         if k:
             with pytest.raises(ValueError, match="num_specific_stages=0"):
                 convert_run(tmp_path, tmp_path / "two")

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from vireid_jax.run.errors import one_line_errors
 from vireid_jax.run.runtime import set_up
+from vireid_jax.training.checkpoint import read
 from vireid_jax.weights.torchreid import TAKEN, Report, convert, write_new
 
 
@@ -26,11 +27,9 @@ def convert_run(workdir: Path, out: Path) -> Report:
 
     Raise UserError if the network has a copy of some layer per modality.
     """
-    from vireid_jax.embed.embedder import load
-
-    embedder = load(workdir)
-    name = embedder.about["config"]["model"]["name"]
-    path = write_new(out, name, embedder.variables, embedder.about)
+    variables, about = read(workdir)
+    name = about.config["model"]["name"]
+    path = write_new(out, name, variables, about.to_json())
     return Report(name, [], [], path)
 
 
