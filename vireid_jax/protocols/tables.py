@@ -23,7 +23,7 @@ def results_table(results: Sequence[Result]) -> Table:
     shown = [_shown(r.labels) for r in results if not r.labels.baseline]
     shown = shown or [_shown(r.labels) for r in results]
     shared = {n: v for n, v in shown[0].items() if all(s.get(n) == v for s in shown)}
-    table = plain_table("Metrics in percent", results[0].headline(), no_wrap=True)
+    table = plain_table("Metrics in percent", *results[0].headline(), no_wrap=True)
     in_caption = [name for name in shared if name not in ("protocol", "feature")]
     table.caption = " · ".join(f"{name} {shared[name]}" for name in in_caption)
 
@@ -82,7 +82,7 @@ def uncertainty_table(results: Sequence[Result]) -> Table:
     identities (uncertainty.py).
     """
     names = ("Rank-1", "mAP", "mINP")
-    table = plain_table("Means, and 95 % intervals over identities", names)
+    table = plain_table("Means, and 95 % intervals over identities", *names)
     shown = [result for result in results if not result.labels.baseline]
     for result in shown:
         means, deviation = result.headline(), result.deviation()
@@ -103,7 +103,7 @@ def uncertainty_table(results: Sequence[Result]) -> Table:
 
 def trials_table(results: Sequence[Result]) -> Table:
     """Build a table of every trial of the protocols that have more than one."""
-    table = plain_table("Each trial", results[0].headline())
+    table = plain_table("Each trial", *results[0].headline())
     for result in results:
         labels, headlines = result.labels, result.trial_headlines()
         if not labels.baseline and len(headlines) > 1:
