@@ -2,8 +2,7 @@
 
 import re
 import time
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import jax
 import numpy as np
@@ -39,14 +38,8 @@ class Cost:
     @property
     def memory(self) -> int:
         """Return the bytes that the step needs at the same time."""
-        new_outputs = self.output_bytes - self.aliased_bytes
-        return (
-            self.argument_bytes + new_outputs + self.temporary_bytes + self.code_bytes
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Return all fields and `memory`."""
-        return asdict(self) | {"memory": self.memory}
+        held = self.argument_bytes + self.output_bytes - self.aliased_bytes
+        return held + self.temporary_bytes + self.code_bytes
 
 
 def read_cost(compiled: jax.stages.Compiled, devices: int, seconds: float) -> Cost:

@@ -5,6 +5,7 @@ docs/scaling.md explains the numbers.
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import jax
 from jax.sharding import AbstractMesh
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
+from rich.filesize import decimal
 
 from vireid_jax.config import validate
 from vireid_jax.data.builders import find_builder
@@ -127,33 +129,27 @@ def show_cost(
     name: str, cost: Cost, memory: float | None, console: Console
 ) -> dict[str, Any]:
     """Print a step's cost, of one device with `memory` bytes and of all; return it."""
-    table = plain_table(name, "one device", f"all {cost.devices}")
-    both = lambda words, number, unit="B": table.add_row(
-        words, amount(number, unit), amount(number * cost.devices, unit)
-    )
-    both("arguments", cost.argument_bytes)
-    both("outputs", cost.output_bytes)
-    both("  in the arguments' memory", cost.aliased_bytes)
-    both("activations, temporaries", cost.temporary_bytes)
-    both("code", cost.code_bytes)
-    both("memory in total", cost.memory)
-    both("arithmetic", cost.flops, "FLOP")
-    both("bytes accessed", cost.bytes_accessed)
+    sizes = {
+        "arguments": cost.argument_bytes,
+        "outputs": cost.output_bytes,
+        "  in the arguments' memory": cost.aliased_bytes,
+        "activations, temporaries": cost.temporary_bytes,
+        "code": cost.code_bytes,
+        "memory in total": cost.memory,
+        "bytes accessed": int(cost.bytes_accessed),
+    }
     for kind, of_kind in cost.collectives.items():
-        both(f"{kind}, {of_kind['count']}", of_kind["bytes"])
+        sizes[f"{kind}, {of_kind['count']}"] = of_kind["bytes"]
+    table = plain_table(name, "one device", f"all {cost.devices}")
+    for words, size in sizes.items():
+        table.add_row(words, decimal(size), decimal(size * cost.devices))
+    flops = (cost.flops, cost.flops * cost.devices)
+    table.add_row("arithmetic", *(f"{count / 1e9:,.1f} GFLOP" for count in flops))
     console.print(table)
     if not cost.collectives:
         console.print("No collectives.")
     fits = cost.memory <= memory if memory else None
     if memory:
-        share = f"{cost.memory / memory:.0%} of a device's {amount(memory)}"
+        share = f"{cost.memory / memory:.0%} of a device's {decimal(int(memory))}"
         console.print(f"{'Fits' if fits else 'Does not fit'}: {share}.")
-    return {"name": name, "fits": fits, **cost.to_json()}
-
-
-def amount(number: float, unit: str = "B") -> str:
-    """Write a number with three digits: `1.48 GB`."""
-    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= size:
-            return f"{number / size:.3g} {prefix}{unit}"
-    return f"{number:.0f} {unit}"
+    return {"name": name, "fits": fits, "memory": cost.memory, **asdict(cost)}
