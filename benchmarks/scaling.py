@@ -59,8 +59,8 @@ def table(batch: str, cells: dict[str, Any]) -> str:
         "|---|" + "---:|" * (5 + 2 * len(COLLECTIVES)),
     ]
     rows = []
-    for cell, found in cells.items():
-        (name, _, own), cost = cell.partition("/"), Cost(**found["cost"])
+    for cell, entry in cells.items():
+        (name, _, own), cost = cell.partition("/"), Cost(**entry["cost"])
         pairs = BATCHES[batch](cost.devices)
         if BATCHES[own](cost.devices) == pairs:  # of one size both are one program
             rows.append((name.partition("-")[0], cost.devices, pairs, cost))

@@ -96,8 +96,8 @@ def lower(make: Callable[..., nn.Module], entry: tuple[int, ...]) -> Lowered:
 
     y, _ = jax.eval_shape(forward, variables, x)
     mesh = topology.make_mesh("v5e-1")
-    place = NamedSharding(mesh, PartitionSpec())
-    jitted = jax.jit(both, in_shardings=place, out_shardings=place)
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    jitted = jax.jit(both, in_shardings=everywhere, out_shardings=everywhere)
     return jitted.lower(variables["params"], variables["batch_stats"], x, y)
 
 

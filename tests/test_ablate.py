@@ -61,10 +61,10 @@ class TestStudy:
     def test_another_config_takes_the_same_changes(self, study_file):
         regdb = str(CONFIGS / "regdb.py")
         study = read_study(study_file, base=f"{regdb}:trial=3")
-        found = [study.rows[row]() for row in ("fast", "slow")]
-        assert [config.data.variant for config in found] == ["trial_3"] * 2
-        assert found[1].optimizer.learning_rate == 1e-5
-        assert found[0].optimizer.learning_rate > 1e-5
+        configs = [study.rows[row]() for row in ("fast", "slow")]
+        assert [config.data.variant for config in configs] == ["trial_3"] * 2
+        assert configs[1].optimizer.learning_rate == 1e-5
+        assert configs[0].optimizer.learning_rate > 1e-5
         assert study.elsewhere == {}  # that is walkers
         with pytest.raises(ValueError, match=r"--base regd\.py: there is no file"):
             read_study(study_file, base="regd.py")
@@ -222,8 +222,8 @@ class TestFigure:
             StudyRow("more", even, {"Rank-1": Difference(2.0, -1.0, 5.0)}),
             StudyRow("<less>", even, {"Rank-1": Difference(-4.0, -6.0, -2.0)}),
         ]
-        found = {Setting("eval", "a"): rows, Setting("shifted", "a"): rows}
-        root = ElementTree.fromstring(svg(found, "plain"))
+        by_test = {Setting("eval", "a"): rows, Setting("shifted", "a"): rows}
+        root = ElementTree.fromstring(svg(by_test, "plain"))
         space = "{http://www.w3.org/2000/svg}"
         titles = [x.text for x in root.iter(f"{space}title")]
         assert (

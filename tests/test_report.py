@@ -25,7 +25,7 @@ from vireid_jax.report.rank_lists import NEAREST, chosen_queries, rank_lists
 from vireid_jax.report.svg import Axes, number, ticks
 from vireid_jax.run.errors import UserError
 
-# What a whole page draws, and on how many axes.
+# What a complete page draws, and on how many axes.
 FIGURES = {"training": 6, "cmc": 2, "distances": 3, "maps": 2}
 FIGURES |= {"ranks-1": 0, "ranks-2": 0, "activations": 0, "cameras": 0}
 ROWS = regdb(identities=15, images=3)
@@ -81,8 +81,8 @@ def metrics_of():
         for s in (5, 10, 15, 20)
     ]
     for epoch in (1.0, 2.0):
-        found = {"kind": "validation", "epoch": epoch, "validation_mAP": epoch / 4}
-        rows.append({"step": 10 * epoch, **found})
+        row = {"kind": "validation", "epoch": epoch, "validation_mAP": epoch / 4}
+        rows.append({"step": 10 * epoch, **row})
     return rows
 
 
@@ -110,13 +110,13 @@ class TestNumbers:
         distances = cosine_distances(split.features, split.features)
         same = split.rows.identity[:, None] == split.rows.identity
         upper = np.triu(np.ones_like(same), 1)
-        found = histograms(split.features, split.rows.identity, split.rows.modality)
-        assert [h.modalities for h in found] == [
+        counted = histograms(split.features, split.rows.identity, split.rows.modality)
+        assert [h.modalities for h in counted] == [
             ("visible", "visible"),
             ("infrared", "infrared"),
             ("visible", "infrared"),
         ]
-        for one, (a, b) in zip(found, ((0, 0), (1, 1), (0, 1)), strict=True):
+        for one, (a, b) in zip(counted, ((0, 0), (1, 1), (0, 1)), strict=True):
             pairs = (split.rows.modality[:, None] == a) & (split.rows.modality == b)
             pairs &= upper | (a != b)
             for kind, member in (("within", same), ("between", ~same)):
@@ -131,20 +131,20 @@ class TestNumbers:
     def test_one_pair_of_cameras_is_the_protocol_itself(self):
         split = split_of(noise=1.0)
         for protocol, result in split.first_of_each_direction():
-            found = camera_matrix(split, protocol)
-            assert found.rank_1.shape == (1, 1)
-            assert found.rank_1[0, 0] == pytest.approx(result.cmc[0])
-            assert found.mAP[0, 0] == pytest.approx(result.mAP)
-            assert found.queries[0, 0] == result.labels.valid_queries
+            matrix = camera_matrix(split, protocol)
+            assert matrix.rank_1.shape == (1, 1)
+            assert matrix.rank_1[0, 0] == pytest.approx(result.cmc[0])
+            assert matrix.mAP[0, 0] == pytest.approx(result.mAP)
+            assert matrix.queries[0, 0] == result.labels.valid_queries
 
-    def test_cameras_are_asked_pair_by_pair(self):
+    def test_cameras_are_ranked_pair_by_pair(self):
         split = split_of(SYSU, "sysu_mm01")
         ((protocol, _),) = split.first_of_each_direction()
-        found = camera_matrix(split, protocol)
-        assert found.query_cameras == [3, 6]
-        assert found.gallery_cameras == [1, 2, 4, 5]
-        assert np.isnan(found.rank_1[0, 1])  # the protocol ignores camera 2 for 3
-        kept = np.delete(found.rank_1.ravel(), 1)
+        matrix = camera_matrix(split, protocol)
+        assert matrix.query_cameras == [3, 6]
+        assert matrix.gallery_cameras == [1, 2, 4, 5]
+        assert np.isnan(matrix.rank_1[0, 1])  # the protocol ignores camera 2 for 3
+        kept = np.delete(matrix.rank_1.ravel(), 1)
         assert np.isfinite(kept).all()
         assert (kept > 0.2).all()
 
@@ -163,11 +163,11 @@ class TestNumbers:
     def test_queries_are_the_best_and_the_worst_of_different_people(self):
         ap = np.array([0.5, 1.0, 0.9, np.nan, 0.1, 0.2, 1.0])
         identity = np.array([1, 2, 2, 4, 5, 5, 7])
-        found = chosen_queries(ap, identity, 2)
-        assert found["best"] == [1, 6]
-        assert found["worst"] == [4, 0]
-        assert len({identity[i] for i in found["random"]}) == 2
-        assert 3 not in found["random"]
+        chosen = chosen_queries(ap, identity, 2)
+        assert chosen["best"] == [1, 6]
+        assert chosen["worst"] == [4, 0]
+        assert len({identity[i] for i in chosen["random"]}) == 2
+        assert 3 not in chosen["random"]
 
     def test_rank_lists_show_what_the_protocol_ranks(self):
         split = split_of(noise=1.0)
@@ -181,13 +181,13 @@ class TestNumbers:
                 assert image.match == (image.identity == one.query.identity)
                 assert image.words.startswith("match" if image.match else "no match")
 
-    def test_maps_keep_whole_people_and_tell_them_apart(self):
+    def test_maps_keep_complete_identities_and_separate_them(self):
         split = split_of(noise=0.1)
-        found = maps(split.features, split.rows.identity, split.rows.modality)
-        assert len(found.rows) == len(split.rows.identity)
-        for places in (found.pca, found.tsne):
-            assert places.shape == (90, 2)
-        apart = np.linalg.norm(found.tsne[:, None] - found.tsne, axis=-1)
+        laid_out = maps(split.features, split.rows.identity, split.rows.modality)
+        assert len(laid_out.rows) == len(split.rows.identity)
+        for points in (laid_out.pca, laid_out.tsne):
+            assert points.shape == (90, 2)
+        apart = np.linalg.norm(laid_out.tsne[:, None] - laid_out.tsne, axis=-1)
         np.fill_diagonal(apart, np.inf)
         nearest = split.rows.identity[apart.argmin(1)]
         assert (nearest == split.rows.identity).mean() > 0.95
@@ -207,8 +207,8 @@ class TestNumbers:
         monkeypatch.setattr(activations, "responses_of", lambda *_: None)
         config = ConfigDict({"data": {"size": (64, 32)}, "model": {}})
         config.model.granularities = (2,)
-        found, reason = activation_maps(None, config, split_of())
-        assert found == []
+        tiles, reason = activation_maps(None, config, split_of())
+        assert tiles == []
         assert "no map 'conv5'" in reason
 
     def test_a_part_s_share_is_of_all_answers(self, monkeypatch):
@@ -219,10 +219,10 @@ class TestNumbers:
         monkeypatch.setattr(activations, "responses_of", lambda *_: answers)
         config = ConfigDict({"data": {"size": (64, 32)}, "model": {}})
         config.model.granularities = (2,)
-        found, reason = activation_maps(None, config, split_of())
+        tiles, reason = activation_maps(None, config, split_of())
         assert reason == ""
-        assert [one["modality"] for one in found] == ["visible", "infrared"] * 2
-        shares = [tile["share"] for tile in found[0]["tiles"]]
+        assert [one["modality"] for one in tiles] == ["visible", "infrared"] * 2
+        shares = [tile["share"] for tile in tiles[0]["tiles"]]
         assert shares == [None, 1.0, pytest.approx(0.75), pytest.approx(0.25)]
 
     def test_ticks_are_round_and_inside(self):
@@ -251,7 +251,7 @@ class TestPage:
         assert "<script" not in one
         assert re.findall(r'(?:src|href)="(?!data:|#)', one) == []
 
-    def test_labels_tell_what_a_number_is_of(self, one):
+    def test_labels_are_beside_each_number(self, one):
         words = "feature all, image and mirror summed, no re-ranking, epoch 2, last."
         assert one.count(words) >= 6
         assert "regdb/trial_1, visible-to-infrared, 1 trial" in one
@@ -289,11 +289,11 @@ class TestPage:
         assert '<figure id="training"' in text
         assert '<figure id="cmc"' not in text
 
-    def test_a_run_that_is_not_at_its_end_says_so(self):
+    def test_a_run_that_is_not_at_its_end_has_a_notice(self):
         text = page([run_of(about=about_of(epoch=1.0))])
         assert "was interrupted: this is epoch 1 of 2." in text
 
-    def test_two_runs_stand_beside_each_other(self):
+    def test_two_runs_are_beside_each_other(self):
         runs = [run_of("runs/one"), run_of("runs/two", split_of(noise=0.8, seed=1))]
         text = page(runs)
         for name in ("training", "cmc", "distances-a", "distances-b", "maps-b"):
@@ -304,7 +304,7 @@ class TestPage:
             re.findall(r' id="([^"]+)"', text)
         )
 
-    def test_what_differs_between_two_runs_is_said(self):
+    def test_differences_between_two_runs_are_listed(self):
         about = about_of(epoch=1.0)
         about["config"]["model"]["name"] = "osnet_x0_25"
         results = [r | {"epoch": 1.0} for r in run_of().results]
@@ -328,14 +328,14 @@ class TestPage:
         counts = [
             histograms(s.features, s.rows.identity, s.rows.modality) for s in splits
         ]
-        every = [one for found in counts for one in found]
-        drawn = [distance_histograms(found, every, "") for found in counts]
+        every = [one for of_run in counts for one in of_run]
+        drawn = [distance_histograms(of_run, every, "") for of_run in counts]
         axes = {tuple(re.findall("<text.*?</text>", panel.svg))
                 for figure in drawn for panel in figure.panels}  # fmt: skip
         assert len(axes) == 1
 
 
-@pytest.mark.slow  # half a minute: the features of a whole SYSU-MM01 test
+@pytest.mark.slow  # half a minute: the features of a complete SYSU-MM01 test
 def test_a_test_of_the_size_of_sysu_is_drawn_within_a_minute():
     rows = real_size()
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""What the report says to runs that it cannot show, or not beside each other."""
+"""Errors for runs that the report cannot show, or not beside each other."""
 
 import json
 import shutil
@@ -43,7 +43,9 @@ def refused(monkeypatch, tmp_path):
     return refuse
 
 
-def test_what_is_no_evaluated_run_is_told_what_to_type(refused, tmp_path, monkeypatch):
+def test_a_run_without_evaluation_is_refused_with_the_command(
+    refused, tmp_path, monkeypatch
+):
     run = workdir_of(tmp_path / "run")
     assert "there is no folder DIR/none" in refused("--workdir", tmp_path / "none")
     (tmp_path / "empty").mkdir()

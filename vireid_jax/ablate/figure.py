@@ -30,14 +30,14 @@ def svg(
     low, high = min([0.0, *ends]), max([0.0, *ends])
     margin = 0.05 * (high - low) or 1.0
     low, high = low - margin, high + margin
-    place = lambda value: NAMES + (value - low) / (high - low) * (WIDTH - NAMES - 10)
+    x_of = lambda value: NAMES + (value - low) / (high - low) * (WIDTH - NAMES - 10)
 
     drawn, top = [], 0
     for setting, block in blocks.items():
         drawn.append(_text(8, top + 20, str(setting), "start"))
         for number, (name, difference) in enumerate(block):
             y = top + HEAD + (number + 0.5) * ROW
-            x, start, end = map(place, difference)
+            x, start, end = map(x_of, difference)
             words = "{:+.1f} ({:+.1f} to {:+.1f})".format(*difference)
             drawn.append(_text(NAMES - 8, y + 4, name, "end"))
             drawn.append(
@@ -47,7 +47,7 @@ def svg(
             )
         top += HEAD + len(block) * ROW
     for value in (low + margin, 0.0, high - margin):
-        style, x = "grid" if value else "zero", place(value)
+        style, x = "grid" if value else "zero", x_of(value)
         drawn.append(f'<path class="{style}" d="M{x:.1f} {HEAD - 6}V{top}"/>')
         drawn.append(_text(x, top + 16, f"{value:+.1f}" if value else "0", "middle"))
     words = f"{metric}, percent points more than {baseline}; 95% intervals"

@@ -139,8 +139,8 @@ def run_study(
             _test_elsewhere(folder, name, changes)
         results = {}
         for name in (TEST, *study.elsewhere):
-            found = json.loads((folder / f"{name}.json").read_text())["results"]
-            results[name] = [result for result in found if not result["baseline"]]
+            evaluation = json.loads((folder / f"{name}.json").read_text())
+            results[name] = [r for r in evaluation["results"] if not r["baseline"]]
         trained = json.loads((folder / "environment.json").read_text())
         line = {"study": study.name, "row": run.row, "seed": run.seed}
         line |= {key: trained[key] for key in CODE}

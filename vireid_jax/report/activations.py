@@ -9,12 +9,12 @@ from jaxtyping import Float, UInt8
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from vireid_jax.data.augment import normalise
-from vireid_jax.embed.embedder import Embedder
 from vireid_jax.modality import MODALITIES
 from vireid_jax.models.heads import stripe_rows
 from vireid_jax.report.pictures import data_uri
 
 if TYPE_CHECKING:
+    from vireid_jax.embed.embedder import Embedder
     from vireid_jax.report.collect import EmbeddedSplit
 
 STAGE = "conv5"  # the last map: what pooling and part relations read
@@ -22,7 +22,7 @@ PEOPLE = 2
 
 
 def activation_maps(
-    embedder: Embedder, config: ConfigDict | FrozenConfigDict, test: "EmbeddedSplit"
+    embedder: "Embedder", config: ConfigDict | FrozenConfigDict, test: "EmbeddedSplit"
 ) -> tuple[list[dict[str, Any]], str]:
     """Return tiles of a few identities in both modalities, or none and the reason.
 
@@ -67,7 +67,7 @@ def rows_in_both(test: "EmbeddedSplit", people: int) -> list[int]:
 
 
 def responses_of(
-    embedder: Embedder, image: UInt8[np.ndarray, "H W 3"], modality: str
+    embedder: "Embedder", image: UInt8[np.ndarray, "H W 3"], modality: str
 ) -> Float[np.ndarray, "h w"] | None:
     """Return the mean over channels of the squared last map of one image."""
     views = normalise(jnp.asarray(image)[None])[:, None]

@@ -136,7 +136,7 @@ def one_run(
 ) -> dict[str, Any]:
     """Return the figures of one run alone; `letter` is "" on a page of one run."""
     suffix, test = f"-{letter.lower()}" if letter else "", run.test
-    found: dict[str, Any] = {
+    content: dict[str, Any] = {
         "suffix": suffix,
         "title": f", run {letter}" if letter else "",
         "left_out": run.left_out,
@@ -148,21 +148,23 @@ def one_run(
         "not_shown": [],
     }
     if test is None:
-        return found
-    origin = found["where"]
-    found["figures"]["distances"] = distance_histograms(pairs, of_page, origin, suffix)
+        return content
+    origin = content["where"]
+    content["figures"]["distances"] = distance_histograms(
+        pairs, of_page, origin, suffix
+    )
     laid_out = maps(test.features, test.rows.identity, test.rows.modality)
     if laid_out is None:
         reason = "the test split has fewer than 8 images, or embeddings of one number"
         run.left_out.append(("Maps", reason))
     else:
-        found["figures"]["maps"] = embedding_maps(laid_out, test, origin, suffix)
+        content["figures"]["maps"] = embedding_maps(laid_out, test, origin, suffix)
     shown = test.first_of_each_direction()
     names = {protocol.name for protocol, _ in shown}
-    found["not_shown"] = [p.name for p in test.protocols if p.name not in names]
+    content["not_shown"] = [p.name for p in test.protocols if p.name not in names]
     for protocol, result in shown:
         words = tables.label_words(vars(result.labels))
-        found["matrices"].append((words, protocol, camera_matrix(test, protocol)))
+        content["matrices"].append((words, protocol, camera_matrix(test, protocol)))
         size = tuple(run.about["config"]["data"]["size"])
         try:
             lists = rank_lists(test, protocol, result, size)
@@ -170,5 +172,5 @@ def one_run(
             reason = f"an image cannot be read: {' '.join(str(error).split())}"
             run.left_out.append((f"Rank lists by {protocol.name}", reason))
         else:
-            found["lists"].append((words, protocol, lists))
-    return found
+            content["lists"].append((words, protocol, lists))
+    return content

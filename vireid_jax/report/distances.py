@@ -47,15 +47,15 @@ def histograms(
 ) -> list[Histogram]:
     """Count all pairs of visible, of infrared, and of one and the other."""
     unit = unit_rows(features, "test")
-    found = []
+    counted = []
     for kind in KINDS[1:] + KINDS[:1]:
         counts = np.zeros((2, BINS))
         for cosines, same in cosines_of_pairs(unit, identity, modality, kind):
             bins = np.clip((1 - cosines) * (BINS / 2), 0, BINS - 1).astype(np.intp)
             for row in (0, 1):
                 counts[row] += np.bincount(bins[same == row], minlength=BINS)
-        found.append(Histogram(kind, within=counts[1], between=counts[0]))
-    return found
+        counted.append(Histogram(kind, within=counts[1], between=counts[0]))
+    return counted
 
 
 class CameraMatrix(NamedTuple):
