@@ -69,7 +69,7 @@ def read_study(
     not among them.
     """
     module = runpy.run_path(str(path))
-    change = module.get("get_config")
+    change: Any = module.get("get_config")
     if "ROWS" not in module or not getattr(change, "__defaults__", None):
         raise UserError(
             f"{path} has no table ROWS, or no get_config(row=..., base=...); give a"
@@ -97,6 +97,7 @@ def read_study(
         return config
 
     chosen = [row for row in names if not rows or row in rows or row == baseline]
+    getters: dict[str, Callable[[], ConfigDict]]
     getters = {row: partial(config_of, row) for row in chosen}
     elsewhere = {} if base else module.get("ELSEWHERE", {})
     return Study(path.stem, getters, baseline, elsewhere)

@@ -3,6 +3,7 @@
 import re
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -44,7 +45,8 @@ class Cost:
 
 def read_cost(compiled: jax.stages.Compiled, devices: int, seconds: float) -> Cost:
     """Read the cost of a program that took `seconds` to compile for `devices`."""
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+    memory: Any = compiled.memory_analysis()
+    cost = compiled.cost_analysis() or {}
     return Cost(
         devices=devices,
         argument_bytes=memory.argument_size_in_bytes,
@@ -55,7 +57,7 @@ def read_cost(compiled: jax.stages.Compiled, devices: int, seconds: float) -> Co
         flops=float(cost.get("flops", 0.0)),
         bytes_accessed=float(cost.get("bytes accessed", 0.0)),
         compile_seconds=round(seconds, 1),
-        collectives=count_collectives(compiled.as_text()),
+        collectives=count_collectives(compiled.as_text() or ""),
     )
 
 

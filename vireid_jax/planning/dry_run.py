@@ -58,8 +58,8 @@ def training_set(config: ConfigDict | FrozenConfigDict) -> TrainingSet:
         records = load_records(c.name, "train", config=variant, data_dir=c.dir or None)
         if c.validation_identities:
             records, _ = split_identities(records, c.validation_identities, config.seed)
-        images = [len(records.of(side)) for side in ("visible", "infrared")]
-        return TrainingSet(records.num_identities, *images, "prepared")
+        visible, infrared = (len(records.of(m)) for m in ("visible", "infrared"))
+        return TrainingSet(records.num_identities, visible, infrared, "prepared")
     if c.name == "walkers":
         made = builder.builder_config
         images = made.train_ids * made.images_per_modality

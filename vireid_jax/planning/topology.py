@@ -102,7 +102,7 @@ def make_mesh(name: str, model: int = 1) -> Mesh:
         topology_name="{}:{}x{}".format(name.partition("-")[0], *SHAPES[count]),
         chips_per_host_bounds=(*SHAPES[count if count <= 8 else 4], 1),
     )
-    devices = np.array(topology.devices).reshape(-1, model)
+    devices: np.ndarray = np.array(topology.devices).reshape(-1, model)
     return Mesh(devices, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 
 

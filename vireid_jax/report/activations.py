@@ -77,7 +77,9 @@ def responses_of(
     return np.square(np.asarray(out[STAGE][0, 0], np.float64)).mean(-1)
 
 
-def _tile(image, responses, count: int, part: int) -> dict[str, Any]:
+def _tile(
+    image: np.ndarray, responses: np.ndarray, count: int, part: int
+) -> dict[str, Any]:
     """Colour one part's rows by their responses, over the dark grey image."""
     own = np.zeros((len(responses), 1))
     own[stripe_rows(len(responses), count)[part]] = 1

@@ -176,7 +176,8 @@ def with_test(run: EvaluatedRun, workdir: Path) -> EvaluatedRun:
             )
         results.append(result)
     run.costs["Embedding, dimensions"] = f"{features.shape[1]:,}"
-    test, maps = EmbeddedSplit(records, features, protocols, results), []
+    test = EmbeddedSplit(records, features, protocols, results)
+    maps: list[dict[str, Any]] = []
     if not any(what == "Activation maps" for what, _ in run.left_out):
         maps, reason = activation_maps(load(workdir), config, test)
         if reason:

@@ -77,15 +77,15 @@ def camera_matrix(test: "EmbeddedSplit", protocol: Protocol) -> CameraMatrix:
     trials = [
         (protocol.queries(rows, t), protocol.gallery(rows, t)) for t in protocol.trials
     ]
-    cameras = [
+    query_cameras, gallery_cameras = (
         sorted({int(camera) for chosen in side for camera in rows.camera[chosen]})
         for side in zip(*trials, strict=True)
-    ]
-    values = np.full((len(trials), 3, *map(len, cameras)), np.nan)
+    )
+    values = np.full((len(trials), 3, len(query_cameras), len(gallery_cameras)), np.nan)
     for trial, (queries, gallery) in enumerate(trials):
         for i, j in np.ndindex(values.shape[2:]):
-            q = queries[rows.camera[queries] == cameras[0][i]]
-            g = gallery[rows.camera[gallery] == cameras[1][j]]
+            q = queries[rows.camera[queries] == query_cameras[i]]
+            g = gallery[rows.camera[gallery] == gallery_cameras[j]]
             q = q[np.isin(identity[q], identity[g])]
             ignored = protocol.ignored(rows, q, g)
             matches = identity[q][:, None] == identity[g]
@@ -100,4 +100,5 @@ def camera_matrix(test: "EmbeddedSplit", protocol: Protocol) -> CameraMatrix:
             )
             numbers = metrics.cmc[0], metrics.mAP, metrics.valid_queries
             values[trial, :, i, j] = numbers
-    return CameraMatrix(*cameras, *np.ma.masked_invalid(values).mean(0).filled(np.nan))
+    means = np.ma.masked_invalid(values).mean(0).filled(np.nan)
+    return CameraMatrix(query_cameras, gallery_cameras, *means)

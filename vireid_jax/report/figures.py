@@ -164,6 +164,7 @@ def cmc_band(result: Result) -> tuple[np.ndarray, np.ndarray]:
     if len(result.by_trial) > 1:
         by_trial = np.stack([metrics.cmc for metrics in result.by_trial])
         return by_trial.min(0), by_trial.max(0)
+    assert result.queries is not None  # only averages of noise have none
     first_hit, identity = result.by_trial[0].first_hit, result.queries.identity
     valid = np.isfinite(first_hit)
     hits = (np.where(valid, first_hit <= k, np.nan) for k in RANKS)
@@ -228,8 +229,8 @@ def embedding_maps(
     ):
         points = np.asarray(points, np.float64)
         margin = 0.04 * np.ptp(points, axis=0)
-        ends = zip(points.min(0) - margin, points.max(0) + margin, strict=True)
-        axes = Axes(*ends, *labels)
+        (left, low), (right, high) = points.min(0) - margin, points.max(0) + margin
+        axes = Axes((left, right), (low, high), *labels)
         for person, style in ({None: "grey"} | styles).items():
             drawn = identity == person
             if person is None:
