@@ -21,7 +21,9 @@ config_flags.DEFINE_config_file("config", None, "Path of the config, FILE.py[:AR
 flags.DEFINE_string("workdir", None, "Where checkpoints, logs and results go.")
 flags.DEFINE_float("max_minutes", None, "Save and exit with 75 after this long.")
 flags.DEFINE_string("profile_steps", None, "FIRST:LAST: trace them into the workdir.")
-flags.DEFINE_boolean("dry_run", False, "Compile, tell what a step takes, do not train.")
+flags.DEFINE_boolean(
+    "dry_run", False, "Compile the step and print its cost; do not train."
+)
 flags.DEFINE_list("topology", [], "For a dry run: chips to compile for, as v5e-8.")
 flags.DEFINE_string("json", None, "For a dry run: where to write its numbers.")
 flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, of several.")
@@ -73,7 +75,7 @@ def main(_: Sequence[str]) -> None:
 
 
 def dry_run() -> None:
-    """Compiles the step, here and for each `--topology`, and prints what it takes."""
+    """Compile the step here and for each `--topology`, and print its cost."""
     from rich.console import Console
 
     from vireid_jax.planning import dry_run
@@ -83,7 +85,7 @@ def dry_run() -> None:
             FLAGS.config, topologies=FLAGS.topology, console=Console(emoji=False)
         )
         if FLAGS.json:
-            Path(FLAGS.json).write_text(json.dumps(report.to_json(), indent=2) + "\n")
+            Path(FLAGS.json).write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
-from vireid_jax.ablate.study import read_study, run_study
 from vireid_jax.flags import check_config_path, explain_flags_error
 from vireid_jax.run.errors import one_line_errors
 
@@ -61,6 +60,7 @@ def main(_: Sequence[str]) -> None:
 
     set_up()
     from vireid_jax.ablate.figure import svg
+    from vireid_jax.ablate.study import read_study, run_study
     from vireid_jax.ablate.table import find, markdown
     from vireid_jax.run.files import replace_text
     from vireid_jax.run.stopping import Stop, Stopped

@@ -3,9 +3,9 @@
     python -m vireid_jax.report --workdir DIR [--out FILE.html]
     python -m vireid_jax.report --workdir DIR_A --workdir DIR_B
 
-writes `DIR/report.html`. It reads what training and evaluation left in the workdir, and
-embeds the test split once more, by the last checkpoint. docs/report.md tells what is
-on the page.
+writes `DIR/report.html` from the files that training and evaluation left in the
+workdir, and from the images of the test split. docs/report.md lists what is on the
+page.
 """
 
 import argparse
