@@ -9,8 +9,8 @@ the 3,000 identities (100,000 and up) are in no other set.
     python -m vireid_jax.convert runs/pretrain weights/
 
 Stop it and type the same again: it goes on where it was. The shipped weights are the
-result; their metadata (`weights.pretrained.read_weights`) names config, commit, seed
-and hours.
+result; their metadata (`weights.pretrained.read_weights`) names config, seed and
+commit.
 """
 
 from vireid_jax.config import default_config

@@ -41,7 +41,7 @@ class Small(nn.Module):
     def __call__(self, images, views, train=False):
         batch = images.shape[0]
         x = Stem(self.features, name="conv1")(
-            images.reshape(-1, *images.shape[2:]), views, train
+            images.reshape(-1, *images.shape[2:]), None, train
         )
         out = IdentityHead(self.num_classes, "per_modality", name="head")(
             x, views, train

@@ -1,4 +1,4 @@
-"""A study: rows trained with several seeds, each once, and told apart in a table."""
+"""A study: rows trained with several seeds, each once, and compared in a table."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,14 @@ from refusals import command
 from vireid_jax.ablate.__main__ import main
 from vireid_jax.ablate.figure import svg
 from vireid_jax.ablate.study import Study, read_study, run_study
-from vireid_jax.ablate.table import METRICS, RESULTS, Difference, Row, Setting, markdown
+from vireid_jax.ablate.table import (
+    METRICS,
+    RESULTS,
+    Difference,
+    Setting,
+    StudyRow,
+    markdown,
+)
 from vireid_jax.protocols.uncertainty import crossed_interval, identity_interval
 from vireid_jax.run.stopping import Stop
 
@@ -37,7 +44,7 @@ def study_file(tmp_path_factory):
 
 
 class TestStudy:
-    def test_rows_come_with_every_seed_and_with_what_the_flags_say(self, study_file):
+    def test_rows_come_with_every_seed_and_the_changes_of_flags(self, study_file):
         study = read_study(study_file, {"schedule.epochs": 0.5}, ["slow"])
         assert (study.name, study.baseline) == ("rates", "fast")
         runs = list(study.runs(2))
@@ -54,16 +61,16 @@ class TestStudy:
     def test_another_config_takes_the_same_changes(self, study_file):
         regdb = str(CONFIGS / "regdb.py")
         study = read_study(study_file, base=f"{regdb}:trial=3")
-        found = [study.rows[row]() for row in ("fast", "slow")]
-        assert [config.data.variant for config in found] == ["trial_3"] * 2
-        assert found[1].optimizer.learning_rate == 1e-5
-        assert found[0].optimizer.learning_rate > 1e-5
+        configs = [study.rows[row]() for row in ("fast", "slow")]
+        assert [config.data.variant for config in configs] == ["trial_3"] * 2
+        assert configs[1].optimizer.learning_rate == 1e-5
+        assert configs[0].optimizer.learning_rate > 1e-5
         assert study.elsewhere == {}  # that is walkers
         with pytest.raises(ValueError, match=r"--base regd\.py: .* no config"):
             read_study(study_file, base="regd.py")
 
     def test_a_row_that_is_not_there_is_refused(self, study_file):
-        with pytest.raises(ValueError, match=r"no row 'fats' in .* legal are \['fast'"):
+        with pytest.raises(ValueError, match=r"no row 'fats' in .* \['fast'"):
             read_study(study_file, rows=["fats"])
         with pytest.raises(ValueError, match="no row 'fats'"):
             read_study(study_file, baseline="fats")
@@ -79,13 +86,13 @@ class TestStudy:
 @pytest.mark.parametrize(
     ("title", "given", "reason"),
     [
-        ("a row that a study has not", "--rows=nine", "there is no row 'nine' in "),
+        ("a row that a study has not", "--rows=nine", "no row 'nine' in "),
         ("a key that is not one, for a study", "--config.data.sise=3", "data.sise"),
         ("a study without seeds", "--seeds=0", "seeds"),
         ("a study upon no config", "--base=none.py", "no config none.py"),
     ],
 )
-def test_a_mistaken_command_ends_with_a_line(title, given, reason, refuses, tmp_path):
+def test_a_mistake_ends_with_one_line(title, given, reason, refuses, tmp_path):
     flags = (f"--config={CONFIGS / 'ablations/sharing.py'}", f"--workdir={tmp_path}")
     action = lambda: command(*flags, given, module="vireid_jax.ablate")
     refuses(title, action, reason)
@@ -209,12 +216,12 @@ class TestFigure:
     def test_it_has_a_mark_for_each_row_and_the_interval_in_words(self):
         even = {metric: [50.0, 52.0] for metric in METRICS}
         rows = [
-            Row("plain", even, {}),
-            Row("more", even, {"Rank-1": Difference(2.0, -1.0, 5.0)}),
-            Row("<less>", even, {"Rank-1": Difference(-4.0, -6.0, -2.0)}),
+            StudyRow("plain", even, {}),
+            StudyRow("more", even, {"Rank-1": Difference(2.0, -1.0, 5.0)}),
+            StudyRow("<less>", even, {"Rank-1": Difference(-4.0, -6.0, -2.0)}),
         ]
-        found = {Setting("eval", "a"): rows, Setting("shifted", "a"): rows}
-        root = ElementTree.fromstring(svg(found, "plain"))
+        by_test = {Setting("eval", "a"): rows, Setting("shifted", "a"): rows}
+        root = ElementTree.fromstring(svg(by_test, "plain"))
         space = "{http://www.w3.org/2000/svg}"
         titles = [x.text for x in root.iter(f"{space}title")]
         assert (

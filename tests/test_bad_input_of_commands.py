@@ -105,7 +105,7 @@ class TestReport:
         refuses(title, report(tmp_path / "none"), "there is no folder DIR/none")
         (tmp_path / "photos").mkdir()
         title = "a report of a folder that is no run's"
-        refuses(title, report(tmp_path / "photos"), "is no workdir of a run")
+        refuses(title, report(tmp_path / "photos"), "is not the workdir of a run")
 
     def test_a_run_without_an_evaluation(self, report, refuses, released):
         run, metadata = released
@@ -113,7 +113,8 @@ class TestReport:
         refuses(
             "a report of a run without evaluation",
             report(run),
-            "has no evaluation; type python -m vireid_jax.evaluate --workdir DIR/run",
+            "has no evaluation",
+            "python -m vireid_jax.evaluate --workdir DIR/run",
         )
         metadata.write_text(
             json.dumps(json.loads(metadata.read_text()) | {"epoch": 0.5})
@@ -121,13 +122,13 @@ class TestReport:
         refuses(
             "a report of an interrupted run",
             report(run),
-            "was interrupted at epoch 0.5 of 1; to go on",
+            "was interrupted at epoch 0.5 of 1; to resume",
         )
         (run / "eval.json").write_text("{")
         refuses(
             "a report of what is no evaluation",
             report(run),
-            "holds no results of an evaluation; to write it: python -m",
+            "is not the evaluation of a training run; to evaluate it: python -m",
         )
 
     def test_an_evaluation_of_another_checkpoint(

@@ -2,7 +2,7 @@
 
 import flax.linen as nn
 import pytest
-from test_osnet_variants import CLASSES, COMPLEXITY, count, read, shapes_of
+from osnet_reference import CLASSES, COMPLEXITY, count, read, shapes_of
 
 from vireid_jax import models
 from vireid_jax.models.complexity import complexity
@@ -45,7 +45,7 @@ def test_macs_of_another_size():
 
 
 def test_a_copy_per_modality_costs_parameters_and_no_macs():
-    """Counts a network with parts and students, k = 1, whose cost at test is known."""
+    """Count a network with parts and students, k = 1, whose cost at test is known."""
     model = TwoStreamOSNet(
         CHANNELS["osnet_x1_0"], 7, granularities=(2, 3, 6), students=STUDENTS
     )
@@ -65,7 +65,7 @@ def test_a_copy_per_modality_costs_parameters_and_no_macs():
     assert (rows["head"].macs, rows["head"].output) == (0, (512,))
 
 
-def test_a_matrix_of_unknown_use_is_not_taken_for_nothing():
+def test_a_matrix_of_unknown_use_raises():
     class Mixed(nn.Module):
         @nn.compact
         def __call__(self, x):

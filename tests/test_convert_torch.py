@@ -7,10 +7,12 @@ import pickletools
 
 import numpy as np
 import pytest
-from test_convert import NAME, features, nothing_in
+from osnet_reference import features, nothing_in
 
 from vireid_jax.weights import pretrained
 from vireid_jax.weights.torchreid import convert
+
+NAME = "osnet_x0_25"
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def test_a_torch_network_keeps_its_features(torch, tmp_path, name):
     images = np.random.default_rng(0).standard_normal((3, 1, 128, 64, 3), np.float32)
     with torch.no_grad():
         expected = theirs(torch.tensor(images[:, 0]).permute(0, 3, 1, 2)).numpy()
-    found = features(tmp_path / "out" / name, name, images)
+    found = features(tmp_path / "out", name, images)
     assert expected.max() > 1
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -71,7 +73,7 @@ def test_a_training_checkpoint_of_torchreid_is_read(torch, network, tmp_path, zi
 
 
 def as_python_2_wrote(data):
-    """Turns the strings of a file of torch's old format into Python 2's."""
+    """Turn the strings of a file of torch's old format into Python 2's."""
     stream, out = io.BytesIO(data), b""
     for _ in range(5):  # magic, protocol, system, the object, storages
         operations = [(op.name, arg, at) for op, arg, at in pickletools.genops(stream)]
@@ -101,14 +103,14 @@ def test_halves_of_torch_are_cast(torch, network, tmp_path):
     torch.save({"model": state}, tmp_path / "theirs.pt")
     report = convert(tmp_path / "theirs.pt", tmp_path / "out")
     assert report.notes == ["read from 'model'; left beside it: nothing"]
-    fates = {row.key: row.fate for row in report.rows}
-    assert fates["fc.0.bias"] == "taken, cast from bfloat16"
+    status = {row.key: row.status for row in report.rows}
+    assert status["fc.0.bias"] == "taken, cast from bfloat16"
     found, _ = pretrained.read_file(tmp_path / "out" / f"{NAME}.safetensors")
     np.testing.assert_array_equal(found["fc.0.bias"], half.float().numpy())
 
 
 class Hostile:
-    """Runs a command where it is unpickled."""
+    """Run a command when it is unpickled."""
 
     def __init__(self, function, *arguments):
         self.call = (function, arguments)
@@ -146,7 +148,7 @@ def test_a_file_that_wants_to_run_code_does_nothing(
         assert mark.exists()
 
 
-def test_what_stands_for_numpys_numbers_can_do_nothing(torch, network, tmp_path):
+def test_the_replacement_of_numpys_numbers_can_do_nothing(torch, network, tmp_path):
     """A file may call it, with anything: no weights come of it."""
     state = network.state_dict()
     state["fc.0.bias"] = np.float64(1)
@@ -156,7 +158,7 @@ def test_what_stands_for_numpys_numbers_can_do_nothing(torch, network, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "words"),
     [
         (
             lambda network: network,
@@ -171,10 +173,10 @@ def test_what_stands_for_numpys_numbers_can_do_nothing(torch, network, tmp_path)
     ],
 )
 def test_a_file_of_torch_without_weights_is_refused(
-    torch, network, tmp_path, content, said
+    torch, network, tmp_path, content, words
 ):
     torch.save(content(network), tmp_path / "theirs.pth")
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=words):
         convert(tmp_path / "theirs.pth", tmp_path / "out")
 
 
@@ -184,7 +186,7 @@ def test_a_damaged_file_of_torch_is_refused(torch, network, tmp_path, kept):
     torch.save(network.state_dict(), path)
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(
-        ValueError, match=r"theirs\.pth is no checkpoint.*: .+;"
+        ValueError, match=r"theirs\.pth is not a checkpoint.*: .+;"
     ) as caught:
         convert(path, tmp_path / "out")
     assert "\n" not in str(caught.value)

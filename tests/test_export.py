@@ -1,4 +1,4 @@
-"""The export command: files that give what the checkpoint gives, and the proof."""
+"""The export command: files that compute what the checkpoint does, and the proof."""
 
 import functools
 import json
@@ -34,7 +34,7 @@ RANDOM = np.random.default_rng(0)
 
 
 def save(workdir, config, **about):
-    """Writes a checkpoint of random weights, as a run would."""
+    """Write a checkpoint of random weights, as a run would."""
     model = create_model(config, CLASSES)
     variables = jax.jit(lambda: init_variables(model, jax.random.key(0)))()
     variables = jax.tree_util.tree_map_with_path(perturb, variables)
@@ -54,7 +54,7 @@ def save(workdir, config, **about):
 
 
 def perturb(path, leaf):
-    """Gives norms statistics of some use: those of a start fold into nothing."""
+    """Draw statistics of norms: folding the initial ones changes nothing."""
     if path[-1].key in ("scale", "var"):
         return np.float32(RANDOM.uniform(0.5, 1.5, leaf.shape))
     if path[-1].key in ("mean", "bias"):
@@ -80,7 +80,7 @@ def exported(workdir, tmp_path_factory):
 
 
 class TestOnnx:
-    def test_the_folder_is_whole(self, exported):
+    def test_the_folder_is_complete(self, exported):
         out, proof = exported
         assert sorted(path.name for path in out.iterdir()) == [
             "infrared.int8.onnx",
@@ -111,31 +111,31 @@ class TestOnnx:
         assert set(proof["runs"][0]["latency_ms"]) == {"1", "8"}
         for run in proof["runs"]:
             assert set(run["walkers"]) == {"visible-to-infrared", "infrared-to-visible"}
-            for told in run["walkers"].values():
-                assert told["rank_lists"]["queries"] == 24
+            for row in run["walkers"].values():
+                assert row["rank_lists"]["queries"] == 24
                 if run["precision"] == "float32":
-                    assert told["rank_lists"]["largest_swap"] < 1e-5
-                    assert told["rank_1_lost"] == 0
+                    assert row["rank_lists"]["largest_swap"] < 1e-5
+                    assert row["rank_1_lost"] == 0
             exact = run["precision"] == "float32"
             assert (0 < run["largest_difference"] < 1e-5) == exact
 
-    def test_the_model_says_what_goes_in(self, exported, workdir):
+    def test_the_model_describes_its_inputs(self, exported, workdir):
         out, _ = exported
-        told = json.loads((out / "model.json").read_text())
+        row = json.loads((out / "model.json").read_text())
         embedder = vireid_jax.load(workdir)
-        assert told["input"]["shape"] == ["batch", *SIZE, 3]
-        assert told["output"]["shape"] == ["batch", embedder.dim]
-        assert told["fingerprint"] == embedder.fingerprint
-        assert told["mirror"] is True
-        assert "INTER_AREA" in told["input"]["resizing"]
-        assert told.pop("files") == {
+        assert row["input"]["shape"] == ["batch", *SIZE, 3]
+        assert row["output"]["shape"] == ["batch", embedder.dim]
+        assert row["fingerprint"] == embedder.fingerprint
+        assert row["mirror"] is True
+        assert "INTER_AREA" in row["input"]["resizing"]
+        assert row.pop("files") == {
             "visible.onnx": ["visible"],
             "infrared.onnx": ["infrared"],
             "visible.int8.onnx": ["visible"],
             "infrared.int8.onnx": ["infrared"],
         }
         inside = onnx.load(out / "visible.onnx").metadata_props
-        assert json.loads(inside[0].value) == told
+        assert json.loads(inside[0].value) == row
 
     def test_int8_convolutions_compute_in_int8_and_gates_do_not(self, exported):
         nodes = onnx.load(exported[0] / "infrared.int8.onnx").graph.node
@@ -228,7 +228,7 @@ class TestAnythingElse:
         found = export(workdir, "onnx", tmp_path / "model")
         assert list(found["bytes"]) == ["visible.onnx"]
         assert "walkers" not in found["runs"][0]  # there is nothing to rank
-        with pytest.raises(ValueError, match="has seen visible images alone"):
+        with pytest.raises(ValueError, match="was trained on visible images alone"):
             export(workdir, "onnx", tmp_path / "both", streams="both")
 
     def test_bfloat16_is_exported_in_float32(self):
@@ -285,7 +285,12 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("title", "format", "options", "message"),
         [
-            ("an unknown format, from Python", "tflite", {}, "'tflite'; legal are ['"),
+            (
+                "an unknown format, from Python",
+                "tflite",
+                {},
+                "'tflite'; valid values: ['",
+            ),
             ("int8 of another format", "jax", {"int8": True}, "is for --format onnx"),
             (
                 "both streams in a safetensors file",
@@ -321,7 +326,7 @@ class TestRefusals:
         action = lambda: export(tmp_path, format, tmp_path / "model")
         refuses(title, action, message, "pip install 'vireid-jax")
 
-    def test_the_command_says_it_in_a_line(self, tmp_path):
+    def test_the_command_prints_one_line(self, tmp_path):
         given = ["--checkpoint", str(tmp_path), "--format", "onnx"]
         given += ["--out", str(tmp_path / "model")]
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Folded weights and the graph made of them, against the networks of `models`."""
+"""Exported networks, and the weights folded for them, against those of `models`."""
 
 from collections import Counter
 
@@ -6,15 +6,13 @@ import jax
 import numpy as np
 import onnxruntime
 import pytest
-from jax import export
 
 from vireid_jax import models
 from vireid_jax.embed.embedder import Embedder
 from vireid_jax.export import runtimes
-from vireid_jax.export.arrays import Arrays
 from vireid_jax.export.folding import fold
-from vireid_jax.export.graph import Graph
-from vireid_jax.export.network import Network
+from vireid_jax.export.formats import write
+from vireid_jax.export.graph import onnx_model
 from vireid_jax.models.build import init_variables
 from vireid_jax.models.self_distillation import STUDENTS
 from vireid_jax.training.step import make_embed_step
@@ -26,7 +24,7 @@ DRAWN |= {"bias": (-0.1, 0.1)}
 
 
 def draw(model):
-    """Draws float64 variables; norms get scales, shifts and statistics of some use."""
+    """Draw float64 variables; norms get scales, shifts and statistics of some use."""
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
 
@@ -45,24 +43,17 @@ KINDS = {
         "osnet_ain_x0_25",
         {"separate_norm": True, "neck_norm": "per_modality", "num_stripes": 3},
     ),
-    "parts": (
-        "osnet_x0_25",
-        {"granularities": (2, 4), "contrastive": True, "students": STUDENTS},
-    ),
+    "parts": ("osnet_x0_25", {"granularities": (2, 4), "students": STUDENTS}),
 }
 SLOW = {
     "plain": ("osnet_x0_25", {"num_specific_stages": 0}),
     "two networks": ("osnet_x0_25", {"num_specific_stages": 5}),
     "ibn": ("osnet_ibn_x1_0", {"num_specific_stages": 2}),
-    "full parts": (
+    "own necks": (
         "osnet_x0_25",
-        {"granularities": (2, 3), "part_width": "full", "neck_norm": "per_modality"},
+        {"granularities": (2, 3), "neck_norm": "per_modality"},
     ),
     "attention": ("osnet_x0_25", {"granularities": (3,), "relation": "attention"}),
-    "full attention": (
-        "osnet_x0_25",
-        {"granularities": (2,), "relation": "attention", "part_width": "full"},
-    ),
 }
 
 
@@ -76,33 +67,16 @@ SLOW = {
         ),
     ],
 )
-def test_every_kind_of_network_is_the_same_in_float64_and_as_a_graph(name, options):
+def test_the_graph_of_every_kind_of_network_is_the_same_as_in_float64(name, options):
     model = models.create(name, num_classes=5, dtype="float64", **options)
     with jax.enable_x64(True):
         variables = draw(model)
         step = make_embed_step(model, "infrared", flip=True)
         expected = np.asarray(jax.jit(step)(variables, IMAGES))
-        network = Network(
-            model,
-            {"infrared": fold(variables, "infrared")},
-            SIZE,
-            True,
-            "all",
-            expected.shape[1],
-        )
-        embed = jax.jit(lambda images: network.embed(Arrays(), images, "infrared"))
-        found = np.asarray(embed(IMAGES))
-    assert found.dtype == expected.dtype == np.float64
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
-
+    model = models.create(name, num_classes=5, **options)
     small = jax.tree.map(np.float32, variables)
-    graph = Graph()
-    images = graph.images("images", "batch", SIZE)
-    weights = {"infrared": fold(small, "infrared")}
-    network = Network(model, weights, SIZE, True, "all", network.dim)
-    embedding = network.embed(graph, images, "infrared")
-    graph.give(embedding, "embedding", "batch", network.dim)
-    content = graph.model({}).SerializeToString()
+    embedder = Embedder(model, small, size=SIZE, batch_size=4, feature="all")
+    content = onnx_model(embedder, ["infrared"], {}).SerializeToString()
     session = onnxruntime.InferenceSession(content)
     for count in (1, 3):
         (found,) = session.run(None, {"images": IMAGES[:count]})
@@ -183,20 +157,12 @@ def embedder():
 
 
 class TestGraph:
-    def graph_of(self, embedder, modalities):
-        graph, network = Graph(), Network.of(embedder)
-        for modality in modalities:
-            images = graph.images(modality, f"{modality}_batch", SIZE)
-            found = network.embed(graph, images, modality)
-            graph.give(found, f"{modality}_out", f"{modality}_batch", network.dim)
-        return graph.model({"about": "a test"})
-
     def test_it_holds_what_runtimes_are_fast_at(self, embedder):
-        model = self.graph_of(embedder, ["visible"])
+        model = onnx_model(embedder, ["visible"], {"about": "a test"})
         kinds = Counter(node.op_type for node in model.graph.node)
-        places = fold(embedder.variables, "visible")
-        kernels = [place for place in places if place.endswith("kernel")]
-        gates = [place for place in kernels if "/gate/" in place]
+        paths = fold(embedder.variables, "visible")
+        kernels = [path for path in paths if path.endswith("kernel")]
+        gates = [path for path in kernels if "/gate/" in path]
         assert kinds["Conv"] == len(kernels) + 3 * len(gates)  # one for four branches
         assert kinds["MaxPool"] == 1
         assert kinds["AveragePool"] == 2
@@ -208,15 +174,15 @@ class TestGraph:
             for attribute in node.attribute
             if attribute.name == "group"
         }
-        assert groups == {16, 24, 32}  # depthwise: a quarter of each stage's channels
+        assert groups == {1, 16, 24, 32}  # depthwise: a quarter of a stage's channels
         shape = model.graph.input[0].type.tensor_type.shape.dim
-        assert shape[0].dim_param == "visible_batch"
+        assert shape[0].dim_param == "batch"
         assert [one.dim_value for one in shape[1:]] == [*SIZE, 3]
         assert model.metadata_props[0].value == "a test"
 
     def test_both_streams_share_the_weights_that_are_the_same(self, embedder):
-        one = self.graph_of(embedder, ["visible"])
-        both = self.graph_of(embedder, ["visible", "infrared"])
+        one = onnx_model(embedder, ["visible"], {"about": "a test"})
+        both = onnx_model(embedder, ["visible", "infrared"], {})
         names = lambda model: {weight.name for weight in model.graph.initializer}
         assert names(both) - names(one) == {"conv1/conv/kernel'", "conv1/conv/bias'"}
         session = onnxruntime.InferenceSession(both.SerializeToString())
@@ -227,7 +193,9 @@ class TestGraph:
 
     def test_openvino_gives_the_same(self, embedder, tmp_path):
         path = tmp_path / "visible.onnx"
-        path.write_bytes(self.graph_of(embedder, ["visible"]).SerializeToString())
+        path.write_bytes(
+            onnx_model(embedder, ["visible"], {"about": "a test"}).SerializeToString()
+        )
         run = runtimes.in_openvino(path, ("visible",))
         for count in (1, 3):
             (found,) = run([IMAGES[:count]])
@@ -236,26 +204,24 @@ class TestGraph:
 
     def test_a_black_image_gives_finite_numbers(self, embedder):
         session = onnxruntime.InferenceSession(
-            self.graph_of(embedder, ["visible"]).SerializeToString()
+            onnx_model(embedder, ["visible"], {"about": "a test"}).SerializeToString()
         )
-        (found,) = session.run(None, {"visible": np.zeros((1, *SIZE, 3), np.uint8)})
+        (found,) = session.run(None, {"images": np.zeros((1, *SIZE, 3), np.uint8)})
         np.testing.assert_allclose(np.linalg.norm(found), 1, rtol=1e-5)
 
 
 @pytest.mark.slow  # compiles once more, for a number of images not known
-def test_jax_exports_for_any_number_of_images_and_three_platforms():
+def test_jax_exports_for_any_number_of_images_and_three_platforms(tmp_path):
     model = models.create("osnet_x0_25", granularities=(2,))
     variables = jax.tree.map(np.float32, draw(model))
     embedder = Embedder(model, variables, size=SIZE, batch_size=4, feature="all")
-    network = Network.of(embedder)
-    (batch,) = export.symbolic_shape("batch")
-    shape = jax.ShapeDtypeStruct((batch, *SIZE, 3), np.uint8)
-    embed = jax.jit(lambda images: network.embed(Arrays(), images, "visible"))
-    found = export.export(embed, platforms=("cpu", "cuda", "tpu"))(shape)
-    assert found.platforms == ("cpu", "cuda", "tpu")
+    files = write(embedder, "jax", tmp_path, "separate", {})
+    content = files.paths["visible",].read_bytes()
+    exported = jax.export.deserialize(bytearray(content))
+    assert exported.platforms == ("cpu", "cuda", "tpu")
     for count in (1, 3):
         np.testing.assert_allclose(
-            found.call(IMAGES[:count]),
+            exported.call(IMAGES[:count]),
             embedder.embed(IMAGES[:count], "visible"),
             rtol=0,
             atol=1e-5,

@@ -48,7 +48,7 @@ def dtype(request):
 
 
 def check(f, x, loss, gradient, dtype):
-    """Compares value and gradient with the reference, relative to their size."""
+    """Compare value and gradient with the reference, relative to their size."""
     found = jax.jit(jax.value_and_grad(f))(jnp.asarray(x, dtype))
     compare(found, loss, gradient, dtype)
 

@@ -30,7 +30,7 @@ def normal(*shape):
 
 
 def fill(tree, seed=0):
-    """Fills variables with numbers that leave no part idle; variances stay positive."""
+    """Fill variables with numbers that leave no part idle; variances stay positive."""
     rng = np.random.default_rng(seed)
     draw = lambda leaf: np.float32(0.5 + rng.random(leaf.shape))
     kernel = lambda leaf: np.float32(rng.standard_normal(leaf.shape) / 4)
@@ -46,8 +46,6 @@ def variables_of(module, x, *arguments):
 
 SIZES = {  # parameters of the test graph: x1.0, k=1, (2, 3, 6)
     2_411_108: {},
-    2_905_316: {"contrastive": True},
-    1_915_876 + 4_345_088: {"part_width": "full"},
     1_915_876: {"granularities": ()},
 }
 
@@ -194,7 +192,7 @@ class Shallow(nn.Module):
 
 
 def shallow_loss(**weights):
-    """Returns the gradient and the metrics of a loss with these weights alone."""
+    """Return the gradient and the metrics of a loss with these weights alone."""
     config = default_config()
     coefficients = make_coefficients(config)._replace(
         identity=0.0, metric=0.0, infonce=0.0, distillation=0.0, parts=0.0
@@ -240,7 +238,7 @@ def test_parts_teach_the_whole_trunk_and_no_student():
 
 
 def random_out(stages=()):
-    """Returns what a network could give for four pairs of images."""
+    """Return what a network could give for four pairs of images."""
     out = {"parts/logits": normal(4, 2, 3, 5), "parts/pooled": normal(4, 2, 3, 7)}
     out["parts/neck"] = normal(4, 2, 3, 7)
     for name in ("", *(f"{stage}/" for stage in stages)):
@@ -283,56 +281,40 @@ def normalised(x, params, stats):
     return (x - stats["mean"]) * gain + params.get("bias", 0)
 
 
-def reduced(x, variables, path, part):
-    """Computes relu(BN(W x)) of one part in one granularity, in numpy."""
+def reduced(x, variables, path):
+    """Compute relu(BN(W x)) of one part in one granularity, in numpy."""
     params, stats = variables["params"], variables["batch_stats"]
     for name in path:
         params, stats = params[name], stats[name]
-    kernel = params["linear"]["kernel"]
-    if kernel.ndim == 3:
-        cut = slice(part * kernel.shape[-1], (part + 1) * kernel.shape[-1])
-        pick = lambda tree: {k: v[cut] for k, v in tree.items()}
-        return np.maximum(
-            normalised(x @ kernel[part], pick(params["bn"]), pick(stats["bn"])), 0
-        )
-    return np.maximum(normalised(x @ kernel, params["bn"], stats["bn"]), 0)
+    x = x @ params["linear"]["kernel"]
+    return np.maximum(normalised(x, params["bn"], stats["bn"]), 0)
 
 
 def gem(x):
     return (np.maximum(x, 1e-6) ** 3).mean((1, 2)) ** (1 / 3)
 
 
-def expected_parts(x, count, variables, width, contrastive):
+def expected_parts(x, count, variables):
     height = x.shape[1]
     cuts = [(i * height // count, -(-(i + 1) * height // count)) for i in range(count)]
     parts = [gem(x[:, a:b]) for a, b in cuts]
     path = ("parts" + str(count), "parts")
-    found = []
-
-    def relate(one, other, path, part):
-        one = reduced(one, variables, (*path, "part"), part)
-        other = reduced(other, variables, (*path, "rest"), part)
-        both = np.concatenate([one, other], axis=1)
-        return one + reduced(both, variables, (*path, "relation"), part)
-
-    if contrastive:
-        highest = x.max((1, 2))
-        contrast = (sum(parts) - highest) / (count - 1)
-        found.append(relate(highest, contrast, ("parts" + str(count), "whole"), 0))
+    related = []
     for i, part in enumerate(parts):
         rest = sum(other for j, other in enumerate(parts) if j != i) / (count - 1)
-        found.append(relate(part, rest, path, i))
-    return np.stack(found, axis=1)
+        part = reduced(part, variables, (*path, "part"))
+        rest = reduced(rest, variables, (*path, "rest"))
+        both = np.concatenate([part, rest], axis=1)
+        related.append(part + reduced(both, variables, (*path, "relation")))
+    return np.stack(related, axis=1)
 
 
-@pytest.mark.parametrize("width", ["lite", "full"])
-@pytest.mark.parametrize("contrastive", [False, True])
-def test_relations_are_one_versus_rest(width, contrastive):
+def test_relations_are_one_versus_rest():
     x = normal(3, 7, 2, 5)  # three stripes of seven rows overlap, as torch cuts them
-    module = PartRelations((2, 3), 4, width, contrastive=contrastive)
+    module = PartRelations((2, 3), 4)
     variables = variables_of(module, x, VIEWS, True)
     out = jax.jit(lambda v, x: module.apply(v, x, VIEWS, False))(variables, x)
-    expected = [expected_parts(x, n, variables, width, contrastive) for n in (2, 3)]
+    expected = [expected_parts(x, n, variables) for n in (2, 3)]
     np.testing.assert_allclose(
         out["pooled"], np.concatenate(expected, axis=1), rtol=2e-4, atol=1e-5
     )
@@ -351,9 +333,7 @@ def test_attention_relates_all_parts():
     found = module.apply(variables, jnp.asarray(x), VIEWS, False)["pooled"]
     weights = variables["params"]["parts3"]["attention"]
     path = ("parts3", "part")
-    parts = [
-        reduced(gem(x[:, 2 * i : 2 * i + 2]), variables, path, i) for i in range(3)
-    ]
+    parts = [reduced(gem(x[:, 2 * i : 2 * i + 2]), variables, path) for i in range(3)]
     for i, part in enumerate(parts):
         query = part @ weights["query"]["kernel"]
         scores = [

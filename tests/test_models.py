@@ -30,7 +30,7 @@ def shapes_of(model):
 
 
 def random_variables(model, seed=0):
-    """Fills a network's variables with numbers that leave no part idle."""
+    """Fill a network's variables with numbers that leave no part idle."""
     rng = np.random.default_rng(seed)
 
     def fill(path, leaf):
@@ -57,7 +57,7 @@ def count(tree):
 
 
 def parameters(name, k, separate_norm=False, num_classes=None):
-    """Counts the parameters of the stages and of the head."""
+    """Count the parameters of the stages and of the head."""
     model = models.create(
         name,
         num_classes=num_classes,
@@ -105,7 +105,7 @@ def test_separate_norms_are_a_second_copy_of_the_shared_stages_norms(k):
         ((2, 3, 32, 32, 3), "float32"),  # three columns, two views
     ],
 )
-def test_images_that_are_none_are_refused(create, shape, dtype):
+def test_invalid_images_are_refused(create, shape, dtype):
     with pytest.raises((ValueError, jaxtyping.TypeCheckError)) as caught:
         create("osnet_x0_25").init(
             jax.random.key(0), jnp.zeros(shape, dtype), MODALITIES
@@ -129,7 +129,7 @@ def test_views_of_another_name_or_order_are_refused(views):
 
 
 def images_of(batch, views, seed=0):
-    """Draws images whose statistics differ from view to view."""
+    """Draw images whose statistics differ from view to view."""
     x = np.random.default_rng(seed).standard_normal((batch, len(views), 32, 32, 3))
     offset = np.arange(len(views)).reshape(-1, 1, 1, 1)
     return jnp.asarray((1 + 0.3 * offset) * x + 0.5 * offset, jnp.float32)
@@ -157,7 +157,7 @@ def test_an_image_goes_through_its_own_stream_whatever_stands_beside_it():
 
 
 def statistics(x):
-    """Returns what one step from mean 0, variance 1 leaves behind, as torch counts."""
+    """Return what one step from mean 0, variance 1 leaves behind, as torch counts."""
     x = np.asarray(x, np.float64).reshape(-1, x.shape[-1])
     return {"mean": 0.1 * x.mean(0), "var": 0.9 + 0.1 * x.var(0, ddof=1)}
 
@@ -191,7 +191,7 @@ def test_batch_statistics_are_of_the_modalities_that_share_a_norm(
     everything = {"": slice(0, 3)}
 
     def check(layer, place, norm, separate):
-        """Compares the running statistics of `norm`, one or one a modality."""
+        """Compare the running statistics of `norm`, one or one a modality."""
         for modality, view in (columns if separate else everything).items():
             name = f"{norm}_{modality}" if modality else norm
             expected = statistics(layer[:, view])
@@ -273,7 +273,7 @@ def test_stripes_are_the_bins_of_adaptive_pooling(height, count):
 
 
 def initial(model, *paths):
-    """Draws some of the initial parameters; the compiler drops all others."""
+    """Draw some of the initial parameters; the compiler drops all others."""
 
     def pick():
         leaves = jax.tree_util.tree_leaves_with_path(
@@ -365,6 +365,6 @@ def test_bfloat16_computes_narrow_and_embeds_in_float32():
         ("osnet_x1_0", {"dtype": "float16"}, "dtype is 'float16'.*bfloat16"),
     ],
 )
-def test_wrong_options_name_the_legal_ones(arguments, options, hint):
+def test_wrong_options_name_the_valid_ones(arguments, options, hint):
     with pytest.raises(ValueError, match=hint):
         models.create(arguments, **options)

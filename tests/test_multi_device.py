@@ -174,8 +174,8 @@ class Short(nn.Module):
     def __call__(self, images, views, train=False):
         batch = images.shape[0]
         x = images.reshape(-1, *images.shape[2:]).astype(jnp.float64)
-        x = Stem(16, name="conv1")(x, views, train)
-        x = OSBlock(64, per_modality=True, name="conv2")(x, views, train)
+        x = Stem(16, name="conv1")(x, None, train)
+        x = OSBlock(64, name="conv2")(x, views, train)
         out = IdentityHead(6, name="head")(x, views, train)
         out = {name: x.reshape(batch, -1, x.shape[-1]) for name, x in out.items()}
         return l2_normalise(out["neck"]), out

@@ -1,15 +1,21 @@
 """OSNet and its variants: torch's numbers, names and sizes; multiply-accumulates."""
 
-import functools
-import json
-import zlib
-from pathlib import Path
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from osnet_reference import (
+    CLASSES,
+    FOLDER,
+    KEYS,
+    golden_images,
+    leaves_of,
+    recipe,
+    shapes_of,
+    with_torch_weights,
+    zeros_of,
+)
 
 from vireid_jax import models
 from vireid_jax.config import default_config
@@ -23,76 +29,14 @@ from vireid_jax.training.state import TrainState
 from vireid_jax.training.step import make_coefficients, make_embed_step, total_loss
 from vireid_jax.weights import pretrained
 
-FOLDER = Path(__file__).parent / "golden"
-read = lambda name: json.loads((FOLDER / name).read_text())
-COMPLEXITY = read("osnet.json")["complexity"]
-KEYS = {name: about["keys"] for name, about in read("osnet_variants.json").items()}
-KEYS["osnet_x0_25"] = {
-    key: shape
-    for key, shape in read("osnet_x0_25_keys.json").items()
-    if not key.endswith("num_batches_tracked")
-}
-# IBN is the base with other norms.
-KEYS["osnet_x1_0"] = {
-    key: shape for key, shape in KEYS["osnet_ibn_x1_0"].items() if ".IN." not in key
-} | {"conv1.bn.running_mean": [64], "conv1.bn.running_var": [64]}
-CLASSES = 395
 slow = pytest.mark.slow  # XLA compiles another whole network
 
 
-def recipe(name):
-    """Draws torch weights from their names, as the golden outputs' were drawn."""
-    tensors = {}
-    for key, shape in KEYS[name].items():
-        rng = np.random.RandomState(zlib.crc32(f"{name}:{key}".encode()))
-        z = rng.standard_normal(shape)
-        if key.endswith("running_var"):
-            z = 0.5 + rng.random_sample(shape)
-        elif key.endswith("running_mean"):
-            z = 0.1 * z
-        elif len(shape) == 1:
-            z = 1 + 0.2 * z if key.endswith("weight") else 0.1 * z
-        else:
-            z = z / np.sqrt(np.prod(shape[1:]))
-        tensors[key] = z.astype(np.float32)
-    return tensors
-
-
-@functools.cache
-def shapes_of(model):
-    return jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
-
-
-def zeros_of(model):
-    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes_of(model))
-
-
-def with_torch_weights(model, name):
-    return pretrained.insert_weights(zeros_of(model), recipe(name), "the recipe")
-
-
-def golden_images(name):
-    """Returns the images of the golden outputs, `[2, 1, H, W, 3]`."""
-    seed = {"osnet_ain_x0_25": 20240603, "osnet_ibn_x1_0": 20240604}.get(name, 20240601)
-    size = (256, 128) if seed == 20240601 else (128, 64)
-    images = np.random.RandomState(seed).standard_normal((2, 3, *size))
-    return images.astype(np.float32).transpose(0, 2, 3, 1)[:, None]
-
-
 def as_stored(ours, theirs):
-    """Orders axes as torch, and takes the part of a map that the golden file holds."""
+    """Order axes as torch, and take the part of a map that the golden file holds."""
     ours = np.moveaxis(ours, -1, 1)
     steps = [n // m for n, m in zip(ours.shape, theirs.shape, strict=True)]
     return ours[tuple(slice(None, None, step) for step in steps)]
-
-
-def leaves_of(tree):
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {"/".join(key.key for key in path): leaf for path, leaf in leaves}
-
-
-def count(tree):
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 # --- The same numbers as torch --------------------------------------------------------
@@ -258,7 +202,7 @@ def test_every_copy_of_a_variants_layer_gets_the_same_tensor(name):
 def test_a_checkpoint_keeps_the_names_of_numbered_branches(tmp_path):
     block = OSBlock(64, numbered=True)
     x = jnp.zeros((1, 4, 4, 16))
-    start = lambda: block.init(jax.random.key(0), x, ("visible",), True)
+    start = lambda: block.init(jax.random.key(0), x, None, True)
     variables = jax.tree.map(lambda x: np.full(x.shape, x.size), jax.eval_shape(start))
     assert "conv2.3.layers" in variables["params"]
     checkpoints = Checkpoints(tmp_path, validated=False)
@@ -280,8 +224,8 @@ def test_an_instance_norm_is_of_each_image_and_has_its_modalitys_scale(per_modal
         @nn.compact
         def __call__(self, x):
             views = ("visible", "visible", "infrared")
-            options = {"name": "IN", "per_modality": per_modality}
-            return norm(x, views, True, layer=InstanceNorm, **options)
+            views = views if per_modality else None
+            return norm(x, views, True, layer=InstanceNorm, name="IN")
 
     rng = np.random.default_rng(0)
     x = rng.standard_normal((6, 5, 4, 3)).astype(np.float32)
@@ -363,6 +307,6 @@ def test_what_takes_a_network_takes_the_single_one():
         ("osnet_x0_25", {"dtype": "float16"}, "dtype is 'float16'.*bfloat16"),
     ],
 )
-def test_wrong_options_of_the_single_network_name_the_legal_ones(name, options, hint):
+def test_wrong_options_of_the_single_network_name_the_valid_ones(name, options, hint):
     with pytest.raises(ValueError, match=hint):
         models.create_single(name, **options)

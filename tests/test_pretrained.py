@@ -1,4 +1,4 @@
-"""Weights in torch's names and layouts: written, read, inserted, or refused by name."""
+"""Weights in torch's names and layouts: written, read, inserted, or refused."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ KEYS = json.loads(
 
 
 def variables_of(seed=0, create=models.create, num_classes=3, **options):
-    """Fills a network with numbers, so that no two leaves are alike."""
+    """Fill a network with numbers, so that no two leaves are alike."""
     model = create("osnet_x0_25", num_classes=num_classes, **options)
     shapes = jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
     rng = np.random.default_rng(seed)
@@ -61,7 +61,7 @@ def test_what_was_written_comes_back_with_its_description(written, plain):
     found = pretrained.insert_weights(other, tensors, "it")
     assert jax.tree.structure(found) == jax.tree.structure(plain)
     for path, leaf in leaves_of(found).items():
-        source = other if "/head/" in path else plain  # the head starts anew
+        source = other if "/head/" in path else plain  # the head starts again
         np.testing.assert_array_equal(leaf, leaves_of(source)[path])
 
 
@@ -108,7 +108,7 @@ def test_every_missing_and_misshaped_tensor_is_named(written, plain):
     assert "conv2.0.gate.fc1.bias is missing" in message
     assert "conv5.bn.running_var is missing" in message
     assert "conv1.conv.weight is (7, 7, 3, 64)" in message
-    assert "wants (7, 7, 3, 16)" in message
+    assert "has (7, 7, 3, 16)" in message
     assert len(message.splitlines()) == 4
 
 

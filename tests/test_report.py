@@ -1,9 +1,11 @@
 """The report's numbers and its page."""
 
+import contextlib
 import dataclasses
 import json
 import re
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,18 +13,19 @@ from ml_collections import ConfigDict
 from splits import embed, real_size, regdb, sysu_of
 
 from vireid_jax.config import default_config
-from vireid_jax.protocols import get_protocols
+from vireid_jax.protocols import evaluate, get_protocols
 from vireid_jax.protocols.ranking import cosine_distances
 from vireid_jax.report.activations import activation_maps
 from vireid_jax.report.build import page
-from vireid_jax.report.collect import Run, rank_split
+from vireid_jax.report.collect import EmbeddedSplit, EvaluatedRun
 from vireid_jax.report.distances import BINS, camera_matrix, histograms
 from vireid_jax.report.figures import Table, cmc_band, distance_histograms
 from vireid_jax.report.maps import MOST, chosen_rows, maps
 from vireid_jax.report.rank_lists import NEAREST, chosen_queries, rank_lists
 from vireid_jax.report.svg import Axes, number, ticks
+from vireid_jax.run.errors import UserError
 
-# What a whole page draws, and on how many axes.
+# What a complete page draws, and on how many axes.
 FIGURES = {"training": 6, "cmc": 2, "distances": 3, "maps": 2}
 FIGURES |= {"ranks-1": 0, "ranks-2": 0, "activations": 0, "cameras": 0}
 ROWS = regdb(identities=15, images=3)
@@ -42,9 +45,10 @@ def split_of(rows=ROWS, dataset="regdb/trial_1", noise=0.5, seed=0, image=image_
     features = features + noise * rng.standard_normal(features.shape)
     protocols = get_protocols(dataset)
     labels = {"feature": "all", "flip": True, "epoch": 2.0, "selection": "last"}
-    return rank_split(
-        rows, features.astype(np.float32), protocols, image=image, **labels
-    )
+    rows = SimpleNamespace(**vars(rows), image=image)
+    features = features.astype(np.float32)
+    results = [evaluate(p, rows, features, **labels) for p in protocols]
+    return EmbeddedSplit(rows, features, protocols, results)
 
 
 def about_of(**changed):
@@ -77,8 +81,8 @@ def metrics_of():
         for s in (5, 10, 15, 20)
     ]
     for epoch in (1.0, 2.0):
-        found = {"kind": "validation", "epoch": epoch, "validation_mAP": epoch / 4}
-        rows.append({"step": 10 * epoch, **found})
+        row = {"kind": "validation", "epoch": epoch, "validation_mAP": epoch / 4}
+        rows.append({"step": 10 * epoch, **row})
     return rows
 
 
@@ -86,8 +90,9 @@ def run_of(name="runs/one", test=None, **changed):
     """Returns a run as `collect.read_run` does, without a network behind it."""
     test = test or split_of()
     tile = {"title": "whole", "source": "data:,", "share": 1.0}
-    if test.image:
-        tile["source"] = rank_lists(test, test.protocols[0], (64, 32))[0].query.source
+    with contextlib.suppress(UserError):
+        lists = rank_lists(test, test.protocols[0], test.results[0], (64, 32))
+        tile["source"] = lists[0].query.source
     person = {"identity": 3, "camera": 1, "modality": "visible", "tiles": [tile]}
     fields = {
         "about": about_of(),
@@ -96,23 +101,23 @@ def run_of(name="runs/one", test=None, **changed):
         "costs": {"Steps": "20"},
         "activations": [person],
     }
-    return Run(name=name, test=test, **{**fields, **changed})
+    return EvaluatedRun(name=name, test=test, **{**fields, **changed})
 
 
 class TestNumbers:
     def test_histograms_count_each_pair_once(self):
         split = split_of(noise=1.0)
         distances = cosine_distances(split.features, split.features)
-        same = split.identity[:, None] == split.identity
+        same = split.rows.identity[:, None] == split.rows.identity
         upper = np.triu(np.ones_like(same), 1)
-        found = histograms(split.features, split.identity, split.modality)
-        assert [h.modalities for h in found] == [
+        counted = histograms(split.features, split.rows.identity, split.rows.modality)
+        assert [h.modalities for h in counted] == [
             ("visible", "visible"),
             ("infrared", "infrared"),
             ("visible", "infrared"),
         ]
-        for one, (a, b) in zip(found, ((0, 0), (1, 1), (0, 1)), strict=True):
-            pairs = (split.modality[:, None] == a) & (split.modality == b)
+        for one, (a, b) in zip(counted, ((0, 0), (1, 1), (0, 1)), strict=True):
+            pairs = (split.rows.modality[:, None] == a) & (split.rows.modality == b)
             pairs &= upper | (a != b)
             for kind, member in (("within", same), ("between", ~same)):
                 counts = getattr(one, kind)
@@ -126,20 +131,20 @@ class TestNumbers:
     def test_one_pair_of_cameras_is_the_protocol_itself(self):
         split = split_of(noise=1.0)
         for protocol, result in split.first_of_each_direction():
-            found = camera_matrix(split, protocol)
-            assert found.rank_1.shape == (1, 1)
-            assert found.rank_1[0, 0] == pytest.approx(result.cmc[0])
-            assert found.mAP[0, 0] == pytest.approx(result.mAP)
-            assert found.queries[0, 0] == result.labels.valid_queries
+            matrix = camera_matrix(split, protocol)
+            assert matrix.rank_1.shape == (1, 1)
+            assert matrix.rank_1[0, 0] == pytest.approx(result.cmc[0])
+            assert matrix.mAP[0, 0] == pytest.approx(result.mAP)
+            assert matrix.queries[0, 0] == result.labels.valid_queries
 
-    def test_cameras_are_asked_pair_by_pair(self):
+    def test_cameras_are_ranked_pair_by_pair(self):
         split = split_of(SYSU, "sysu_mm01")
         ((protocol, _),) = split.first_of_each_direction()
-        found = camera_matrix(split, protocol)
-        assert found.query_cameras == [3, 6]
-        assert found.gallery_cameras == [1, 2, 4, 5]
-        assert np.isnan(found.rank_1[0, 1])  # the protocol ignores camera 2 for 3
-        kept = np.delete(found.rank_1.ravel(), 1)
+        matrix = camera_matrix(split, protocol)
+        assert matrix.query_cameras == [3, 6]
+        assert matrix.gallery_cameras == [1, 2, 4, 5]
+        assert np.isnan(matrix.rank_1[0, 1])  # the protocol ignores camera 2 for 3
+        kept = np.delete(matrix.rank_1.ravel(), 1)
         assert np.isfinite(kept).all()
         assert (kept > 0.2).all()
 
@@ -158,16 +163,16 @@ class TestNumbers:
     def test_queries_are_the_best_and_the_worst_of_different_people(self):
         ap = np.array([0.5, 1.0, 0.9, np.nan, 0.1, 0.2, 1.0])
         identity = np.array([1, 2, 2, 4, 5, 5, 7])
-        found = chosen_queries(ap, identity, 2)
-        assert found["best"] == [1, 6]
-        assert found["worst"] == [4, 0]
-        assert len({identity[i] for i in found["random"]}) == 2
-        assert 3 not in found["random"]
+        chosen = chosen_queries(ap, identity, 2)
+        assert chosen["best"] == [1, 6]
+        assert chosen["worst"] == [4, 0]
+        assert len({identity[i] for i in chosen["random"]}) == 2
+        assert 3 not in chosen["random"]
 
     def test_rank_lists_show_what_the_protocol_ranks(self):
         split = split_of(noise=1.0)
         protocol = split.protocols[0]
-        for one in rank_lists(split, protocol, (64, 32)):
+        for one in rank_lists(split, protocol, split.results[0], (64, 32)):
             assert len(one.nearest) == NEAREST
             distances = [image.distance for image in one.nearest]
             assert distances == sorted(distances)
@@ -176,31 +181,34 @@ class TestNumbers:
                 assert image.match == (image.identity == one.query.identity)
                 assert image.words.startswith("match" if image.match else "no match")
 
-    def test_maps_keep_whole_people_and_tell_them_apart(self):
+    def test_maps_keep_complete_identities_and_separate_them(self):
         split = split_of(noise=0.1)
-        found = maps(split.features, split.identity, split.modality)
-        assert len(found.rows) == len(split.identity)
-        for places in (found.pca, found.tsne):
-            assert places.shape == (90, 2)
-        apart = np.linalg.norm(found.tsne[:, None] - found.tsne, axis=-1)
+        laid_out = maps(split.features, split.rows.identity, split.rows.modality)
+        assert len(laid_out.rows) == len(split.rows.identity)
+        for points in (laid_out.pca, laid_out.tsne):
+            assert points.shape == (90, 2)
+        apart = np.linalg.norm(laid_out.tsne[:, None] - laid_out.tsne, axis=-1)
         np.fill_diagonal(apart, np.inf)
-        nearest = split.identity[apart.argmin(1)]
-        assert (nearest == split.identity).mean() > 0.95
+        nearest = split.rows.identity[apart.argmin(1)]
+        assert (nearest == split.rows.identity).mean() > 0.95
         identity = np.repeat(np.arange(500), 8)
         rows, coloured = chosen_rows(identity, np.tile([0, 1], 2000))
         assert len(rows) == MOST
         assert set(np.bincount(identity[rows])) == {0, 8}
         assert set(coloured) <= set(identity[rows])
-        assert maps(split.features[:5], split.identity[:5], split.modality[:5]) is None
+        assert (
+            maps(split.features[:5], split.rows.identity[:5], split.rows.modality[:5])
+            is None
+        )
 
     def test_a_network_without_the_last_map_has_no_activation_maps(self, monkeypatch):
         from vireid_jax.report import activations
 
-        monkeypatch.setattr(activations, "answers_of", lambda *_: None)
+        monkeypatch.setattr(activations, "responses_of", lambda *_: None)
         config = ConfigDict({"data": {"size": (64, 32)}, "model": {}})
         config.model.granularities = (2,)
-        found, reason = activation_maps(None, config, split_of())
-        assert found == []
+        tiles, reason = activation_maps(None, config, split_of())
+        assert tiles == []
         assert "no map 'conv5'" in reason
 
     def test_a_part_s_share_is_of_all_answers(self, monkeypatch):
@@ -208,13 +216,13 @@ class TestNumbers:
 
         answers = np.ones((4, 2))
         answers[0] = 5.0
-        monkeypatch.setattr(activations, "answers_of", lambda *_: answers)
+        monkeypatch.setattr(activations, "responses_of", lambda *_: answers)
         config = ConfigDict({"data": {"size": (64, 32)}, "model": {}})
         config.model.granularities = (2,)
-        found, reason = activation_maps(None, config, split_of())
+        tiles, reason = activation_maps(None, config, split_of())
         assert reason == ""
-        assert [one["modality"] for one in found] == ["visible", "infrared"] * 2
-        shares = [tile["share"] for tile in found[0]["tiles"]]
+        assert [one["modality"] for one in tiles] == ["visible", "infrared"] * 2
+        shares = [tile["share"] for tile in tiles[0]["tiles"]]
         assert shares == [None, 1.0, pytest.approx(0.75), pytest.approx(0.25)]
 
     def test_ticks_are_round_and_inside(self):
@@ -243,7 +251,7 @@ class TestPage:
         assert "<script" not in one
         assert re.findall(r'(?:src|href)="(?!data:|#)', one) == []
 
-    def test_labels_tell_what_a_number_is_of(self, one):
+    def test_labels_are_beside_each_number(self, one):
         words = "feature all, image and mirror summed, no re-ranking, epoch 2, last."
         assert one.count(words) >= 6
         assert "regdb/trial_1, visible-to-infrared, 1 trial" in one
@@ -264,19 +272,11 @@ class TestPage:
         rest = ", ".join(f"sysu_mm01/{x}" for x in ("all/multi", "indoor/single"))
         assert text.count(f"is shown; not shown: {rest}, sysu_mm01/indoor/multi.") == 2
 
-    def test_what_needs_images_is_left_out_and_said(self):
-        text = page([run_of(test=split_of(image=None), activations=[])])
-        assert "Rank lists and activation maps: there are no images." in text
-        assert '<figure id="distances"' in text
-        assert '<figure id="ranks-1"' not in text
-
     def test_an_image_that_cannot_be_read_is_named(self):
         def refuse(row, size):
-            raise ValueError("image 'a.jpg' is\nnothing that OpenCV can decode")
+            raise UserError("image 'a.jpg' is\nnothing that OpenCV can decode")
 
-        run = run_of()
-        run = dataclasses.replace(run, test=dataclasses.replace(run.test, image=refuse))
-        text = page([run])
+        text = page([run_of(test=split_of(image=refuse))])
         assert "image &#39;a.jpg&#39; is nothing that OpenCV can decode." in text
         assert '<figure id="cmc"' in text
         assert '<figure id="ranks-1"' not in text
@@ -289,11 +289,11 @@ class TestPage:
         assert '<figure id="training"' in text
         assert '<figure id="cmc"' not in text
 
-    def test_a_run_that_is_not_at_its_end_says_so(self):
+    def test_a_run_that_is_not_at_its_end_has_a_notice(self):
         text = page([run_of(about=about_of(epoch=1.0))])
         assert "was interrupted: this is epoch 1 of 2." in text
 
-    def test_two_runs_stand_beside_each_other(self):
+    def test_two_runs_are_beside_each_other(self):
         runs = [run_of("runs/one"), run_of("runs/two", split_of(noise=0.8, seed=1))]
         text = page(runs)
         for name in ("training", "cmc", "distances-a", "distances-b", "maps-b"):
@@ -304,7 +304,7 @@ class TestPage:
             re.findall(r' id="([^"]+)"', text)
         )
 
-    def test_what_differs_between_two_runs_is_said(self):
+    def test_differences_between_two_runs_are_listed(self):
         about = about_of(epoch=1.0)
         about["config"]["model"]["name"] = "osnet_x0_25"
         results = [r | {"epoch": 1.0} for r in run_of().results]
@@ -325,15 +325,17 @@ class TestPage:
 
     def test_distances_of_two_runs_are_drawn_to_one_scale(self):
         splits = split_of(noise=0.1), split_of(noise=2.0)
-        counts = [histograms(s.features, s.identity, s.modality) for s in splits]
-        every = [one for found in counts for one in found]
-        drawn = [distance_histograms(found, every, "") for found in counts]
+        counts = [
+            histograms(s.features, s.rows.identity, s.rows.modality) for s in splits
+        ]
+        every = [one for of_run in counts for one in of_run]
+        drawn = [distance_histograms(of_run, every, "") for of_run in counts]
         axes = {tuple(re.findall("<text.*?</text>", panel.svg))
                 for figure in drawn for panel in figure.panels}  # fmt: skip
         assert len(axes) == 1
 
 
-@pytest.mark.slow  # half a minute: the features of a whole SYSU-MM01 test
+@pytest.mark.slow  # half a minute: the features of a complete SYSU-MM01 test
 def test_a_test_of_the_size_of_sysu_is_drawn_within_a_minute():
     rows = real_size()
     rng = np.random.default_rng(0)
@@ -341,9 +343,10 @@ def test_a_test_of_the_size_of_sysu_is_drawn_within_a_minute():
     features = (embed(rows) @ wide).astype(np.float32)
     features += rng.standard_normal(features.shape, np.float32)
     start = time.perf_counter()
-    split = rank_split(
-        rows, features, get_protocols("sysu_mm01"), image=image_of, selection="last"
-    )
+    rows = SimpleNamespace(**vars(rows), image=image_of)
+    protocols = get_protocols("sysu_mm01")
+    results = [evaluate(p, rows, features, selection="last") for p in protocols]
+    split = EmbeddedSplit(rows, features, protocols, results)
     text = page([run_of(test=split)])
     seconds = time.perf_counter() - start
     assert "A sample: " in text

@@ -1,4 +1,4 @@
-"""What the report says to runs that it cannot show, or not beside each other."""
+"""Errors for runs that the report cannot show, or not beside each other."""
 
 import json
 import shutil
@@ -43,22 +43,24 @@ def refused(monkeypatch, tmp_path):
     return refuse
 
 
-def test_what_is_no_evaluated_run_is_told_what_to_type(refused, tmp_path, monkeypatch):
+def test_a_run_without_evaluation_is_refused_with_the_command(
+    refused, tmp_path, monkeypatch
+):
     run = workdir_of(tmp_path / "run")
     assert "there is no folder DIR/none" in refused("--workdir", tmp_path / "none")
     (tmp_path / "empty").mkdir()
-    assert "DIR/empty is no workdir" in refused("--workdir", tmp_path / "empty")
+    assert "DIR/empty is not the workdir" in refused("--workdir", tmp_path / "empty")
     (run / "eval.json").rename(tmp_path / "eval.json")
-    words = "was interrupted before its first checkpoint; to go on, type its"
+    words = "was interrupted before its first checkpoint; to resume it"
     assert words in refused("--workdir", run)
     monkeypatch.setattr(collect, "last_checkpoint", lambda _: about_of(epoch=1.0))
-    words = "was interrupted at epoch 1 of 2; to go on, type its training command"
+    words = "was interrupted at epoch 1 of 2; to resume it"
     assert words in refused("--workdir", run)
     monkeypatch.setattr(collect, "last_checkpoint", lambda _: about_of())
-    words = "has no evaluation; type python -m vireid_jax.evaluate --workdir DIR/run"
+    words = "python -m vireid_jax.evaluate --workdir DIR/run"
     assert words in refused("--workdir", run)
     for text, words in {
-        "{": "holds no results of an evaluation",
+        "{": "is not the evaluation",
         '{"run": {"features": "f.npz"}, "results": []}': "of a training run",
     }.items():
         (run / "eval.json").write_text(text)
@@ -90,7 +92,7 @@ def test_another_checkpoint_than_the_evaluation_s_is_refused(
 def test_a_missing_extra_is_named(refused, tmp_path, monkeypatch):
     run = workdir_of(tmp_path / "run")
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    assert "type pip install 'vireid-jax[report]'" in refused("--workdir", run)
+    assert "pip install 'vireid-jax[report]'" in refused("--workdir", run)
 
 
 def test_two_workdirs_without_checkpoints_are_still_compared(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""The report of a run on disk: its test split is embedded, ranked and checked."""
+"""The report of a run on disk: its embeddings are read, ranked and checked."""
 
 import json
 from types import SimpleNamespace
@@ -8,14 +8,13 @@ import pytest
 import small_run
 from rich.console import Console
 
-import vireid_jax.embed.embedder
 import vireid_jax.evaluate.test_split
 from vireid_jax.embed.embedder import Embedder
-from vireid_jax.evaluate.compare_runs import queries_path, write_queries
 from vireid_jax.evaluate.test_split import evaluate_test_split
 from vireid_jax.models.build import init_variables
 from vireid_jax.report import collect
 from vireid_jax.report.build import write
+from vireid_jax.run.errors import UserError
 from vireid_jax.training.run_info import RunInfo
 
 pytestmark = pytest.mark.usefixtures("small_network")
@@ -63,26 +62,15 @@ def evaluated(tmp_path_factory):
 
 @pytest.fixture
 def run(evaluated, monkeypatch):
-    """The same, with its network in the place of a checkpoint."""
-    embedded = []
-
-    def embed_records(records):
-        embedded.append(records.title)
-        return evaluated.network.embed_records(records)
-
-    network = SimpleNamespace(
-        **vars(evaluated.network)
-        | {"embed_records": embed_records, "embedded": embedded}
-    )
-    monkeypatch.setattr(vireid_jax.embed.embedder, "load", lambda *_: network)
+    """The same; its network takes the place of a checkpoint."""
+    monkeypatch.setattr(collect, "load", lambda _: evaluated.network)
     monkeypatch.setattr(collect, "last_checkpoint", lambda _: evaluated.about.to_json())
-    return SimpleNamespace(**vars(evaluated), embedded=embedded)
+    return evaluated
 
 
-def test_the_split_is_embedded_once_and_shown(run, tmp_path):
+def test_the_embeddings_of_the_evaluation_are_shown(run, tmp_path):
     write([run.workdir], tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
-    assert len(run.embedded) == 1
     for name in ("cmc", "distances", "maps", "cameras", "ranks-1", "ranks-2"):
         assert f'<figure id="{name}"' in text
     assert "Activation maps: this network has no map &#39;conv5&#39;." in text
@@ -97,7 +85,7 @@ def test_a_data_set_that_cannot_be_opened_leaves_figures_out(
     run, tmp_path, monkeypatch
 ):
     def refuse(*_):
-        raise ValueError("the release is\nnot here.")
+        raise UserError("the release is\nnot here.")
 
     monkeypatch.setattr(vireid_jax.evaluate.test_split, "open_split", refuse)
     write([run.workdir], tmp_path / "report.html")
@@ -107,19 +95,18 @@ def test_a_data_set_that_cannot_be_opened_leaves_figures_out(
     assert f"{100 * run.results[0].mAP:.1f}<small" in text
 
 
-def test_other_images_or_other_numbers_are_refused(run, tmp_path):
+def test_missing_embeddings_or_other_numbers_are_refused(run, tmp_path):
     document = run.workdir / "eval.json"
-    before = {p: p.read_bytes() for p in (document, queries_path(document))}
+    features = document.with_suffix(".features.npz")
+    before = {path: path.read_bytes() for path in (document, features)}
     try:
         with_other = json.loads(document.read_text())
         with_other["results"][0]["metrics"]["mAP"] += 0.1
         document.write_text(json.dumps(with_other))
-        with pytest.raises(ValueError, match=r"has mAP .* and its last checkpoint"):
+        with pytest.raises(ValueError, match=r"has mAP .* and its embeddings"):
             write([run.workdir], tmp_path / "report.html")
-        ours = [r for r in run.results if not r.labels.baseline]
-        names = [str(row) for row in range(1000)]
-        write_queries(queries_path(document), ours, names, "another")
-        with pytest.raises(ValueError, match="holds other images than"):
+        features.unlink()
+        with pytest.raises(ValueError, match=r"vireid_jax\.evaluate --workdir"):
             write([run.workdir], tmp_path / "report.html")
     finally:
         for path, content in before.items():

@@ -1,12 +1,11 @@
-"""Convert torchreid's OSNet checkpoints into weights and checkpoints of this package.
+"""Convert torchreid's OSNet checkpoints, or a run, into weights to start from.
 
-Write `out/osnet_x1_0.safetensors`, for `config.model.pretrained`, and
-`out/osnet_x1_0/`, an orbax checkpoint of the variables of
-`models.create_single("osnet_x1_0")`. Nothing that a file holds is ever run: torch reads
-it with `weights_only=True`, or it is an error.
+Write `out/osnet_x1_0.safetensors`, for `config.model.pretrained`, with torchreid's
+names. Nothing in a file is ever executed: torch reads it with `weights_only=True`, or
+it is refused. A run has to be of one stream (config.model.num_specific_stages=0).
 
-    python -m vireid_jax.convert osnet_x1_0_imagenet.pth weights/
-    python -m vireid_jax.convert my_osnet.pth.tar weights/ --name osnet_x0_5
+    python -m vireid_jax.convert osnet_x1_0_imagenet.pth out/
+    python -m vireid_jax.convert runs/pretrain out/
 """
 
 import argparse
@@ -20,26 +19,39 @@ from rich.table import Table
 
 from vireid_jax.run.command import Parser, run_command
 from vireid_jax.run.runtime import set_up
-from vireid_jax.weights.torchreid import Report, convert
+from vireid_jax.training.checkpoint import read
+from vireid_jax.weights.torchreid import TAKEN, Report, convert, write_new
 
 
-def show(report: Report, out: Path, console: Console) -> None:
-    """Prints what became of every tensor, the counts, and how to go on."""
-    name, rows, notes = report
-    table = Table("torch key", "shape", "here", "", box=box.SIMPLE_HEAD)
-    for row in rows:
-        shape = "x".join(map(str, row.shape)) or "scalar"
-        table.add_row(row.key, shape, row.path, row.fate)
-    console.print(table)
-    counts = Counter(row.fate for row in rows).most_common()
-    weights = out / f"{name}.safetensors"
-    lines = [
-        *notes,
-        f"{name}, {len(rows)} tensors: "
-        + ", ".join(f"{count} {fate}" for fate, count in counts),
-        f"wrote {weights} and {out / name}/; to start from them:"
-        f" --config.model.name={name} --config.model.pretrained={weights}",
-    ]
+def convert_run(workdir: Path, out: Path) -> Report:
+    """Write a run's last weights, with all that its checkpoint says as metadata.
+
+    Raise UserError if the network has a copy of some layer per modality.
+    """
+    variables, about = read(workdir)
+    name = about.config["model"]["name"]
+    path = write_new(out, name, variables, about.to_json())
+    return Report(name, [], [], path)
+
+
+def show(report: Report, console: Console, *, verbose: bool = False) -> None:
+    """Print the tensors that were not simply taken (`verbose`: all), and a summary."""
+    rows = [row for row in report.rows if verbose or row.status != TAKEN]
+    if rows:
+        table = Table("torch key", "shape", "here", "", box=box.SIMPLE_HEAD)
+        for row in rows:
+            shape = "x".join(map(str, row.shape)) or "scalar"
+            table.add_row(row.key, shape, row.path, row.status)
+        console.print(table)
+    counts = Counter(row.status for row in report.rows).most_common()
+    summary = ", ".join(f"{count} {status}" for status, count in counts)
+    lines = [*report.notes]
+    if report.rows:
+        lines.append(f"{report.name}, {len(report.rows)} tensors: {summary}")
+    lines.append(
+        f"wrote {report.weights}; to start from it: --config.model.name={report.name}"
+        f" --config.model.pretrained={report.weights}"
+    )
     for line in lines:
         console.print(line, soft_wrap=True)
 
@@ -47,20 +59,25 @@ def show(report: Report, out: Path, console: Console) -> None:
 def create_parser() -> Parser:
     """Return the parser of the command line."""
     parser = Parser("convert", __doc__, "weights.md")
-    parser.add_argument("file", type=Path, help=".pth, .pt, .pth.tar or .safetensors")
-    parser.add_argument("out", type=Path, help="the folder that gets both outputs")
-    parser.add_argument("--name", help="of the network, if its tensors do not tell")
+    add = parser.add_argument
+    add("input", type=Path, help=".pth, .pt, .pth.tar, .safetensors, or a workdir")
+    add("out", type=Path, help="the folder that gets NAME.safetensors")
+    add("--name", help="of the network; default: by keys and shapes")
+    add("--verbose", action="store_true", help="print every tensor")
     return parser
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Convert the file and print what became of every tensor."""
+    """Convert the input and print the result."""
     set_up()
-    report = convert(arguments.file, arguments.out, arguments.name)
+    if arguments.input.is_dir():
+        report = convert_run(arguments.input, arguments.out)
+    else:
+        report = convert(arguments.input, arguments.out, arguments.name)
     console = Console(markup=False, highlight=False)
     if not console.is_terminal:
         console.width = 150  # a row is a line, in a file and in a pipe
-    show(report, arguments.out, console)
+    show(report, console, verbose=arguments.verbose)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -71,7 +71,7 @@ def dry_run() -> None:
         FLAGS.config, topologies=FLAGS.topology, console=Console(emoji=False)
     )
     if FLAGS.json:
-        Path(FLAGS.json).write_text(json.dumps(report.to_json(), indent=2) + "\n")
+        Path(FLAGS.json).write_text(json.dumps(report, indent=2) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

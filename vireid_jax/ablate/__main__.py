@@ -21,7 +21,6 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from vireid_jax.ablate.study import read_study, run_study
 from vireid_jax.flags import run_flags
 from vireid_jax.run.errors import UserError
 
@@ -48,6 +47,7 @@ def run() -> None:
 
     set_up()
     from vireid_jax.ablate.figure import svg
+    from vireid_jax.ablate.study import read_study, run_study
     from vireid_jax.ablate.table import find, markdown
     from vireid_jax.run.files import replace_text
     from vireid_jax.run.stopping import Stop

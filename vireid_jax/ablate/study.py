@@ -1,6 +1,5 @@
 """Read the rows of a study, and train those that are not done yet."""
 
-import functools
 import inspect
 import json
 import runpy
@@ -8,16 +7,27 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
+from rich.console import Console
 
-from vireid_jax import configs
+from vireid_jax.ablate.table import CODE, RESULTS, TEST, read_results
+from vireid_jax.config import decisive, validate, with_defaults
+from vireid_jax.configs import find_config, get_config
+from vireid_jax.embed.embedder import load
+from vireid_jax.evaluate.compare_runs import queries_path
+from vireid_jax.evaluate.test_split import evaluate_test_split
+from vireid_jax.run.environment import environment
 from vireid_jax.run.errors import UserError
+from vireid_jax.run.files import replace_text
+from vireid_jax.run.stopping import Stop
+from vireid_jax.train import train_run
 
 
-class Run(NamedTuple):
+class StudyRun(NamedTuple):
     """One row of a study with one seed."""
 
     row: str
@@ -26,25 +36,25 @@ class Run(NamedTuple):
 
     @property
     def folder(self) -> str:
-        """Names its workdir inside the study's."""
+        """Return its workdir inside the study's."""
         return f"{self.row}/seed_{self.seed}"
 
 
 class Study(NamedTuple):
-    """Rows by name, each a function of nothing that returns its config."""
+    """Rows by name, each a function without arguments that returns its config."""
 
     name: str
     rows: dict[str, Callable[[], ConfigDict]]
     baseline: str
     elsewhere: dict[str, dict[str, Any]]  # by name: changes that give another test set
 
-    def runs(self, seeds: int) -> Iterator[Run]:
-        """Yields all rows with the first seed, then all with the next."""
+    def runs(self, seeds: int) -> Iterator[StudyRun]:
+        """Yield all rows with the first seed, then all with the next."""
         for seed in range(seeds):
-            for row, get_config in self.rows.items():
-                config = get_config()
+            for row, create in self.rows.items():
+                config = create()
                 config.seed = seed
-                yield Run(row, seed, config)
+                yield StudyRun(row, seed, config)
 
 
 def read_study(
@@ -54,10 +64,11 @@ def read_study(
     baseline: str | None = None,
     base: str | None = None,
 ) -> Study:
-    """Reads a study's file; `overrides` change every row, `rows` are those wanted.
+    """Read a study's file; `overrides` change every row, `rows` are the chosen ones.
 
-    `base` names another config than the study's own to change, with its own test set
-    alone. Raises UserError where the file has no `ROWS`, or a row is not among them.
+    `base`, FILE.py[:ARGUMENT], is another config to change than the study's own, with
+    its own test set alone. Raise UserError where the file has no `ROWS`, or a row is
+    not among them.
     """
     module = runpy.run_path(str(path))
     change: Any = module.get("get_config")
@@ -67,45 +78,38 @@ def read_study(
             f"{path} has no table ROWS, or no get_config(row=..., base=...); give a"
             " study, such as configs/ablations/sharing.py"
         )
-    legal = list(module["ROWS"])
     baseline = baseline or parameters["row"].default
-    upon = ()
-    if base:
-        upon = (
-            functools.partial(configs.get_config, configs.find_config(base, "--base")),
-        )
+    names = list(module["ROWS"])
     for row in (*rows, baseline):
-        if row not in legal:
-            raise UserError(f"there is no row {row!r} in {path}; legal are {legal}")
+        if row not in names:
+            raise UserError(f"no row {row!r} in {path}; valid values: {names}")
+    if base:
+        path_of_base = find_config(base, "--base")
+        change = partial(change, base=partial(get_config, path_of_base))
 
-    def getter(row: str) -> Callable[[], ConfigDict]:
-        def get_config() -> ConfigDict:
-            config = change(row, *upon)
-            config.update_from_flattened_dict(overrides or {})
-            return config
+    def config_of(row: str) -> ConfigDict:
+        config = change(row)
+        config.update_from_flattened_dict(overrides or {})
+        return config
 
-        return get_config
-
-    wanted = [row for row in legal if not rows or row in rows or row == baseline]
-    rows = {row: getter(row) for row in wanted}
-    return Study(path.stem, rows, baseline, {} if base else module.get("ELSEWHERE", {}))
+    chosen = [row for row in names if not rows or row in rows or row == baseline]
+    getters: dict[str, Callable[[], ConfigDict]]
+    getters = {row: partial(config_of, row) for row in chosen}
+    elsewhere = {} if base else module.get("ELSEWHERE", {})
+    return Study(path.stem, getters, baseline, elsewhere)
 
 
 def run_study(
-    study: Study, seeds: int, workdir: Path, stop: Any, reuse: Sequence[Path] = ()
+    study: Study, seeds: int, workdir: Path, stop: Stop, reuse: Sequence[Path] = ()
 ) -> None:
-    """Trains what is not done yet; writes a line of results after each run.
+    """Train what is not done yet; write a line of results after each run.
 
     A run that was done with the same settings in a study among `reuse` is not trained:
-    its results are copied. Raises UserError where results are there of a run with
+    its results are copied. Raise UserError where the workdir has results of a run with
     another config or code.
     """
-    from vireid_jax.ablate.table import CODE, read_results
-    from vireid_jax.run.environment import environment
-    from vireid_jax.train import train_run
-
-    here = environment()
-    for line in read_results(workdir):
+    here, lines = environment(), read_results(workdir)
+    for line in lines:
         for key in CODE:
             if line[key] != here[key]:
                 raise UserError(
@@ -113,42 +117,47 @@ def run_study(
                     f" {here[key]!r}; one table is of one code on one machine. Give"
                     " another --workdir"
                 )
-    done = {(line["row"], line["seed"]): line for line in read_results(workdir)}
+    done = {(line["row"], line["seed"]): line for line in lines}
     runs = list(study.runs(seeds))
     for number, run in enumerate(runs, 1):
-        line = done.get((run.row, run.seed))
-        if line is not None:
+        if line := done.get((run.row, run.seed)):
             _check_same(run, line, workdir)
             continue
-        if taken := _take_over(study, run, workdir, reuse, here):
-            sys.stdout.write(f"=== {run.folder} is that of {taken}\n")
+        if source := _reuse(study, run, workdir, reuse, here):
+            sys.stdout.write(f"=== {run.folder} is that of {source}\n")
             continue
         sys.stdout.write(
             f"=== {study.name}, run {number} of {len(runs)}: {run.folder}\n"
         )
         sys.stdout.flush()
-        start = time.perf_counter()
-        train_run(run.config, workdir / run.folder, stop)
+        start, folder = time.perf_counter(), workdir / run.folder
+        train_run(run.config, folder, stop)
         for name, changes in study.elsewhere.items():
-            _test_elsewhere(workdir / run.folder, name, changes)
-        seconds = time.perf_counter() - start
-        _add_line(workdir, _line_of(study, run, workdir / run.folder, seconds))
+            _test_elsewhere(folder, name, changes)
+        results = {}
+        for name in (TEST, *study.elsewhere):
+            evaluation = json.loads((folder / f"{name}.json").read_text())
+            results[name] = [r for r in evaluation["results"] if not r["baseline"]]
+        trained = json.loads((folder / "environment.json").read_text())
+        line = {"study": study.name, "row": run.row, "seed": run.seed}
+        line |= {key: trained[key] for key in CODE}
+        # Seconds are those of the last process alone if the run was stopped.
+        line |= {"seconds": round(time.perf_counter() - start, 1)}
+        line |= {"results": results, "config": _settings(run.config)}
+        _add_line(workdir, line)
 
 
-def _take_over(
+def _reuse(
     study: Study,
-    run: Run,
+    run: StudyRun,
     workdir: Path,
     reuse: Sequence[Path],
     here: dict[str, Any],
 ) -> Path | None:
-    """Copies the results of a run elsewhere that differs in its name alone.
+    """Copy the results of a run of another study that differs only in its name.
 
-    Returns that run's folder, or None where there is none of this code and machine.
+    Return that run's folder, or None if there is none of this code and machine.
     """
-    from vireid_jax.ablate.table import CODE, TEST, read_results
-    from vireid_jax.evaluate.compare_runs import queries_path
-
     tests = (TEST, *study.elsewhere)
     wanted = {key: here[key] for key in CODE} | {"config": _settings(run.config)}
     for other in reuse:
@@ -161,21 +170,15 @@ def _take_over(
             target.mkdir(parents=True, exist_ok=True)
             for test in tests:
                 path = source / f"{test}.json"
-                for one in (path, queries_path(path)):
-                    shutil.copyfile(one, target / one.name)
+                for file in (path, queries_path(path)):
+                    shutil.copyfile(file, target / file.name)
             _add_line(workdir, line | {"study": study.name, "row": run.row})
             return source
     return None
 
 
 def _test_elsewhere(folder: Path, name: str, changes: dict[str, Any]) -> None:
-    """Tests a run's last epoch on another set; writes NAME.json beside eval.json."""
-    from rich.console import Console
-
-    from vireid_jax.config import with_defaults
-    from vireid_jax.embed.embedder import load
-    from vireid_jax.evaluate.test_split import evaluate_test_split
-
+    """Test a run's last epoch on another set; write NAME.json beside eval.json."""
     embedder = load(folder)
     config = ConfigDict(with_defaults(embedder.about.config))
     with config.unlocked():  # options of walkers that the run left as they were
@@ -191,51 +194,24 @@ def _test_elsewhere(folder: Path, name: str, changes: dict[str, Any]) -> None:
 
 
 def _settings(config: ConfigDict) -> dict[str, Any]:
-    """Returns what decides a run's numbers, as JSON would give it back."""
-    from vireid_jax.config import decisive, validate
-
+    """Return what decides a run's numbers, with the types that JSON has."""
     return json.loads(json.dumps(decisive(validate(config)), default=str))
 
 
-def _check_same(run: Run, line: dict[str, Any], workdir: Path) -> None:
-    """Raises UserError where a finished run had other settings than it would now."""
+def _check_same(run: StudyRun, line: dict[str, Any], workdir: Path) -> None:
+    """Raise UserError where a finished run was trained with other settings."""
     now, then = _settings(run.config), line["config"]
-    differ = sorted(k for k in now.keys() | then.keys() if now.get(k) != then.get(k))
-    if differ:
-        key = differ[0]
-        raise UserError(
-            f"{workdir} has {run.folder} with {key}={then.get(key)!r}, and now"
-            f" it is {now.get(key)!r}; one table is of one setting. Give another"
-            " --workdir"
-        )
-
-
-def _line_of(study: Study, run: Run, folder: Path, seconds: float) -> dict[str, Any]:
-    from vireid_jax.ablate.table import TEST
-
-    results = {}
-    for name in (TEST, *study.elsewhere):
-        found = json.loads((folder / f"{name}.json").read_text())["results"]
-        results[name] = [result for result in found if not result["baseline"]]
-    here = json.loads((folder / "environment.json").read_text())
-    return {
-        "study": study.name,
-        "row": run.row,
-        "seed": run.seed,
-        "commit": here["commit"],
-        "processor": here["processor"],
-        "packages": here["packages"],
-        "seconds": round(seconds, 1),  # of the last process alone, if it was stopped
-        "results": results,
-        "config": _settings(run.config),
-    }
+    for key in sorted(now.keys() | then.keys()):
+        if now.get(key) != then.get(key):
+            raise UserError(
+                f"{workdir} has {run.folder} with {key}={then.get(key)!r}, and now"
+                f" it is {now.get(key)!r}; one table is of one setting. Give another"
+                " --workdir"
+            )
 
 
 def _add_line(workdir: Path, line: dict[str, Any]) -> None:
-    """Adds a line; the file is replaced as a whole, so that it is never half one."""
-    from vireid_jax.ablate.table import RESULTS
-    from vireid_jax.run.files import replace_text
-
+    """Add a line atomically: the file is replaced."""
     path = workdir / RESULTS
-    before = path.read_text() if path.exists() else ""
-    replace_text(path, before + json.dumps(line) + "\n")
+    lines = path.read_text() if path.exists() else ""
+    replace_text(path, lines + json.dumps(line) + "\n")

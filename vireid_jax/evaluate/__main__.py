@@ -29,7 +29,7 @@ from vireid_jax.evaluate.foreign_features import evaluate_file
 from vireid_jax.evaluate.test_split import (
     choose_protocols,
     evaluate_run,
-    report,
+    print_results,
     write_report,
 )
 from vireid_jax.protocols import KReciprocal
@@ -69,7 +69,7 @@ def evaluate_features(arguments: argparse.Namespace, console: Console) -> None:
         choose_protocols(arguments.protocol, arguments.permutations),
         KReciprocal() if arguments.rerank else None,
     )
-    report(results, console)
+    print_results(results, console)
     if arguments.out:
         queries = queries_path(arguments.out)
         write_queries(queries, results, rows.filename, fingerprint(rows))

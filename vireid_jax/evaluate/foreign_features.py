@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from vireid_jax.evaluate.test_split import report
+from vireid_jax.evaluate.test_split import print_results
 from vireid_jax.modality import MODALITIES
 from vireid_jax.protocols import Protocol, Result, Rows, evaluate, find_protocol
 from vireid_jax.protocols.reranking import KReciprocal
@@ -78,7 +78,7 @@ def evaluate_features(
     given = {name: np.asarray(array) for name, array in arrays.items()}
     results, _ = _rank_arrays(Path("features"), given, found, reranking)
     if console:
-        report(results, console)
+        print_results(results, console)
     return results
 
 

@@ -62,28 +62,17 @@ def rank_split(
     records: Records,
     features: Float32[np.ndarray, "rows dim"],
     protocols: Sequence[Protocol],
-    *,
-    epoch: float,
-    selection: str | None,
-    reranking: KReciprocal | None = None,
+    **options: Any,
 ) -> list[Result]:
-    """Rank the embeddings of a split's rows by each protocol."""
-    return [
-        evaluate(
-            protocol,
-            records,
-            features,
-            feature=embedder.feature,
-            flip=embedder.flip,
-            reranking=reranking,
-            epoch=epoch,
-            selection=selection,
-        )
-        for protocol in protocols
-    ]
+    """Rank the embeddings of a split's rows by each protocol.
+
+    `options` are those of `evaluate`: `epoch`, `selection`, `reranking`.
+    """
+    options |= {"feature": embedder.feature, "flip": embedder.flip}
+    return [evaluate(protocol, records, features, **options) for protocol in protocols]
 
 
-def report(results: Sequence[Result], console: Console) -> None:
+def print_results(results: Sequence[Result], console: Console) -> None:
     """Print the metrics, their uncertainty, and those of each trial."""
     console.print(results_table(results))
     for sentence in counts_that_differ(results):
@@ -173,7 +162,7 @@ def evaluate_test_split(
         write_test_features(path, records, features, about.step)
     if config.data.name == "walkers":
         results += evaluate_baselines(protocols, records, tuple(config.data.size))
-    report(results, console)
+    print_results(results, console)
     if path:
         write_report(results, about.to_json(), path)
     return results

@@ -14,7 +14,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 from rich import box
@@ -27,9 +27,12 @@ from vireid_jax.run.errors import UserError
 from vireid_jax.run.files import check_parent
 from vireid_jax.run.runtime import set_up
 
+if TYPE_CHECKING:
+    from vireid_jax.embed.embedder import Embedder
+
 
 def check_new(out: Path) -> None:
-    """Raises UserError unless a folder can appear here."""
+    """Raise UserError unless `out` is an empty folder, or can become one."""
     check_parent(out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(
@@ -38,21 +41,15 @@ def check_new(out: Path) -> None:
         )
 
 
-def in_float32(embedder: Any) -> Any:
-    """Returns the embedder, computing in float32 if it was trained in bfloat16."""
-    from vireid_jax.embed.embedder import Embedder
-
-    if getattr(embedder.model, "dtype", "float32") == "float32":
+def in_float32(embedder: "Embedder") -> "Embedder":
+    """Return the embedder, or one that computes in float32 if it does not."""
+    if embedder.model.dtype == "float32":
         return embedder
-    return Embedder(
+    names = ("size", "flip", "batch_size", "feature", "modalities", "about")
+    return type(embedder)(
         embedder.model.clone(dtype="float32"),
         embedder.variables,
-        size=embedder.size,
-        flip=embedder.flip,
-        batch_size=embedder.batch_size,
-        feature=embedder.feature,
-        modalities=embedder.modalities,
-        about=embedder.about,
+        **{name: getattr(embedder, name) for name in names},
     )
 
 
@@ -67,14 +64,14 @@ def export(
     data_dir: Path | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Writes a checkpoint's network into the new folder `out`; returns the proof.
+    """Write a checkpoint's network into the new folder `out`; return the proof.
 
-    Arguments are the command's. Raises UserError where it cannot be done, or where the
-    files' features are not the checkpoint's; then there is no `out`.
+    The arguments are the command's. Raise UserError, and leave no `out`, for a wrong
+    argument, or if the files' features are not the checkpoint's.
     """
     console = console or Console(quiet=True)
     if format not in FORMATS:
-        raise UserError(f"--format is {format!r}; legal are {list(FORMATS)}")
+        raise UserError(f"--format is {format!r}; valid values: {list(FORMATS)}")
     if int8 and format != "onnx":
         raise UserError(f"--int8 is for --format onnx; it is {format}")
     check_installed(format)
@@ -84,15 +81,14 @@ def export(
     from vireid_jax.embed.embedder import load
     from vireid_jax.evaluate.test_split import open_split
     from vireid_jax.export.proof import open_trial, prove
+    from vireid_jax.export.quantise import calibration_images, quantise
     from vireid_jax.export.runtimes import open_files
 
     embedder = load(path, which)
     if streams == "both" and (format == "safetensors" or len(embedder.modalities) < 2):
-        reason = (
-            "a safetensors file has both streams in any case"
-            if format == "safetensors"
-            else f"the network has seen {embedder.modalities[0]} images alone"
-        )
+        reason = f"the network was trained on {embedder.modalities[0]} images alone"
+        if format == "safetensors":
+            reason = "a safetensors file has both streams in any case"
         raise UserError(f"--streams is both, and {reason}; leave it out")
     if format != "safetensors":
         embedder = in_float32(embedder)
@@ -103,15 +99,13 @@ def export(
     about = describe(embedder, format)
 
     with (
-        tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as aside,
+        tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as parent,
         console.status("writing") as status,
     ):
-        folder = Path(aside) / "export"
+        folder = Path(parent) / "export"
         folder.mkdir()
         written = [write(embedder, format, folder, streams, about)]
         if int8:
-            from vireid_jax.export.quantise import calibration_images, quantise
-
             status.update("quantising")
             train = open_split(config, "train")
             images = calibration_images(train, embedder.size, embedder.modalities)
@@ -124,7 +118,7 @@ def export(
         proof["checkpoint"] = {
             key: about[key] for key in ("step", "epoch", "commit", "fingerprint")
         }
-        about["files"] = {}  # the modalities of each
+        about["files"] = {}  # modalities by name
         for files in written:
             for group, path in files.paths.items():
                 about["files"].setdefault(path.name, []).extend(group)
@@ -135,26 +129,30 @@ def export(
 
 
 def table_of(proof: dict[str, Any]) -> Table:
-    """Shows what was found: JAX itself, then each runtime and precision."""
+    """Return a table of a proof: JAX itself, then each runtime and precision."""
+    first = proof["runs"][0]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("runtime, precision")
-    latencies = [f"ms of {n}" for n in proof["runs"][0]["latency_ms"]]
+    latencies = [f"ms of {n}" for n in first["latency_ms"]]
     for name in ("Rank-1", "mAP", "features off by", *latencies):
         table.add_column(name, justify="right")
-    for run in [None, *proof["runs"]]:
-        found = (run or proof["runs"][0]).get("walkers", {})
-        whose = "exported" if run else "jax"
-        row = [
-            " ".join(f"{100 * told[whose][name]:.2f}" for told in found.values())
-            for name in ("Rank-1", "mAP")
-        ]
-        if run:
-            row.append(f"{run['largest_difference']:.1e}")
-            row += [f"{ms:.1f}" for ms in run["latency_ms"].values()]
-        name = f"{run['runtime']}, {run['precision']}" if run else "the checkpoint"
-        table.add_row(name, *row)
-    if found:
-        table.caption = f"Percent: {', then '.join(found)}; {proof['walkers']}"
+
+    def metrics_of(run: dict[str, Any], whose: str) -> list[str]:
+        rows = [row[whose] for row in run.get("walkers", {}).values()]
+        names = ("Rank-1", "mAP")
+        return [" ".join(f"{100 * row[name]:.2f}" for row in rows) for name in names]
+
+    table.add_row("the checkpoint", *metrics_of(first, "jax"))
+    for run in proof["runs"]:
+        table.add_row(
+            f"{run['runtime']}, {run['precision']}",
+            *metrics_of(run, "exported"),
+            f"{run['largest_difference']:.1e}",
+            *(f"{ms:.1f}" for ms in run["latency_ms"].values()),
+        )
+    if "walkers" in first:
+        directions = ", then ".join(first["walkers"])
+        table.caption = f"Percent: {directions}; {proof['walkers']}"
     return table
 
 

@@ -1,5 +1,6 @@
-"""Writing a network as files of a format; what was written is told as `Files`."""
+"""Write a network as files of a format."""
 
+import importlib.metadata
 import importlib.util
 import json
 from pathlib import Path
@@ -7,14 +8,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 
-from vireid_jax import __version__
 from vireid_jax.data.any_image import CLIPPED, GREY
 from vireid_jax.embed.embedder import Embedder
-from vireid_jax.export.network import Network
 from vireid_jax.run.environment import commit
 from vireid_jax.run.errors import UserError
-from vireid_jax.training.checkpoint import by_path
+from vireid_jax.training.step import make_embed_step
 
 FORMATS = ("onnx", "jax", "safetensors")
 STREAMS = ("separate", "both")
@@ -39,21 +39,22 @@ class Files(NamedTuple):
 
 
 def check_installed(format: str) -> None:
-    """Raises UserError where a package is missing that the format needs."""
+    """Raise UserError if a package that the format needs is missing."""
     missing = [name for name in _NEEDED[format] if not importlib.util.find_spec(name)]
     if missing:
         raise UserError(
-            f"--format {format} needs {' and '.join(missing)}; type pip install"
+            f"--format {format} needs {' and '.join(missing)}; run pip install"
             " 'vireid-jax[export]'"
         )
 
 
 def describe(embedder: Embedder, format: str) -> dict[str, Any]:
-    """Says what a program must know of the files to use them: `model.json`."""
+    """Return `model.json`: what a program must know to use the files."""
     height, width = embedder.size
     about = embedder.about
     inside = ["ImageNet normalisation"]
     inside += ["the sum of image and mirror"] if embedder.flip else []
+    version = importlib.metadata.version("vireid-jax")
     return {
         "format": format,
         "input": {
@@ -73,80 +74,58 @@ def describe(embedder: Embedder, format: str) -> dict[str, Any]:
         "trained_on": about.data["title"],
         "fingerprint": embedder.fingerprint,
         "commit": about.environment["commit"],
-        "exported_by": {"vireid_jax": __version__, "commit": commit()},
+        "exported_by": {"vireid_jax": version, "commit": commit()},
     }
 
 
 def write(
-    embedder: Embedder,
-    format: str,
-    folder: Path,
-    streams: str,
-    about: dict[str, Any],
+    embedder: Embedder, format: str, folder: Path, streams: str, about: dict[str, Any]
 ) -> Files:
-    """Writes a network into a folder: a file a modality, or one of "both" streams.
+    """Write a network into a folder: a file per modality, or one of "both" streams.
 
-    One of safetensors holds both in any case. `about` goes into files that can hold it.
+    A safetensors file always holds both. `about` goes into ONNX files as metadata.
     """
     separate = [(modality,) for modality in embedder.modalities]
     if format == "safetensors":
         _write_safetensors(embedder, folder / WEIGHTS)
         return Files("float32", dict.fromkeys(separate, folder / WEIGHTS))
-    network = Network.of(embedder)
-    groups = [embedder.modalities] if streams == "both" else separate
     paths = {}
-    for group in groups:
-        stem = group[0] if streams == "separate" else "both"
-        paths[group] = folder / f"{stem}.{format}"
-        content = (
-            _onnx(network, group, {"model": json.dumps(about)})
-            if format == "onnx"
-            else _jax(network, group)
-        )
-        paths[group].write_bytes(content)
+    for group in [embedder.modalities] if streams == "both" else separate:
+        paths[group] = folder / f"{'both' if streams == 'both' else group[0]}.{format}"
+        if format == "onnx":
+            from vireid_jax.export.graph import onnx_model
+
+            model = onnx_model(embedder, group, {"model": json.dumps(about)})
+            paths[group].write_bytes(model.SerializeToString())
+        else:
+            paths[group].write_bytes(_jax(embedder, group))
     return Files("float32", paths)
 
 
-def _onnx(network: Network, group: tuple[str, ...], metadata: dict[str, str]) -> bytes:
-    """Writes one graph; a stream alone has `images` and `embedding` as names."""
-    from vireid_jax.export.graph import Graph
-
-    graph = Graph()
-    for modality in group:
-        alone = len(group) == 1
-        batch = "batch" if alone else f"{modality}_batch"
-        images = graph.images("images" if alone else modality, batch, network.size)
-        embedding = network.embed(graph, images, modality)
-        name = "embedding" if alone else f"{modality}_embedding"
-        graph.give(embedding, name, batch, network.dim)
-    return graph.model(metadata).SerializeToString()
-
-
-def _jax(network: Network, group: tuple[str, ...]) -> bytes:
-    """Exports `images -> embedding`, or the tuple of all streams' from all images."""
+def _jax(embedder: Embedder, group: tuple[str, ...]) -> bytes:
+    """Export `images -> embedding`, or a tuple of all streams' from all images."""
     from jax import export
 
-    from vireid_jax.export.arrays import Arrays
+    variables = jax.device_get(embedder.variables)
+    options = {"flip": embedder.flip, "feature": embedder.feature}
+    steps = [make_embed_step(embedder.model, m, **options) for m in group]
 
     def embed(*images: jax.Array) -> Any:
-        streams = zip(images, group, strict=True)
-        found = tuple(network.embed(Arrays(), x, modality) for x, modality in streams)
-        return found if len(group) > 1 else found[0]
+        out = tuple(step(variables, x) for step, x in zip(steps, images, strict=True))
+        return out if len(group) > 1 else out[0]
 
-    batches = export.symbolic_shape(
-        ", ".join(f"{modality}_batch" for modality in group)
-    )
-    shapes = (
-        jax.ShapeDtypeStruct((batch, *network.size, 3), np.uint8) for batch in batches
-    )
+    batches = export.symbolic_shape(", ".join(f"{m}_batch" for m in group))
+    shapes = [
+        jax.ShapeDtypeStruct((batch, *embedder.size, 3), np.uint8) for batch in batches
+    ]
     exported = export.export(jax.jit(embed), platforms=PLATFORMS)(*shapes)
     return bytes(exported.serialize())
 
 
 def _write_safetensors(embedder: Embedder, path: Path) -> None:
-    """Writes all variables, not folded, by their places; `vireid_jax.load` reads it."""
+    """Write all variables by path, not folded; `vireid_jax.load` reads the file."""
     from safetensors.numpy import save_file
 
-    leaves = by_path(jax.device_get(embedder.variables))
-    tensors = {place: np.ascontiguousarray(leaf) for place, leaf in leaves.items()}
+    leaves = flatten_dict(jax.device_get(embedder.variables), sep="/")
+    tensors = {name: np.ascontiguousarray(leaf) for name, leaf in leaves.items()}
     save_file(tensors, path, metadata={"about": json.dumps(embedder.about.to_json())})

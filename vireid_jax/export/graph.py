@@ -1,217 +1,281 @@
-# ruff: noqa: D102 (the operations are described where they are done, in arrays.py)
-"""The operations of `network.py`, written down as an ONNX graph.
+"""The two-stream network at test as an ONNX graph, with folded weights.
 
-A map is `[batch, C, H, W]` here, as ONNX's convolutions want it; images come as the
-rest of this package has them, `[batch, H, W, 3]`. Any number of images may come.
+Written node by node, because a converter of traced programs does much worse:
+jax2onnx 0.17.1 makes 2,486 nodes of `osnet_x0_25` with parts, where there are 497 here,
+cannot convert the mirror for any number of images, and onnxruntime refuses its max
+pooling. A map is `[batch, C, H, W]` here; images are `[batch, H, W, 3]`, as elsewhere.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from vireid_jax.data.augment import MEAN, STD
-from vireid_jax.export.folding import EPSILON
+from vireid_jax.embed.embedder import Embedder
+from vireid_jax.export import folding
+from vireid_jax.models.heads import stripe_rows
+from vireid_jax.models.osnet import STAGES
+from vireid_jax.models.two_stream import TwoStreamOSNet
+from vireid_jax.run.errors import UserError
 
-OPSET, IR_VERSION = 17, 8  # of 2022, so that no runtime is too old
-_BEFORE_THE_FIRST = -(2**31)  # where a slice that goes backwards ends
+OPSET, IR_VERSION = 17, 8  # of 2022, so that older runtimes can read the files
+_BEFORE_THE_FIRST = -(2**31)  # the end of a slice that goes backwards
 
 
-class Value(NamedTuple):
-    """What a node gives."""
+def onnx_model(
+    embedder: Embedder, modalities: Sequence[str], metadata: dict[str, str]
+) -> onnx.ModelProto:
+    """Write the streams of `modalities` into one model.
 
-    graph: "Graph"
-    name: str
-    height: int = 0  # of a map
-
-    def __add__(self, other: "Value") -> "Value":
-        """Adds."""
-        return self.graph.node("Add", self, other)
-
-    def __sub__(self, other: "Value") -> "Value":
-        """Subtracts."""
-        return self.graph.node("Sub", self, other)
-
-    def __mul__(self, other: "Value | float") -> "Value":
-        """Multiplies."""
-        return self.graph.node("Mul", self, other)
+    A single stream has the names `images` and `embedding`; of several, each has those
+    of its modality, and weights that are equal are stored once. Raise UserError for a
+    network other than TwoStreamOSNet.
+    """
+    if not isinstance(embedder.model, TwoStreamOSNet):
+        raise UserError(
+            f"the checkpoint holds a {type(embedder.model).__name__}; --format onnx is"
+            " for TwoStreamOSNet only, use --format safetensors or jax"
+        )
+    graph, inputs, outputs = Graph(), [], []
+    for modality in modalities:
+        alone = len(modalities) == 1
+        images = "images" if alone else modality
+        output = "embedding" if alone else f"{modality}_embedding"
+        batch = "batch" if alone else f"{modality}_batch"
+        stream = Stream(graph, embedder, modality)
+        graph.node("Identity", stream.embed(images), name=output)
+        shape = (batch, *embedder.size, 3)
+        inputs.append(helper.make_tensor_value_info(images, TensorProto.UINT8, shape))
+        shape = (batch, embedder.dim)
+        outputs.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, shape))
+    weights = [numpy_helper.from_array(x, name) for name, x in graph.weights.items()]
+    model = helper.make_model(
+        helper.make_graph(graph.nodes, "vireid_jax", inputs, outputs, weights),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="vireid_jax",
+    )
+    helper.set_model_props(model, metadata)
+    onnx.checker.check_model(model, full_check=True)
+    return model
 
 
 class Graph:
-    """Collects nodes and weights; `model` gives them as a file's content.
-
-    The operations are those of `arrays.Arrays`, where each is described.
-    """
+    """Collect nodes and weights; a value is a string, the name of a node's output."""
 
     def __init__(self):
-        """Begins an empty graph."""
-        self._nodes, self._inputs, self._outputs = [], [], []
-        self._constants: dict[str, np.ndarray] = {}
+        """Start an empty graph."""
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: dict[str, np.ndarray] = {}
 
-    def images(self, name: str, batch: str, size: tuple[int, int]) -> Value:
-        """Adds an input, uint8 `[batch, height, width, 3]`; `batch` is a name, too."""
-        shape = (batch, *size, 3)
-        kind = helper.make_tensor_value_info(name, TensorProto.UINT8, shape)
-        self._inputs.append(kind)
-        return Value(self, name, size[0])
+    def node(self, kind: str, *inputs: Any, name: str = "", **attributes: Any) -> str:
+        """Add a node; an input is a value, a float or a tuple of integers."""
+        name = name or f"{kind}_{len(self.nodes)}"
+        inputs = [x if isinstance(x, str) else self.constant(x) for x in inputs]
+        node = helper.make_node(kind, inputs, [name], f"node_{name}", **attributes)
+        self.nodes.append(node)
+        return name
 
-    def give(self, embeddings: Value, name: str, batch: str, dim: int) -> None:
-        """Makes float32 `[batch, dim]` an output."""
-        self._nodes.append(helper.make_node("Identity", [embeddings.name], [name]))
-        kind = helper.make_tensor_value_info(name, TensorProto.FLOAT, (batch, dim))
-        self._outputs.append(kind)
+    def constant(self, value: float | tuple[int, ...]) -> str:
+        """Add numbers: a float32 scalar or int64 `[n]`."""
+        dtype = np.float32 if isinstance(value, float) else np.int64
+        return self.weight(str(value), np.array(value, dtype))
 
-    def model(self, metadata: dict[str, str]) -> onnx.ModelProto:
-        """Returns the graph with all its weights, checked."""
-        weights = [numpy_helper.from_array(x, n) for n, x in self._constants.items()]
-        graph = helper.make_graph(
-            self._nodes, "vireid_jax", self._inputs, self._outputs, weights
-        )
-        opset = [helper.make_opsetid("", OPSET)]
-        model = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)
-        model.producer_name = "vireid_jax"
-        helper.set_model_props(model, metadata)
-        onnx.checker.check_model(model, full_check=True)
-        return model
+    def weight(self, name: str, value: np.ndarray) -> str:
+        """Add a weight once; one that differs from that of this name gets another."""
+        while not np.array_equal(self.weights.get(name, value), value):
+            name += "'"
+        self.weights[name] = value
+        return name
 
-    def node(
-        self, kind: str, *inputs: Value | float | None, outputs: int = 1, **attributes
-    ) -> Any:
-        """Adds a node; returns its only output, or a list of `outputs`."""
-        values = [
-            x if isinstance(x, Value) else self._number(x)
-            for x in inputs
-            if x is not None
-        ]
-        node = f"{kind}_{len(self._nodes)}"
-        names = [f"{node}_{i}" for i in range(outputs)]
-        inputs = [x.name for x in values]
-        self._nodes.append(helper.make_node(kind, inputs, names, node, **attributes))
-        height = max(x.height for x in values)
-        found = [Value(self, name, height) for name in names]
-        return found[0] if outputs == 1 else found
 
-    def constant(self, place: str, value: np.ndarray | None) -> Value | None:
-        """Adds a weight, once; two streams' that differ get two names."""
-        if value is None:
-            return None
-        if value.ndim == 4:
-            value = value.transpose(3, 2, 0, 1)
-        while not np.array_equal(self._constants.get(place, value), value):
-            place += "'"
-        self._constants[place] = value
-        return Value(self, place)
+class Stream:
+    """Add one modality's network to a graph; `path` is where a layer's weights are."""
 
-    def _number(self, value: float) -> Value:
-        return self.constant(f"{value:.6g}", np.array(value, np.float32))
+    def __init__(self, graph: Graph, embedder: Embedder, modality: str):
+        """Fold the weights that an image of `modality` passes through."""
+        self.graph, self.node = graph, graph.node
+        self.embedder, self.model = embedder, embedder.model
+        self.weights = folding.fold(embedder.variables, modality)
 
-    def _integers(self, *values: int) -> Value:
-        name = f"integers {' '.join(map(str, values))}"
-        return self.constant(name, np.array(values, np.int64))
-
-    # --- images and maps --------------------------------------------------------------
-
-    def normalise(self, images: Value) -> Value:
+    def embed(self, images: str) -> str:
+        """Embed uint8 images, as `training.step.make_embed_step` does."""
         x = self.node("Transpose", images, perm=(0, 3, 1, 2))
         x = self.node("Cast", x, to=TensorProto.FLOAT)
-        gain, shift = (1 / (255 * STD)), -MEAN / STD
-        x = x * self.constant("pixels/scale", gain.reshape(3, 1, 1))
-        return x + self.constant("pixels/bias", shift.reshape(3, 1, 1))
+        pixels = {"scale": 1 / (255 * STD), "bias": -MEAN / STD}
+        self.weights |= {f"pixels/{k}": v.reshape(3, 1, 1) for k, v in pixels.items()}
+        x = self.affine(x, "pixels")
+        if self.embedder.flip:
+            mirror = self.node("Slice", x, (-1,), (_BEFORE_THE_FIRST,), (3,), (-1,))
+            x = self.node("Concat", x, mirror, axis=0)
+        x = self.trunk(x)
+        height = -(-self.embedder.size[0] // 4) // 4  # of the last map
+        pooled = [self.generalised_mean(x)]
+        pooled += self.pooled_stripes(x, height, self.model.num_stripes)
+        features = [self.affine(self.node("Concat", *pooled, axis=-1), "head/neck")]
+        if self.embedder.feature == "all":
+            features += [
+                self.granularity(self.pooled_stripes(x, height, count))
+                for count in self.model.granularities
+            ]
+        x = self.l2_normalise(self.node("Concat", *features, axis=-1))
+        if self.embedder.flip:
+            halves = [f"{x}_image", f"{x}_mirror"]
+            self.graph.nodes.append(helper.make_node("Split", [x], halves, axis=0))
+            x = self.l2_normalise(self.node("Add", *halves))
+        return x
 
-    def with_mirror(self, x: Value) -> Value:
-        ends = self._integers(-1), self._integers(_BEFORE_THE_FIRST)
-        mirror = self.node("Slice", x, *ends, self._integers(3), self._integers(-1))
-        return self.node("Concat", x, mirror, axis=0)
+    # --- Layers -----------------------------------------------------------------------
 
-    def stem7x7(self, x: Value, kernel: Value, bias: Value | None) -> Value:
-        x = self._conv(x, kernel, bias, pads=(3, 3, 3, 3), strides=(2, 2))
-        return x._replace(height=(x.height - 1) // 2 + 1)
+    def get(self, path: str) -> str:
+        """Return a weight as a value."""
+        value = self.weights[path]
+        if value.ndim == 4:
+            value = value.transpose(3, 2, 0, 1)
+        return self.graph.weight(path, value)
 
-    def pointwise(self, x: Value, kernel: Value, bias: Value | None) -> Value:
-        return self._conv(x, kernel, bias)
-
-    def depthwise3x3(self, x: Value, kernel: Value, bias: Value | None) -> Value:
-        channels = len(self._constants[kernel.name])
-        return self._conv(x, kernel, bias, pads=(1, 1, 1, 1), group=channels)
-
-    def _conv(
-        self, x: Value, kernel: Value, bias: Value | None, **attributes: Any
-    ) -> Value:
-        shape = self._constants[kernel.name].shape[2:]
-        return self.node("Conv", x, kernel, bias, kernel_shape=shape, **attributes)
-
-    def max_pool3x3(self, x: Value) -> Value:
-        size = {"kernel_shape": (3, 3), "pads": (1, 1, 1, 1), "strides": (2, 2)}
-        x = self.node("MaxPool", x, **size)
-        return x._replace(height=(x.height - 1) // 2 + 1)
-
-    def average_pool2x2(self, x: Value) -> Value:
-        x = self.node("AveragePool", x, kernel_shape=(2, 2), strides=(2, 2))
-        return x._replace(height=x.height // 2)
-
-    def instance_norm(self, x: Value, scale: Value, bias: Value) -> Value:
-        return self.node("InstanceNormalization", x, scale, bias, epsilon=EPSILON)
-
-    def relu(self, x: Value) -> Value:
-        return self.node("Relu", x)
-
-    def sigmoid(self, x: Value) -> Value:
-        return self.node("Sigmoid", x)
-
-    def mean(self, x: Value) -> Value:
-        return self.node("GlobalAveragePool", x)
-
-    def height(self, x: Value) -> int:
-        return x.height
-
-    def rows(self, x: Value, rows: slice) -> Value:
-        limits = (self._integers(n) for n in (rows.start, rows.stop, 2))
-        return self.node("Slice", x, *limits)
-
-    # --- features ---------------------------------------------------------------------
-
-    def generalised_mean(self, x: Value) -> Value:
-        x = self.node("Max", x, 1e-6)
-        cubes = self.node("GlobalAveragePool", x * x * x)
-        return self.node("Pow", self.node("Flatten", cubes), 1 / 3)
-
-    def highest(self, x: Value) -> Value:
-        return self.node("Flatten", self.node("GlobalMaxPool", x))
-
-    def concatenate(self, features: Sequence[Value]) -> Value:
-        return self.node("Concat", *features, axis=-1)
-
-    def matmul(self, x: Value, kernel: Value) -> Value:
-        return self.node("MatMul", x, kernel)
-
-    def stack(self, parts: Sequence[Value]) -> Value:
-        first = self._integers(0)
-        return self.join([self.node("Unsqueeze", part, first) for part in parts])
-
-    def join(self, groups: Sequence[Value]) -> Value:
-        return self.node("Concat", *groups, axis=0)
-
-    def sum_over_parts(self, parts: Value) -> Value:
-        return self.node("ReduceSum", parts, self._integers(0))
-
-    def attend(self, query: Value, key: Value, value: Value) -> Value:
-        query, value = (
-            self.node("Transpose", x, perm=(1, 0, 2)) for x in (query, value)
+    def conv(self, x: str, path: str) -> str:
+        """Convolve: 7x7 of stride 2 (the stem), 3x3 depthwise, or 1x1."""
+        names = [f"{path}/{name}" for name in ("kernel", "bias")]
+        side, _, _, features = self.weights[names[0]].shape
+        return self.node(
+            "Conv",
+            x,
+            *(self.get(name) for name in names if name in self.weights),
+            kernel_shape=(side, side),
+            pads=(side // 2,) * 4,
+            strides=(2, 2) if side == 7 else (1, 1),
+            group=features if side == 3 else 1,
         )
-        scores = self.matmul(query, self.node("Transpose", key, perm=(1, 2, 0)))
-        found = self.matmul(self.node("Softmax", scores), value)
-        return self.node("Transpose", found, perm=(1, 0, 2))
 
-    def features_of_parts(self, parts: Value) -> Value:
-        by_image = self.node("Transpose", parts, perm=(1, 0, 2))
-        return self.node("Flatten", by_image)
+    def conv_relu(self, x: str, path: str) -> str:
+        """Convolve and apply ReLU."""
+        return self.node("Relu", self.conv(x, path))
 
-    def l2_normalise(self, x: Value) -> Value:
+    def affine(self, x: str, path: str) -> str:
+        """Scale and shift."""
+        x = self.node("Mul", x, self.get(f"{path}/scale"))
+        return self.node("Add", x, self.get(f"{path}/bias"))
+
+    def instance_norm(self, x: str, path: str) -> str:
+        """Apply an instance norm, if the network has one at `path`."""
+        if f"{path}/scale" not in self.weights:
+            return x
+        scale, bias = self.get(f"{path}/scale"), self.get(f"{path}/bias")
+        inputs = (x, scale, bias)
+        return self.node("InstanceNormalization", *inputs, epsilon=folding.EPSILON)
+
+    def generalised_mean(self, x: str) -> str:
+        """Pool a map to features `[batch, C]`."""
+        x = self.node("Max", x, 1e-6)
+        cubes = self.node("Mul", self.node("Mul", x, x), x)
+        mean = self.node("Flatten", self.node("GlobalAveragePool", cubes))
+        return self.node("Pow", mean, 1 / 3)
+
+    def pooled_stripes(self, x: str, height: int, count: int) -> list[str]:
+        """Cut a map into stripes and pool each."""
+        cuts = [((cut.start,), (cut.stop,)) for cut in stripe_rows(height, count)]
+        stripes = [self.node("Slice", x, *cut, (2,)) for cut in cuts]
+        return [self.generalised_mean(stripe) for stripe in stripes]
+
+    def l2_normalise(self, x: str) -> str:
+        """Scale features to length 1."""
         length = self.node("ReduceL2", x, axes=(-1,))
         return self.node("Div", x, self.node("Max", length, 1e-6))
 
-    def sum_of_mirrors(self, x: Value) -> Value:
-        one, other = self.node("Split", x, outputs=2, axis=0)
-        return one + other
+    # --- The trunk --------------------------------------------------------------------
+
+    def trunk(self, x: str) -> str:
+        """Run `conv1` to `conv5`."""
+        x = self.instance_norm(self.conv(x, "conv1/conv"), "conv1/bn")
+        window = {"kernel_shape": (3, 3), "pads": (1, 1, 1, 1), "strides": (2, 2)}
+        x = self.node("MaxPool", self.node("Relu", x), **window)
+        for stage in STAGES[1:4]:
+            for index in (0, 1):
+                x = self.block(x, f"{stage}/{index}")
+            # AIN has its reductions beside the stages.
+            for path in (
+                f"{stage}/2/0/conv",
+                f"{stage.replace('conv', 'pool')}/0/conv",
+            ):
+                if f"{path}/kernel" in self.weights:
+                    x = self.conv_relu(x, path)
+                    window = {"kernel_shape": (2, 2), "strides": (2, 2)}
+                    x = self.node("AveragePool", x, **window)
+        return self.conv_relu(x, "conv5/conv")
+
+    def block(self, x: str, path: str) -> str:
+        """Run an OSBlock."""
+        shortcut = x
+        x = self.conv_relu(x, f"{path}/conv1/conv")
+        total = ""
+        for depth in range(1, 5):
+            y = x
+            for light in self.lights(path, depth):
+                y = self.conv_relu(self.conv(y, f"{light}/conv1"), f"{light}/conv2")
+            mean = self.node("GlobalAveragePool", y)
+            gate = self.conv(
+                self.conv_relu(mean, f"{path}/gate/fc1"), f"{path}/gate/fc2"
+            )
+            y = self.node("Mul", self.node("Sigmoid", gate), y)
+            total = self.node("Add", total, y) if total else y
+        x = self.conv(total, f"{path}/conv3/conv")
+        if self.model.variant == "ain":
+            x = self.instance_norm(x, f"{path}/IN")
+        if f"{path}/downsample/conv/kernel" in self.weights:
+            shortcut = self.conv(shortcut, f"{path}/downsample/conv")
+        x = self.node("Add", shortcut, x)
+        if self.model.variant == "ibn":
+            x = self.instance_norm(x, f"{path}/IN")
+        return self.node("Relu", x)
+
+    def lights(self, path: str, depth: int) -> list[str]:
+        """Return the paths of a branch's Lite 3x3 convolutions."""
+        if self.model.variant == "ain":
+            return [f"{path}/conv2.{depth - 1}.layers/{i}" for i in range(depth)]
+        branch = f"{path}/conv2{'abcd'[depth - 1]}"
+        return [f"{branch}/{i}" for i in range(depth)] if depth > 1 else [branch]
+
+    # --- Part relations: parts come first, `[parts, batch, D]` ------------------------
+
+    def granularity(self, pooled: list[str]) -> str:
+        """Relate parts, as `part_relations.Granularity`; return `[batch, parts D]`."""
+        path = f"parts/parts{len(pooled)}"
+        parts = [self.node("Unsqueeze", part, (0,)) for part in pooled]
+        parts = self.node("Concat", *parts, axis=0)
+        if self.model.relation == "attention":
+            related = self.attention(self.reducer(parts, f"{path}/part"), path)
+        else:
+            total = self.node("ReduceSum", parts, (0,))
+            rest = self.node("Sub", total, parts)
+            rest = self.node("Mul", rest, 1 / (len(pooled) - 1))
+            x = self.reducer(parts, f"{path}/parts/part")
+            rest = self.reducer(rest, f"{path}/parts/rest")
+            both = self.node("Concat", x, rest, axis=-1)
+            both = self.reducer(both, f"{path}/parts/relation")
+            related = self.node("Add", x, both)
+        by_image = self.node("Transpose", related, perm=(1, 0, 2))
+        return self.affine(self.node("Flatten", by_image), f"{path}/neck")
+
+    def reducer(self, x: str, path: str) -> str:
+        """Map linearly and apply ReLU."""
+        x = self.node("MatMul", x, self.get(f"{path}/linear/kernel"))
+        return self.node("Relu", self.node("Add", x, self.get(f"{path}/linear/bias")))
+
+    def attention(self, x: str, path: str) -> str:
+        """Add to each part what one head finds in all parts of the same image."""
+        linear = lambda x, name: self.node(
+            "MatMul", x, self.get(f"{path}/attention/{name}/kernel")
+        )
+        by_image = self.node("Transpose", x, perm=(1, 0, 2))
+        query, key, value = (linear(by_image, n) for n in ("query", "key", "value"))
+        key = self.node("Transpose", key, perm=(0, 2, 1))
+        scores = self.node("MatMul", query, key)
+        features = self.weights[f"{path}/attention/query/kernel"].shape[-1]
+        weights = self.node("Softmax", self.node("Mul", scores, features**-0.5))
+        attended = self.node("MatMul", weights, value)
+        attended = self.node("Transpose", attended, perm=(1, 0, 2))
+        return self.node("Add", x, linear(attended, "out"))

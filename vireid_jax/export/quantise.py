@@ -1,8 +1,8 @@
 """Int8 copies of ONNX files, by onnxruntime's static quantisation.
 
-The convolutions compute in int8: weights with a scale for each output channel, maps
-with one in all, from what these maps were on calibration images. The gates stay float32
-(one pixel each, and they weigh all else), and so does everything behind the last map.
+The convolutions compute in int8: weights have a scale for each output channel, maps
+have one scale, from their values on calibration images. The gates stay float32 (they
+have one pixel each, and weigh everything else), and so do layers after the last map.
 """
 
 import contextlib
@@ -18,31 +18,31 @@ from vireid_jax.data.source import Records
 from vireid_jax.export.formats import Files
 from vireid_jax.modality import MODALITIES
 
-CALIBRATION = 128  # images a modality
+CALIBRATION = 128  # images per modality
 _AT_ONCE = 8
 
 
 def calibration_images(
     train: Records, size: tuple[int, int], modalities: tuple[str, ...]
 ) -> dict[str, UInt8[np.ndarray, "_ H W 3"]]:
-    """Draws images of a training split by modality, always the same ones."""
-    found = {}
+    """Draw images of a training split by modality, always the same ones."""
+    images = {}
     for modality in modalities:
         rows = np.flatnonzero(train.modality == MODALITIES.index(modality))
         count = min(CALIBRATION, len(rows))
         chosen = np.random.default_rng(0).choice(rows, count, replace=False)
-        found[modality] = train.images(np.sort(chosen), size)
-    return found
+        images[modality] = train.images(np.sort(chosen), size)
+    return images
 
 
 def quantise(files: Files, images: dict[str, UInt8[np.ndarray, "_ H W 3"]]) -> Files:
-    """Writes `NAME.int8.onnx` beside every file; `images` calibrate, by modality."""
+    """Write `NAME.int8.onnx` beside every file; `images` calibrate, by modality."""
     paths = {}
     for group, path in files.paths.items():
         names = ["images"] if len(group) == 1 else group
-        given = {name: images[m] for name, m in zip(names, group, strict=True)}
+        inputs = {name: images[m] for name, m in zip(names, group, strict=True)}
         paths[group] = path.with_suffix(".int8.onnx")
-        _quantise(path, paths[group], given)
+        _quantise(path, paths[group], inputs)
     return Files("int8", paths)
 
 
@@ -51,10 +51,14 @@ def _quantise(path: Path, out: Path, images: dict[str, np.ndarray]) -> None:
     from onnxruntime import quantization
 
     class Reader(quantization.CalibrationDataReader):
-        """Gives images some at a time."""
+        """Return a few images at a time, None at the end."""
 
         def __init__(self):
-            self._batches = _batches(images)
+            starts = range(0, min(map(len, images.values())), _AT_ONCE)
+            self._batches = (
+                {name: x[start : start + _AT_ONCE] for name, x in images.items()}
+                for start in starts
+            )
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self._batches, None)
@@ -75,15 +79,9 @@ def _quantise(path: Path, out: Path, images: dict[str, np.ndarray]) -> None:
         )
 
 
-def _batches(images: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-    count = min(map(len, images.values()))
-    for start in range(0, count, _AT_ONCE):
-        yield {name: x[start : start + _AT_ONCE] for name, x in images.items()}
-
-
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Holds back onnxruntime's advice to preprocess, which the folding has done."""
+    """Hide onnxruntime's advice to preprocess, because the folding has done that."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Running exported files where they will be run, by nothing but the files."""
+"""Run exported files in the runtimes that they are for."""
 
 import importlib.util
 import sys
@@ -14,7 +14,7 @@ from vireid_jax.run.cpu import cores
 from vireid_jax.run.environment import version
 
 AT_ONCE = 8  # images: more leave a CPU's cache
-_PADDED = 64  # for an embedder, which pads less to its batch
+_PADDED = 64  # for an embedder, which pads to its batch
 
 Group = tuple[str, ...]  # the modalities of a file
 Run = Callable[[list[np.ndarray]], Sequence[np.ndarray]]  # a file's inputs -> outputs
@@ -29,40 +29,40 @@ class Target(NamedTuple):
     at_once: int = AT_ONCE
 
     def __str__(self) -> str:
-        """Names it in tables and errors."""
+        """Return its name for tables and errors."""
         return f"{self.runtime}, {self.precision}"
 
     def embed(
         self, images: UInt8[np.ndarray, "rows H W 3"], modality: str
     ) -> Float32[np.ndarray, "rows dim"]:
-        """Embeds images some at a time.
+        """Embed images, `at_once` at a time.
 
-        A file of both streams wants images of both: it gets a black one for the other.
+        A file of both streams needs images of both: the other gets a black one.
         """
         group = next(group for group in self.runs if modality in group)
         black = np.zeros_like(images[:1])
-        found = []
+        embeddings = []
         for start in range(0, len(images), self.at_once):
-            some = images[start : start + self.at_once]
-            given = [some if m == modality else black for m in group]
-            found.append(self.runs[group](given)[group.index(modality)])
-        return np.concatenate(found)
+            batch = images[start : start + self.at_once]
+            inputs = [batch if m == modality else black for m in group]
+            embeddings.append(self.runs[group](inputs)[group.index(modality)])
+        return np.concatenate(embeddings)
 
 
 def open_files(format: str, files: Files) -> list[Target]:
-    """Opens files in every runtime of the format that is installed."""
-    found = []
+    """Open files in every installed runtime of the format."""
+    targets = []
     for name, start in RUNTIMES[format].items():
         if importlib.util.find_spec(name):
             runs = {group: start(path, group) for group, path in files.paths.items()}
             at_once = _PADDED if start is in_vireid_jax else AT_ONCE
             title = f"{name} {version(name)}"
-            found.append(Target(title, files.precision, runs, at_once))
-    return found
+            targets.append(Target(title, files.precision, runs, at_once))
+    return targets
 
 
 def in_onnxruntime(path: Path, _: Group) -> Run:
-    """Opens an ONNX file in onnxruntime, on the CPU."""
+    """Open an ONNX file in onnxruntime, on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -70,13 +70,13 @@ def in_onnxruntime(path: Path, _: Group) -> Run:
     session = onnxruntime.InferenceSession(
         str(path), options, providers=["CPUExecutionProvider"]
     )
-    names = [one.name for one in session.get_inputs()]
+    names = [value.name for value in session.get_inputs()]
     return lambda images: session.run(None, dict(zip(names, images, strict=True)))
 
 
 def in_openvino(path: Path, _: Group) -> Run:
-    """Opens an ONNX file in OpenVINO, on the CPU, which is told to keep to float32."""
-    # Else its import tells Google Analytics, from a copy of this process.
+    """Open an ONNX file in OpenVINO, on the CPU, in float32."""
+    # Without this its import reports to Google Analytics, from a fork of this process.
     sys.modules.setdefault("openvino_telemetry", None)
     import openvino
 
@@ -88,14 +88,14 @@ def in_openvino(path: Path, _: Group) -> Run:
     model = openvino.Core().compile_model(str(path), "CPU", settings)
 
     def run(images: list[np.ndarray]) -> list[np.ndarray]:
-        found = model(images)
-        return [found[one] for one in model.outputs]
+        results = model(images)
+        return [results[output] for output in model.outputs]
 
     return run
 
 
 def in_jax(path: Path, _: Group) -> Run:
-    """Opens a file of jax.export."""
+    """Open a file of jax.export."""
     import jax
     from jax import export
 
@@ -108,7 +108,7 @@ def in_jax(path: Path, _: Group) -> Run:
 
 
 def in_vireid_jax(path: Path, group: Group) -> Run:
-    """Opens a safetensors file by `vireid_jax.load`."""
+    """Open a safetensors file by `vireid_jax.load`."""
     from vireid_jax.embed.embedder import load
 
     embedder = load(path)

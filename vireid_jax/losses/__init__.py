@@ -10,7 +10,7 @@ from vireid_jax.losses.metric import (
     weighted_triplet,
 )
 
-# One can stand for another: all are called `(features, labels, modalities, margin)`.
+# Interchangeable: all take `(features, labels, modalities, margin)`.
 METRIC_LOSSES = {
     "hetero_center": hetero_center_triplet,
     "batch_hard": batch_hard_triplet,

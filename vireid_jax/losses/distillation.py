@@ -1,7 +1,7 @@
-"""Self-distillation: what a shallow classifier learns from the deepest one."""
+"""Self-distillation: the loss of a shallow classifier taught by the deepest one."""
 
 import jax
-import jax.numpy as jnp
+import optax
 from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
@@ -22,7 +22,7 @@ def distillation(
     imitation: ArrayLike = 0.1,
     smoothing: ArrayLike = 0.1,
 ) -> Float[Array, ""]:
-    """Teaches one student the labels, the teacher's answers and its features.
+    """Return the loss of a student: labels, the teacher's logits and its features.
 
     With alpha = `soft_target`, T = `softness` and beta = `imitation`, the mean over the
     rows of `(1 - alpha) CE(z, y) + alpha T^2 KL(softmax(z_T / T) || softmax(z / T))
@@ -33,13 +33,13 @@ def distillation(
     teacher_logits, teacher_features = lax.stop_gradient(
         (widen(teacher_logits), widen(teacher_features))
     )
-    of_labels = cross_entropy(student_logits, labels, smoothing)
+    label_loss = cross_entropy(student_logits, labels, smoothing)
     log_p = jax.nn.log_softmax(teacher_logits / softness)
     log_q = jax.nn.log_softmax(widen(student_logits) / softness)
-    divergence = (jnp.exp(log_p) * (log_p - log_q)).sum(1).mean()
-    apart = l2_normalise(widen(student_features)) - l2_normalise(teacher_features)
+    divergence = optax.losses.kl_divergence_with_log_targets(log_q, log_p).mean()
+    difference = l2_normalise(widen(student_features)) - l2_normalise(teacher_features)
     return (
-        (1 - soft_target) * of_labels
+        (1 - soft_target) * label_loss
         + soft_target * softness**2 * divergence
-        + imitation * (apart * apart).sum(1).mean()
+        + imitation * (difference * difference).sum(1).mean()
     )

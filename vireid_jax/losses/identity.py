@@ -28,5 +28,5 @@ def cross_entropy(
 def accuracy(
     logits: Float[Array, "rows classes"], labels: Int[Array, " rows"]
 ) -> Float[Array, ""]:
-    """Averages how often the largest logit is the label's."""
+    """Return the fraction of rows whose largest logit is the label's."""
     return (logits.argmax(1) == labels).mean()

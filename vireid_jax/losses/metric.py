@@ -1,10 +1,10 @@
-"""Losses that shape the space: they compare features of one batch with each other.
+"""Metric losses: they compare the features of one batch with each other.
 
 All take `features [rows, dim]`, `labels [rows]` and `modalities [rows]` (0 visible,
 1 infrared) in any order: identities are grouped by label, never by position. All
 compute in float32 or wider, and their gradients stay finite at distance zero. The four
-triplets also share their last argument, so that one can stand for another; what a form
-does not read, it ignores.
+triplets also share their last argument, so they are interchangeable; each ignores the
+arguments it does not need.
 """
 
 import jax
@@ -23,7 +23,7 @@ def hetero_center_triplet(
     modalities: Int[Array, " rows"],
     margin: ArrayLike = 0.3,
 ) -> Float[Array, ""]:
-    """Pulls an identity's two modality centers together, other centers apart.
+    """Pull an identity's two modality centers together, other centers apart.
 
     Over the centers `c` of each identity in each modality, the mean of
     `[margin + |c - its partner| - min over other identities' centers |c - c'|]_+`,
@@ -54,7 +54,7 @@ def batch_hard_triplet(
     modalities: Int[Array, " rows"],
     margin: ArrayLike = 0.3,
 ) -> Float[Array, ""]:
-    """Pulls each row's furthest positive closer than its nearest negative.
+    """Pull each row's furthest positive closer than its nearest negative.
 
     The mean over all rows of `[margin + max d+ - min d-]_+`, Euclidean, un-normalised;
     `modalities` is ignored. A row without a negative costs 0. Source: Hermans et al.,
@@ -73,7 +73,7 @@ def weighted_triplet(
     modalities: Int[Array, " rows"],
     margin: ArrayLike = 0.3,
 ) -> Float[Array, ""]:
-    """Pulls positives closer than negatives, softly, the hard ones weighing most.
+    """Pull positives closer than negatives, softly, the hard ones weighing most.
 
     The mean over all rows of `softplus(D)`, D from `weighted_gaps`; `modalities` and
     `margin` are ignored. Source: the weighted regularised triplet of AGW, Ye et al.,
@@ -88,7 +88,7 @@ def enhanced_triplet(
     modalities: Int[Array, " rows"],
     margin: ArrayLike = 0.3,
 ) -> Float[Array, ""]:
-    """Does as `weighted_triplet`, with the gap squared: a wide one weighs more.
+    """Do as `weighted_triplet`, with the gap squared: a wide one weighs more.
 
     The mean over all rows of `softplus(-y min(D^2, 88))`, y = -1 where D > 0, else 1;
     `modalities` and `margin` are ignored. D = 0 and |D| > 9.4 give no gradient. Source:
@@ -106,7 +106,7 @@ def cross_modal_infonce(
     modalities: Int[Array, " rows"],
     temperature: ArrayLike = 0.1,
 ) -> Float[Array, ""]:
-    """Classifies, for each row, which rows of the other modality show its identity.
+    """Classify, for each row, which rows of the other modality show its identity.
 
     Cross entropy over cosine similarity / temperature, its target spread evenly over
     the rows of the same identity; the mean of both directions. A row without a partner
@@ -132,8 +132,8 @@ def cross_modal_infonce(
 def euclidean_distances(
     x: Float[Array, "rows dim"], y: Float[Array, "columns dim"]
 ) -> Float[Array, "rows columns"]:
-    """Measures all distances; one that rounds to zero has a zero gradient, not NaN."""
-    # An offset that all share would eat up the digits of the difference below.
+    """Return all distances; one that rounds to zero has a zero gradient, not NaN."""
+    # A large common offset would leave few digits for the difference below.
     offset = lax.stop_gradient(y.mean(0))
     x, y = x - offset, y - offset
     products = jnp.matmul(x, y.T, precision=EXACT)
@@ -143,7 +143,7 @@ def euclidean_distances(
 
 
 def distances_within(x: Float[Array, "rows dim"]) -> Float[Array, "rows rows"]:
-    """Measures a batch against itself; nothing is nearer than 1e-6, as in AGW."""
+    """Return all distances within a batch, at least 1e-6, as in AGW."""
     distances = jnp.maximum(euclidean_distances(x, x), 1e-6)
     # In float32 the distance of a row to itself could round to 1e-3.
     return jnp.where(jnp.eye(len(x), dtype=bool), 1e-6, distances)
@@ -152,11 +152,11 @@ def distances_within(x: Float[Array, "rows dim"]) -> Float[Array, "rows rows"]:
 def weighted_gaps(
     features: Float[Array, "rows dim"], labels: Int[Array, " rows"]
 ) -> Float[Array, " rows"]:
-    """Subtracts each row's weighted negative distance from its positive one.
+    """Subtract each row's weighted negative distance from its positive one.
 
     `D = sum w+ d+ - sum w- d-`, far positives and near negatives weighing most. A row
-    is its own positive, too. Meant for distances of a few units: negatives beyond about
-    14 lose their weight to the 1e-6 of `soft_weights`.
+    is its own positive, too. For distances of a few units: beyond about 14 negatives
+    lose their weight to the 1e-6 of `soft_weights`.
     """
     distances = distances_within(features)
     same_identity = labels[:, None] == labels
@@ -170,9 +170,9 @@ def weighted_gaps(
 def soft_weights(
     scores: Float[Array, "rows columns"], mask: Bool[Array, "rows columns"]
 ) -> Float[Array, "rows columns"]:
-    """Takes a softmax along the rows of `scores`, which are 0 outside of `mask`.
+    """Return a softmax along the rows of `scores`, which are 0 outside of `mask`.
 
-    AGW's form: the shift is the largest score of the whole row (so 0 for negated
+    AGW's form: the shift is the largest score of the row (so 0 for negated
     distances), and 1e-6 keeps the weights finite where the mask is empty.
     """
     weights = jnp.exp(scores - scores.max(1, keepdims=True)) * mask

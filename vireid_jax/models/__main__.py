@@ -31,57 +31,63 @@ from vireid_jax.run.errors import UserError
 from vireid_jax.run.runtime import set_up
 
 
-def card(model: Any, name: str, size: tuple[int, int], runs: int) -> dict[str, Any]:
-    """Return a two-stream network's counts, and the latency of one image in ms."""
-    init = lambda: init_variables(model, jax.random.key(0))
-    found: dict[str, Any] = {"name": name, "size": list(size)}
+def card(
+    model: models.Network, name: str, size: tuple[int, int], runs: int
+) -> dict[str, Any]:
+    """Return a two-stream network's counts, and the latency of one image in ms.
+
+    The latency is the median of `runs`, None if there are none.
+    """
+    about: dict[str, Any] = {"name": name, "size": list(size)}
     for graph in ("test", "train"):
         rows = complexity(model, size, graph == "train")
-        found[f"{graph}_stages"] = [row._asdict() for row in rows]
-        found[f"{graph}_params"] = sum(row.params for row in rows)
-        found[f"{graph}_macs"] = sum(row.macs for row in rows)
-    return found | {
-        "latency_ms": latency(model, jax.jit(init)(), size, runs) if runs else None,
+        about[f"{graph}_stages"] = [row._asdict() for row in rows]
+        about[f"{graph}_params"] = sum(row.params for row in rows)
+        about[f"{graph}_macs"] = sum(row.macs for row in rows)
+    return about | {
+        "latency_ms": _latency(model, size, runs) if runs else None,
         "machine": f"{processor() or platform.machine()}, {jax.devices()[0].platform}",
     }
 
 
-def latency(model: Any, variables: Any, size: tuple[int, int], runs: int) -> float:
-    """Measure how long one image takes, in ms: the median of `runs`."""
+def _latency(model: models.Network, size: tuple[int, int], runs: int) -> float:
+    variables = jax.jit(lambda: init_variables(model, jax.random.key(0)))()
     images = np.zeros((1, 1, *size, 3), np.float32)
     apply = jax.jit(lambda variables, x: model.apply(variables, x, ("infrared",))[0])
-    apply(variables, images).block_until_ready()  # compiles
     times = []
-    for _ in range(runs):
+    for _ in range(1 + runs):  # the first one compiles
         start = time.perf_counter()
         apply(variables, images).block_until_ready()
         times.append(time.perf_counter() - start)
-    return round(1000 * statistics.median(times), 2)
+    return round(1000 * statistics.median(times[1:]), 2)
 
 
-def show(found: dict[str, Any], console: Console) -> None:
+def show(about: dict[str, Any], console: Console) -> None:
     """Print a card as a table."""
-    title = "{} at {}x{}, one image".format(found["name"], *found["size"])
+    height, width = about["size"]
     table = Table(
-        title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
+        title=f"{about['name']} at {height}x{width}, one image",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
     )
     table.add_column("stage", no_wrap=True)
     for column in ("output", "test:\nparams", "MACs", "training:\nparams", "MACs"):
         table.add_column(column, justify="right", no_wrap=True)
-    test = {row["stage"]: row for row in found["test_stages"]}
-    for row in found["train_stages"]:
-        shape = "x".join(map(str, row["output"]))
-        both = (test.get(row["stage"], {}), row)
-        counts = [one.get(what, "") for one in both for what in ("params", "macs")]
-        table.add_row(
-            row["stage"], shape, *(f"{n:,}" if n != "" else n for n in counts)
-        )
-    names = ("test_params", "test_macs", "train_params", "train_macs")
+    test = {row["stage"]: row for row in about["test_stages"]}
+    for row in about["train_stages"]:
+        counts = [
+            f"{graph[key]:,}" if graph else ""
+            for graph in (test.get(row["stage"]), row)
+            for key in ("params", "macs")
+        ]
+        table.add_row(row["stage"], "x".join(map(str, row["output"])), *counts)
     table.add_section()
-    table.add_row("sum", "", *(f"{found[name]:,}" for name in names))
+    totals = ("test_params", "test_macs", "train_params", "train_macs")
+    table.add_row("sum", "", *(f"{about[total]:,}" for total in totals))
     console.print(table)
-    if found["latency_ms"] is not None:
-        console.print(f"latency {found['latency_ms']} ms on {found['machine']}")
+    if about["latency_ms"] is not None:
+        console.print(f"latency {about['latency_ms']} ms on {about['machine']}")
 
 
 def create_parser() -> Parser:
@@ -107,7 +113,7 @@ def run(arguments: argparse.Namespace) -> None:
         console.print(json.dumps(names) if arguments.json else "\n".join(names))
         return
     set_up()
-    size = numbers(arguments.size, "x")
+    size = read_numbers(arguments.size, "x")
     if len(size) != 2 or any(n < 32 or n % 16 for n in size):
         raise UserError(
             f"--size is {arguments.size!r}; give HEIGHTxWIDTH, multiples of 16 from 32"
@@ -119,18 +125,18 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.name,
         num_classes=arguments.classes,
         num_specific_stages=arguments.specific,
-        granularities=numbers(arguments.parts, ","),
+        granularities=read_numbers(arguments.parts, ","),
         students=tuple(filter(None, arguments.students.split(","))),
     )
-    found = card(model, arguments.name, size, arguments.runs)
+    about = card(model, arguments.name, size, arguments.runs)
     if arguments.json:
-        console.print_json(json.dumps(found))
+        console.print_json(json.dumps(about))
     else:
-        show(found, console)
+        show(about, console)
 
 
-def numbers(text: str, separator: str) -> tuple[int, ...]:
-    """Read `288x144` or `2,3,6`; raise UserError for what is not a number."""
+def read_numbers(text: str, separator: str) -> tuple[int, ...]:
+    """Read `288x144` or `2,3,6`; raise UserError for anything else."""
     parts = [part for part in text.split(separator) if part]
     if not all(part.isdigit() for part in parts):
         raise UserError(f"{text!r} is not numbers with {separator!r} between them")

@@ -21,19 +21,19 @@ class Row(NamedTuple):
     stage: str
     params: int
     macs: int
-    output: tuple[int, ...]  # the shape that one image leaves the stage with
+    output: tuple[int, ...]  # shape of the stage's output for one image
 
 
 def complexity(
     model: nn.Module, size: tuple[int, int], train: bool = False
 ) -> list[Row]:
-    """Counts parameters and MACs of each stage for an image of `(height, width)`.
+    """Count parameters and MACs of each stage for an image of `(height, width)`.
 
-    Counted is what one image passes through at test, so neither classifiers nor
-    students; with `train`, what it passes through forwards in training. A MAC is a
-    product of a convolution or linear layer, or the addition of its bias; a layer
-    called several times (the gate of four branches) costs as often and is stored once.
-    Norms, activations, pooling and softmaxes cost nothing, nor do the two products of
+    Count the layers that one image passes at test, so neither classifiers nor students;
+    with `train`, those of a forward pass in training. A MAC is a product of a
+    convolution or linear layer, or the addition of its bias; a layer called several
+    times (the gate of four branches) costs as often and is stored once. Norms,
+    activations, pooling and softmaxes cost nothing, nor do the two products of
     activations in the attention of part relations.
     """
     mode = {"train": True, "mutable": ["batch_stats"]} if train else {}
@@ -41,23 +41,12 @@ def complexity(
         model = model.clone(num_classes=None)
     images = jnp.zeros((1, len(MODALITIES), *size, 3))
     init = lambda: model.init(jax.random.key(0), images, MODALITIES)
-    ledger = _Ledger()
-    variables = jax.eval_shape(init)
-    with nn.intercept_methods(ledger.note):
-        jax.eval_shape(lambda v: model.apply(v, images, MODALITIES, **mode), variables)
-    return ledger.rows()
+    params: dict[str, dict[tuple[str, ...], int]] = {}
+    macs: dict[str, int] = {}
+    outputs: dict[str, tuple[int, ...]] = {}
 
-
-class _Ledger:
-    """Notes every call of a layer; images of all modalities pass at once, one each."""
-
-    def __init__(self):
-        self.macs: dict[str, int] = {}
-        self.params: dict[str, dict[tuple[str, ...], int]] = {}
-        self.outputs: dict[str, tuple[int, ...]] = {}
-
-    def note(self, call, args, kwargs, context) -> Any:
-        """Calls a module's method, then notes its kernel, parameters and output."""
+    def note(call, args, kwargs, context) -> Any:
+        """Call a module's method, then note its kernel, parameters and output."""
         out = call(*args, **kwargs)
         module, path = context.module, context.module.path
         if context.method_name != "__call__" or not path:
@@ -70,31 +59,33 @@ class _Ledger:
         }
         for name, leaf in own.items():
             if leaf.ndim > 1 and name != "kernel":
-                raise TypeError(f"nobody knows the MACs of {'/'.join(path)}/{name}")
-            self.params.setdefault(stage, {})[*path, name] = leaf.size
+                raise TypeError(f"no rule for the MACs of {'/'.join(path)}/{name}")
+            params.setdefault(stage, {})[*path, name] = leaf.size
         if "kernel" in own:
             each = _products(own["kernel"].shape) + ("bias" in own)
-            self.macs[stage] = self.macs.get(stage, 0) + out.size * each
+            macs[stage] = macs.get(stage, 0) + out.size * each
         if is_stage:
             rows = out["neck"] if isinstance(out, dict) else out
-            self.outputs[stage] = rows.shape[1:]
+            outputs[stage] = rows.shape[1:]
         return out
 
-    def rows(self) -> list[Row]:
-        """Returns the stages in the order in which images pass them."""
-        return [
-            Row(
-                stage,
-                sum(self.params.get(stage, {}).values()),
-                self.macs.get(stage, 0) // len(MODALITIES),
-                output,
-            )
-            for stage, output in self.outputs.items()
-        ]
+    variables = jax.eval_shape(init)
+    with nn.intercept_methods(note):
+        jax.eval_shape(lambda v: model.apply(v, images, MODALITIES, **mode), variables)
+    # Images of all modalities pass at once, one each.
+    return [
+        Row(
+            stage,
+            sum(params.get(stage, {}).values()),
+            macs.get(stage, 0) // len(MODALITIES),
+            output,
+        )
+        for stage, output in outputs.items()
+    ]
 
 
 def _stage_of(path: tuple[str, ...]) -> tuple[str, bool]:
-    """Returns the stage that a module belongs to, and whether the module is all of it.
+    """Return a module's stage, and whether the module is all of it.
 
     AIN's `pool2` is the end of `conv2`, as in all other variants.
     """
@@ -104,5 +95,5 @@ def _stage_of(path: tuple[str, ...]) -> tuple[str, bool]:
 
 
 def _products(kernel: tuple[int, ...]) -> int:
-    """Counts the products behind one output: of a window, or of one part's matrix."""
+    """Count the products behind one output: of a window, or of one part's matrix."""
     return math.prod(kernel[:-1]) if len(kernel) == 4 else kernel[-2]

@@ -18,7 +18,7 @@ classifier_init = nn.initializers.normal(0.001)
 def generalised_mean(
     x: Float[Array, "rows H W C"], p: int = 3
 ) -> Float[Array, "rows C"]:
-    """Pools each channel to `(mean(max(x, 1e-6)^p))^(1/p)`, in float32 or wider.
+    """Pool each channel to `(mean(max(x, 1e-6)^p))^(1/p)`, in float32 or wider.
 
     Source: GeM (Radenovic et al., TPAMI 2019), with AGW's fixed p = 3.
     """
@@ -26,9 +26,9 @@ def generalised_mean(
 
 
 def stripes(x: Float[Array, "rows H W C"], count: int, key: str) -> list[Array]:
-    """Cuts a map into horizontal stripes, with the edges of torch's adaptive pool.
+    """Cut a map into horizontal stripes, with the edges of torch's adaptive pool.
 
-    Raises UserError, naming the config `key`, for more stripes than the map has rows.
+    Raise UserError, naming the config `key`, for more stripes than the map has rows.
     Source: PCB (Sun et al., ECCV 2018).
     """
     height = x.shape[1]
@@ -41,23 +41,24 @@ def stripes(x: Float[Array, "rows H W C"], count: int, key: str) -> list[Array]:
 
 
 def stripe_rows(height: int, count: int) -> list[slice]:
-    """Returns which rows of a map each of `count` stripes has; edges may be shared."""
+    """Return the rows of a map in each of `count` stripes; stripes may share a row."""
     return [
         slice(i * height // count, -(-(i + 1) * height // count)) for i in range(count)
     ]
 
 
 def l2_normalise(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-    """Scales vectors to length 1; a zero vector stays zero, with a finite gradient."""
+    """Scale vectors to length 1; a zero vector stays zero, with a finite gradient."""
     return x * lax.rsqrt(jnp.maximum((x * x).sum(-1, keepdims=True), 1e-12))
 
 
 class IdentityHead(nn.Module):
-    """Pools, normalises (BNNeck, Luo et al. 2019) and classifies.
+    """Pool, normalise (BNNeck, Luo et al. 2019) and classify.
 
     With `num_stripes` the pooled stripes of the map are appended to the pooled map.
-    The neck's bias stays 0 and is not stored. `neck_norm="per_modality"` keeps one set
-    of statistics a modality, which takes the modality's offset out of the embedding.
+    The neck's bias stays 0 and is not stored. `neck_norm="per_modality"` keeps
+    statistics for each modality, which removes the modality's offset from the
+    embedding.
     """
 
     num_classes: int | None
@@ -66,17 +67,11 @@ class IdentityHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, views: Views, train: bool) -> dict[str, Array]:
-        """Returns `pooled` and `neck` `[rows, D]`, and in training `logits`."""
+        """Return `pooled` and `neck` `[rows, D]`, and in training `logits`."""
         parts = [x, *stripes(x, self.num_stripes, "num_stripes")]
         pooled = jnp.concatenate([generalised_mean(part) for part in parts], axis=1)
-        neck = norm(
-            pooled,
-            views,
-            train,
-            name="neck",
-            per_modality=self.neck_norm == "per_modality",
-            use_bias=False,
-        )
+        norm_views = views if self.neck_norm == "per_modality" else None
+        neck = norm(pooled, norm_views, train, name="neck", use_bias=False)
         out = {"pooled": pooled, "neck": neck}
         if self.num_classes and (train or self.is_initializing()):
             dense = nn.Dense(

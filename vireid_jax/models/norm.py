@@ -1,4 +1,4 @@
-"""Batch normalisation as torch does it, and instance norms; shared or per modality."""
+"""Batch normalisation as in torch, and instance norms; shared or one per modality."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -9,25 +9,28 @@ from vireid_jax.models.precision import widen
 from vireid_jax.models.views import Views, columns_by_modality
 
 
-class BatchNorm(nn.Module):
-    """Normalises each channel over all other axes; statistics are float32 or wider.
+def _scale_init(zero: bool) -> nn.initializers.Initializer:
+    return nn.initializers.zeros if zero else nn.initializers.ones
 
-    Under jit on a mesh the mean runs over the global batch. Differs from flax's in one
-    point: the running variance is the unbiased one, as torch stores it.
+
+class BatchNorm(nn.Module):
+    """Normalise each channel over all other axes; statistics are float32 or wider.
+
+    Under jit on a mesh the mean is that of the global batch. Unlike flax's, the running
+    variance is the unbiased one, as in torch.
     """
 
     use_bias: bool = True
     zero_scale: bool = False
-    momentum: float = 0.1  # the share of the new batch, as torch counts it
+    momentum: float = 0.1  # weight of the new batch, as in torch
     epsilon: float = 1e-5
 
     @nn.compact
     def __call__(self, x: Float[Array, "... C"], train: bool) -> Float[Array, "... C"]:
-        """Normalises with the batch's statistics if `train`, else the running ones."""
+        """Normalise with the batch's statistics if `train`, else the running ones."""
         channels = x.shape[-1:]
         wide = widen(x)
-        scale_init = nn.initializers.zeros if self.zero_scale else nn.initializers.ones
-        scale = self.param("scale", scale_init, channels)
+        scale = self.param("scale", _scale_init(self.zero_scale), channels)
         bias = (
             self.param("bias", nn.initializers.zeros, channels) if self.use_bias else 0
         )
@@ -52,7 +55,10 @@ class BatchNorm(nn.Module):
 
 
 class InstanceNorm(nn.Module):
-    """Normalises each channel of each image over its pixels, in float32 or wider."""
+    """Normalise each channel of each image over its pixels, in float32 or wider.
+
+    Unlike flax's, any number of axes may come before height and width.
+    """
 
     zero_scale: bool = False
     epsilon: float = 1e-5
@@ -61,10 +67,9 @@ class InstanceNorm(nn.Module):
     def __call__(
         self, x: Float[Array, "... H W C"], train: bool
     ) -> Float[Array, "... H W C"]:
-        """Normalises, scales and shifts; the same in training and at test."""
+        """Normalise, scale and shift; the same in training and at test."""
         channels = x.shape[-1:]
-        scale_init = nn.initializers.zeros if self.zero_scale else nn.initializers.ones
-        scale = self.param("scale", scale_init, channels)
+        scale = self.param("scale", _scale_init(self.zero_scale), channels)
         bias = self.param("bias", nn.initializers.zeros, channels)
         # In two passes: over few pixels the mean's square can swallow the variance.
         centred = widen(x) - widen(x).mean((-3, -2), keepdims=True)
@@ -75,26 +80,26 @@ class InstanceNorm(nn.Module):
 
 def norm(
     x: Float[Array, "rows ... C"],
-    views: Views,
+    views: Views | None,
     train: bool,
     *,
     name: str,
-    per_modality: bool,
     layer: type[nn.Module] = BatchNorm,
-    **kwargs,
+    **options: bool,
 ) -> Float[Array, "rows ... C"]:
-    """Normalises rows with one `layer` of this name, or one `name_MODALITY` each.
+    """Normalise rows with one `layer` if `views` is None, else one per modality.
 
-    Called inside a compact method, whose module then owns the parameters. Row `r` shows
-    view `r % len(views)`: views lie side by side, so that a batch sharded over devices
-    keeps all views of an image pair on one device. An instance norm has no statistics
-    to share: per modality its scale and bias are doubled, which is our choice.
+    Called inside a compact method, whose module then owns the parameters; those of a
+    modality are named `name_MODALITY`. Row `r` is of view `r % len(views)`: the views
+    of an image pair are neighbouring rows, so a batch sharded over devices keeps them
+    on one device. Instance norms have no statistics to share: per modality they have
+    their own scale and bias, which is our choice.
     """
-    if not per_modality:
-        return layer(name=name, **kwargs)(x, train)
+    if views is None:
+        return layer(name=name, **options)(x, train)
     by_view = x.reshape(-1, len(views), *x.shape[1:])
     parts = []
     for modality, columns in columns_by_modality(views).items():
-        own = layer(name=f"{name}_{modality}", **kwargs)
+        own = layer(name=f"{name}_{modality}", **options)
         parts.append(own(by_view[:, columns], train))
     return jnp.concatenate(parts, axis=1).reshape(x.shape)

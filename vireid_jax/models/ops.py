@@ -1,18 +1,16 @@
 """Five operations in a form for CPUs and an ordinary one, for GPUs and TPUs.
 
-`_per_platform` is the one place that decides. It decides while lowering, so one traced
-program can be compiled, or exported, for CPU, GPU and TPU. Both forms take the same
-parameters and agree to rounding (tested in float64). Only the ordinary ones can do with
-a batch whose size is not known yet.
+Only `_per_platform` chooses, while lowering: one traced program can be compiled, or
+exported, for CPU, GPU and TPU. Both forms take the same parameters and agree to
+rounding (tested in float64).
 
 Why: XLA:CPU runs a grouped convolution 10 to 40 times slower than its nine shifted
-products, computes a convolution's weight gradient in one pass over buffers that have
-long left the cache, and transposes a whole map for that of a 1x1 convolution.
+products, computes a convolution's weight gradient in one pass over buffers that are no
+longer in the cache, and transposes a complete map for that of a 1x1 convolution.
 """
 
-import contextlib
-import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -23,33 +21,28 @@ from jaxtyping import Array, Float
 from vireid_jax.models.precision import widen
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
-_ORDINARY = contextvars.ContextVar("ordinary", default=False)
 _GROUP_BYTES = 2**19  # images handled together on CPU: half of a core's L2 cache
 
 
-@contextlib.contextmanager
-def ordinary_forms() -> Iterator[None]:
-    """Leaves the CPU's forms out of all that is traced meanwhile."""
-    token = _ORDINARY.set(True)
-    try:
-        yield
-    finally:
-        _ORDINARY.reset(token)
-
-
 def _per_platform(cpu: Callable, ordinary: Callable, *args: Array) -> Any:
-    """Calls `cpu` where the program is compiled for a CPU, `ordinary` elsewhere.
+    """Call `cpu` in a program that is compiled for a CPU, else `ordinary`.
 
     Profiles show the form by its name.
     """
-    if _ORDINARY.get():
-        return ordinary(*args)
     with jax.named_scope(cpu.__name__.strip("_")):
         return lax.platform_dependent(*args, cpu=cpu, default=ordinary)
 
 
+def _with_gradient(forward: Callable, backward: Callable) -> None:
+    """Set the gradients of `forward(x, kernel)` to `backward(x, kernel, g)`."""
+    forward.defvjp(
+        lambda x, kernel: (forward(x, kernel), (x, kernel)),
+        lambda saved, g: backward(*saved, g),
+    )
+
+
 def _groups(x: Array, bytes_per_image: int) -> Array:
-    """Splits `[B, ...]` into `[groups, B / groups, ...]` that fit the cache."""
+    """Split `[B, ...]` into `[groups, B / groups, ...]` that fit the cache."""
     batch = x.shape[0]
     size = max(1, min(batch, _GROUP_BYTES // bytes_per_image))
     while batch % size:
@@ -64,12 +57,12 @@ def _groups(x: Array, bytes_per_image: int) -> Array:
 def pointwise(
     x: Float[Array, "B H W C"], kernel: Float[Array, "1 1 C D"]
 ) -> Float[Array, "B H W D"]:
-    """Multiplies every pixel's channels by a matrix."""
+    """Multiply every pixel's channels by a matrix."""
     return x @ kernel[0, 0]
 
 
 def _pointwise_flat_gradient(x: Array, g: Array) -> Array:
-    # A product of two matrices is one call of a library, which reads x as it lies.
+    # A product of two matrices is one call of a library, and copies nothing.
     return x.reshape(-1, x.shape[-1]).T @ g.reshape(-1, g.shape[-1])
 
 
@@ -77,17 +70,12 @@ def _pointwise_ordinary_gradient(x: Array, g: Array) -> Array:
     return jnp.einsum("bhwc,bhwd->cd", x, g)
 
 
-def _pointwise_forward(x: Array, kernel: Array):
-    return pointwise(x, kernel), (x, kernel)
-
-
-def _pointwise_backward(saved, g: Array):
-    x, kernel = saved
+def _pointwise_backward(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
     forms = _pointwise_flat_gradient, _pointwise_ordinary_gradient
     return g @ kernel[0, 0].T, _per_platform(*forms, x, g)[None, None]
 
 
-pointwise.defvjp(_pointwise_forward, _pointwise_backward)
+_with_gradient(pointwise, _pointwise_backward)
 
 
 # --- depthwise 3x3, stride 1, padding 1 -----------------------------------------------
@@ -97,7 +85,7 @@ pointwise.defvjp(_pointwise_forward, _pointwise_backward)
 def depthwise3x3(
     x: Float[Array, "B H W C"], kernel: Float[Array, "3 3 1 C"]
 ) -> Float[Array, "B H W C"]:
-    """Convolves each channel with its own 3x3 kernel, zero padding 1, stride 1."""
+    """Convolve each channel with its own 3x3 kernel, zero padding 1, stride 1."""
     return _per_platform(_depthwise_shifts, _depthwise_conv, x, kernel)
 
 
@@ -131,7 +119,7 @@ def _depthwise_shifts(x: Array, kernel: Array) -> Array:
 
 
 def _depthwise_kernel_gradient(x: Array, g: Array) -> Array:
-    """Sums, per tap, the product of the shifted input and the output's gradient.
+    """Sum, per tap, the product of the shifted input and the output's gradient.
 
     Rows are summed by a product with ones: half the time of a sum in XLA:CPU.
     """
@@ -152,7 +140,7 @@ def _depthwise_kernel_gradient(x: Array, g: Array) -> Array:
 
 
 def _depthwise_cpu_backward(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
-    g = lax.optimization_barrier(g)  # else it is computed anew for each of nine taps
+    g = lax.optimization_barrier(g)  # else it is computed again for each of nine taps
     return _depthwise_shifts(g, kernel[::-1, ::-1]), _depthwise_kernel_gradient(x, g)
 
 
@@ -160,17 +148,10 @@ def _depthwise_ordinary_backward(x: Array, kernel: Array, g: Array):
     return jax.vjp(_depthwise_conv, x, kernel)[1](g)
 
 
-def _depthwise_forward(x: Array, kernel: Array):
-    return depthwise3x3(x, kernel), (x, kernel)
-
-
-def _depthwise_backward(saved, g: Array):
-    return _per_platform(
-        _depthwise_cpu_backward, _depthwise_ordinary_backward, *saved, g
-    )
-
-
-depthwise3x3.defvjp(_depthwise_forward, _depthwise_backward)
+_with_gradient(
+    depthwise3x3,
+    partial(_per_platform, _depthwise_cpu_backward, _depthwise_ordinary_backward),
+)
 
 
 # --- the stem: 7x7, stride 2, padding 3 -----------------------------------------------
@@ -180,7 +161,9 @@ depthwise3x3.defvjp(_depthwise_forward, _depthwise_backward)
 def stem7x7(
     x: Float[Array, "B H W C"], kernel: Float[Array, "7 7 C D"]
 ) -> Float[Array, "B H/2 W/2 D"]:
-    """Convolves with a 7x7 kernel, zero padding 3, stride 2. H and W are even."""
+    """Convolve with a 7x7 kernel, zero padding 3, stride 2. H and W are even."""
+    if not isinstance(x.shape[0], int):  # exported for any batch: `_groups` has no size
+        return _stem_conv(x, kernel)
     return _per_platform(_stem_patches, _stem_conv, x, kernel)
 
 
@@ -195,7 +178,7 @@ def _stem_conv(x: Array, kernel: Array) -> Array:
 
 
 def _fold(x: Array) -> Array:
-    """Folds 2x2 pixels into channels and pads: 16 plain slices for 64 strided ones."""
+    """Fold 2x2 pixels into channels and pads: 16 plain slices replace 64 strided."""
     batch, height, width, channels = x.shape
     h, w = height // 2, width // 2
     folded = x.reshape(batch, h, 2, w, 2, channels).transpose(0, 1, 3, 2, 4, 5)
@@ -205,14 +188,14 @@ def _fold(x: Array) -> Array:
 
 
 def _patches(folded: Array) -> Array:
-    """Cuts the 8x8 windows (the 7x7 ones and a leading row and column) of stride 2."""
+    """Cut the 8x8 windows (the 7x7 ones and a leading row and column) of stride 2."""
     h, w = folded.shape[1] - 3, folded.shape[2] - 3
     windows = [folded[:, i : i + h, j : j + w] for i in range(4) for j in range(4)]
     return jnp.concatenate(windows, axis=-1)
 
 
 def _stem_matrix(kernel: Array) -> Array:
-    """Orders the 7x7 kernel, padded to 8x8, as `_patches` orders the pixels."""
+    """Order the 7x7 kernel, padded to 8x8, as `_patches` orders the pixels."""
     channels, features = kernel.shape[2:]
     padded = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0)))
     folded = padded.reshape(4, 2, 4, 2, channels, features).transpose(0, 2, 1, 3, 4, 5)
@@ -239,7 +222,7 @@ def _stem_cpu_backward(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]
     matrix, from_matrix = jax.vjp(_stem_matrix, kernel)
     groups = _groups(_fold(x), _patch_bytes(x)), _groups(g, _patch_bytes(x))
     total, _ = lax.scan(add_group, jnp.zeros_like(matrix), groups)
-    # The image's gradient is dead code in training; nobody reads it there.
+    # Training does not read the image's gradient, so XLA removes it there.
     (dx,) = jax.vjp(lambda x: _stem_conv(x, kernel), x)[1](g)
     return dx, from_matrix(total)[0]
 
@@ -248,22 +231,16 @@ def _stem_ordinary_backward(x: Array, kernel: Array, g: Array):
     return jax.vjp(_stem_conv, x, kernel)[1](g)
 
 
-def _stem_forward(x: Array, kernel: Array):
-    return stem7x7(x, kernel), (x, kernel)
-
-
-def _stem_backward(saved, g: Array):
-    return _per_platform(_stem_cpu_backward, _stem_ordinary_backward, *saved, g)
-
-
-stem7x7.defvjp(_stem_forward, _stem_backward)
+_with_gradient(
+    stem7x7, partial(_per_platform, _stem_cpu_backward, _stem_ordinary_backward)
+)
 
 
 # --- pooling --------------------------------------------------------------------------
 
 
 def max_pool3x3(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
-    """Takes the maximum of 3x3 windows, stride 2, padding 1 (of minus infinity)."""
+    """Take the maximum of 3x3 windows, stride 2, padding 1 (of minus infinity)."""
     return _per_platform(_max_pool_shifts, _max_pool_window, x)
 
 
@@ -280,7 +257,7 @@ def _max_pool_window(x: Array) -> Array:
 
 
 def _max_pool_shifts(x: Array) -> Array:
-    """Takes it along columns, then rows: four maxima instead of eight."""
+    """Reduce along columns, then rows: four maxima instead of eight."""
     padded = _pad_lowest(x)
 
     def halve(x: Array, axis: int) -> Array:
@@ -295,7 +272,7 @@ def _max_pool_shifts(x: Array) -> Array:
 
 
 def average_pool2x2(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
-    """Takes the mean of 2x2 windows, stride 2; an odd last row or column is dropped."""
+    """Take the mean of 2x2 windows, stride 2; an odd last row or column is dropped."""
     return _per_platform(_average_pool_reshape, _average_pool_window, x)
 
 

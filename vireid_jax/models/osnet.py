@@ -1,11 +1,12 @@
 """OSNet (Zhou et al., arXiv 1905.00953): stages `conv1` to `conv5`, output stride 16.
 
 IBN and AIN (arXiv 1910.06827) have instance norms in some places. Layer names are
-torchreid's, so that a torch key `conv2.0.conv2b.1.bn.weight` is the path
-`conv2/0/conv2b/1/bn/scale` here. Maps are NHWC. Rows of several views lie side by side
-(see `norm`); a layer that treats modalities alike never looks at the views.
+torchreid's: its key `conv2.0.conv2b.1.bn.weight` is `conv2/0/conv2b/1/bn/scale` here.
+Maps are NHWC. Layers take `views` as `norm` does: if it is None, the modalities share
+each norm, else each has its own.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
@@ -29,8 +30,8 @@ CHANNELS = {
     "osnet_ibn_x1_0": _WIDTHS["x1_0"],
     **{f"osnet_ain_{width}": channels for width, channels in _WIDTHS.items()},
 }
-# Where the two blocks of a stage have an instance norm: "sum" is after the sum with the
-# shortcut, "exit" in place of the exit's batch norm. IBN and AIN have one in the stem.
+# Where each of a stage's two blocks has an instance norm: "sum" is after the sum with
+# the shortcut, "exit" replaces the last batch norm. IBN and AIN have one in the stem.
 INSTANCE_NORMS = {
     "base": {},
     "ibn": {"conv2": ("sum", "sum")},
@@ -46,18 +47,18 @@ kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 def kaiming_depthwise(key: Array, shape: Sequence[int], dtype=jnp.float32) -> Array:
-    """Draws as torch does for a grouped convolution: its fan out is 9 x channels."""
+    """Draw as torch does for a grouped convolution: its fan out is 9 x channels."""
     fan_out = shape[0] * shape[1] * shape[3]
     return jax.random.normal(key, shape, dtype) * (2.0 / fan_out) ** 0.5
 
 
 def variant_of(name: str) -> str:
-    """Returns which row of `INSTANCE_NORMS` a network's name stands for."""
+    """Return the key of `INSTANCE_NORMS` for a network's name."""
     return next((v for v in INSTANCE_NORMS if f"_{v}_" in name), "base")
 
 
 class Conv(nn.Module):
-    """Convolves by a function of `ops`, and adds a `bias` if asked.
+    """Convolve by a function of `ops`, and add a bias if `use_bias`.
 
     `shape` is the kernel's: `[height, width, in, out]`.
     """
@@ -69,7 +70,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "rows H W C"]) -> Float[Array, "rows h w D"]:
-        """Computes in the type of `x`."""
+        """Compute in the dtype of `x`."""
         kernel = self.param("kernel", self.init, self.shape)
         x = self.convolve(x, kernel.astype(x.dtype))
         if self.use_bias:
@@ -78,73 +79,62 @@ class Conv(nn.Module):
         return x
 
 
+def depthwise_conv(channels: int, name: str) -> Conv:
+    """Return a depthwise 3x3 convolution, stride 1, padding 1."""
+    shape = (3, 3, 1, channels)
+    return Conv(shape, ops.depthwise3x3, init=kaiming_depthwise, name=name)
+
+
 class Conv1x1(nn.Module):
-    """Convolves 1x1 without bias, normalises and applies ReLU, both unless told not."""
+    """Convolve 1x1 without bias, normalise and apply ReLU, each unless switched off."""
 
     features: int
-    per_modality: bool = False
     relu: bool = True
     zero_scale: bool = False
     normalise: bool = True
 
     @nn.compact
-    def __call__(self, x: Array, views: Views, train: bool) -> Array:
-        """Maps `[rows, H, W, C]` to `[rows, H, W, features]`."""
+    def __call__(self, x: Array, views: Views | None, train: bool) -> Array:
+        """Map `[rows, H, W, C]` to `[rows, H, W, features]`."""
         x = Conv((1, 1, x.shape[-1], self.features), name="conv")(x)
         if self.normalise:
-            x = norm(
-                x,
-                views,
-                train,
-                name="bn",
-                per_modality=self.per_modality,
-                zero_scale=self.zero_scale,
-            )
+            x = norm(x, views, train, name="bn", zero_scale=self.zero_scale)
         return nn.relu(x) if self.relu else x
 
 
 class LightConv3x3(nn.Module):
-    """Convolves 1x1, then depthwise 3x3; normalises; applies ReLU ("Lite 3x3")."""
+    """Convolve 1x1, then depthwise 3x3; normalise; apply ReLU ("Lite 3x3")."""
 
     features: int
-    per_modality: bool = False
 
     @nn.compact
-    def __call__(self, x: Array, views: Views, train: bool) -> Array:
-        """Maps `[rows, H, W, C]` to `[rows, H, W, features]`."""
+    def __call__(self, x: Array, views: Views | None, train: bool) -> Array:
+        """Map `[rows, H, W, C]` to `[rows, H, W, features]`."""
         x = Conv((1, 1, x.shape[-1], self.features), name="conv1")(x)
-        x = Conv(
-            (3, 3, 1, self.features),
-            ops.depthwise3x3,
-            init=kaiming_depthwise,
-            name="conv2",
-        )(x)
-        x = norm(x, views, train, name="bn", per_modality=self.per_modality)
-        return nn.relu(x)
+        x = depthwise_conv(self.features, name="conv2")(x)
+        return nn.relu(norm(x, views, train, name="bn"))
 
 
 class LightConvChain(nn.Module):
-    """Stacks Lite 3x3 convolutions: a branch that sees (2 depth + 1) pixels."""
+    """Stack Lite 3x3 convolutions: a branch with a field of (2 depth + 1) pixels."""
 
     features: int
     depth: int
-    per_modality: bool = False
 
     @nn.compact
-    def __call__(self, x: Array, views: Views, train: bool) -> Array:
-        """Maps `[rows, H, W, C]` to `[rows, H, W, features]`."""
+    def __call__(self, x: Array, views: Views | None, train: bool) -> Array:
+        """Map `[rows, H, W, C]` to `[rows, H, W, features]`."""
         for i in range(self.depth):
-            layer = LightConv3x3(self.features, self.per_modality, name=str(i))
-            x = layer(x, views, train)
+            x = LightConv3x3(self.features, name=str(i))(x, views, train)
         return x
 
 
 class ChannelGate(nn.Module):
-    """Weighs channels by a small network of their spatial mean (the unified gate)."""
+    """Weigh channels by a small network of their spatial mean (the unified gate)."""
 
     @nn.compact
     def __call__(self, x: Array) -> Float[Array, "rows 1 1 C"]:
-        """Returns the weight of each channel, in (0, 1), from `[rows, H, W, C]`."""
+        """Return the weight of each channel, in (0, 1), from `[rows, H, W, C]`."""
         channels = x.shape[-1]
         hidden = channels // GATE_REDUCTION
         mean = x.mean((1, 2), keepdims=True)
@@ -154,177 +144,141 @@ class ChannelGate(nn.Module):
 
 
 class OSBlock(nn.Module):
-    """Sums four gated branches of 1 to 4 Lite 3x3 convolutions, inside a residual.
+    """Sum four gated branches of 1 to 4 Lite 3x3 convolutions, inside a residual.
 
-    `instance_norm` is as in `INSTANCE_NORMS`. `zero_init_residual`: the scale of the
-    exit's norm, of whichever kind, starts at 0, and the block as its shortcut (a norm
-    after the sum still acts on it). `numbered`: AIN's names for the branches' layers.
+    `instance_norm` is as in `INSTANCE_NORMS`. With `zero_init_residual` the scale of
+    the residual's last norm starts at 0, so the block starts as its shortcut (followed
+    by the norm after the sum, if any). `numbered`: name the branches as AIN does.
     """
 
     features: int
-    per_modality: bool = False
     zero_init_residual: bool = False
     instance_norm: str | None = None
     numbered: bool = False
 
     @nn.compact
-    def __call__(self, x: Array, views: Views, train: bool) -> Array:
-        """Maps `[rows, H, W, C]` to `[rows, H, W, features]`."""
+    def __call__(self, x: Array, views: Views | None, train: bool) -> Array:
+        """Map `[rows, H, W, C]` to `[rows, H, W, features]`."""
         shortcut = x
         middle = self.features // 4
-        x = Conv1x1(middle, self.per_modality, name="conv1")(x, views, train)
-        gate = ChannelGate(name="gate")  # one gate serves all four branches
+        x = Conv1x1(middle, name="conv1")(x, views, train)
+        gate = ChannelGate(name="gate")  # all four branches share one gate
         total = 0
         for depth in range(1, 5):
             y = self._branch(middle, depth)(x, views, train)
             total = total + gate(y) * y
-        out = self._exit(total, views, train)
+        at_exit = self.instance_norm == "exit"
+        out = Conv1x1(
+            self.features,
+            relu=False,
+            zero_scale=self.zero_init_residual,
+            normalise=not at_exit,
+            name="conv3",
+        )(total, views, train)
+        instance_norm = functools.partial(norm, name="IN", layer=InstanceNorm)
+        if at_exit:
+            out = instance_norm(out, views, train, zero_scale=self.zero_init_residual)
         if shortcut.shape[-1] != self.features:
-            shortcut = Conv1x1(
-                self.features, self.per_modality, relu=False, name="downsample"
-            )(shortcut, views, train)
+            downsample = Conv1x1(self.features, relu=False, name="downsample")
+            shortcut = downsample(shortcut, views, train)
         out = shortcut + out
         if self.instance_norm == "sum":
-            out = self._normalise_instances(out, views, train)
+            out = instance_norm(out, views, train)
         return nn.relu(out)
 
     def _branch(self, features: int, depth: int) -> nn.Module:
         if self.numbered:
             name = f"conv2.{depth - 1}.layers"  # torchreid's, though not a module here
-            return LightConvChain(features, depth, self.per_modality, name=name)
+            return LightConvChain(features, depth, name=name)
+        name = f"conv2{'abcd'[depth - 1]}"
         if depth == 1:
-            return LightConv3x3(features, self.per_modality, name="conv2a")
-        name = f"conv2{' abcd'[depth]}"
-        return LightConvChain(features, depth, self.per_modality, name=name)
-
-    def _exit(self, x: Array, views: Views, train: bool) -> Array:
-        at_exit = self.instance_norm == "exit"
-        x = Conv1x1(
-            self.features,
-            self.per_modality,
-            relu=False,
-            zero_scale=self.zero_init_residual,
-            normalise=not at_exit,
-            name="conv3",
-        )(x, views, train)
-        if not at_exit:
-            return x
-        return self._normalise_instances(x, views, train, self.zero_init_residual)
-
-    def _normalise_instances(
-        self, x: Array, views: Views, train: bool, zero_scale: bool = False
-    ) -> Array:
-        return norm(
-            x,
-            views,
-            train,
-            name="IN",
-            per_modality=self.per_modality,
-            layer=InstanceNorm,
-            zero_scale=zero_scale,
-        )
+            return LightConv3x3(features, name=name)
+        return LightConvChain(features, depth, name=name)
 
 
 class Stem(nn.Module):
-    """Convolves 7x7 stride 2, normalises, applies ReLU, max-pools 3x3 stride 2."""
+    """Convolve 7x7 stride 2, normalise, apply ReLU, max-pool 3x3 stride 2."""
 
     features: int
-    per_modality: bool = False
     layer: type[nn.Module] = BatchNorm
 
     @nn.compact
-    def __call__(self, x: Array, views: Views, train: bool) -> Array:
-        """Maps images `[rows, H, W, 3]` to `[rows, H/4, W/4, features]`."""
+    def __call__(self, x: Array, views: Views | None, train: bool) -> Array:
+        """Map images `[rows, H, W, 3]` to `[rows, H/4, W/4, features]`."""
         x = Conv((7, 7, x.shape[-1], self.features), ops.stem7x7, name="conv")(x)
-        x = norm(
-            x,
-            views,
-            train,
-            name="bn",
-            per_modality=self.per_modality,
-            layer=self.layer,
-        )
+        x = norm(x, views, train, name="bn", layer=self.layer)
         return ops.max_pool3x3(nn.relu(x))
 
 
 class Reduction(nn.Module):
-    """Convolves 1x1 and average-pools 2x2: the end of `conv2` and of `conv3`."""
+    """Convolve 1x1 and average-pool 2x2: the end of `conv2` and of `conv3`."""
 
     features: int
-    per_modality: bool = False
 
     @nn.compact
-    def __call__(self, x: Array, views: Views, train: bool) -> Array:
-        """Maps `[rows, H, W, C]` to `[rows, H/2, W/2, features]`."""
-        x = Conv1x1(self.features, self.per_modality, name="0")(x, views, train)
-        return ops.average_pool2x2(x)
+    def __call__(self, x: Array, views: Views | None, train: bool) -> Array:
+        """Map `[rows, H, W, C]` to `[rows, H/2, W/2, features]`."""
+        return ops.average_pool2x2(Conv1x1(self.features, name="0")(x, views, train))
 
 
 class BlockStage(nn.Module):
-    """Runs two OSBlocks and, unless told not to, a reduction."""
+    """Run two OSBlocks and, if `reduce`, a reduction."""
 
     features: int
     reduce: bool
-    per_modality: bool = False
     zero_init_residual: bool = False
     instance_norms: tuple[str | None, str | None] = (None, None)
     numbered: bool = False
     rematerialise: bool = False
 
     @nn.compact
-    def __call__(self, x: Array, views: Views, train: bool) -> Array:
-        """Maps `[rows, H, W, C]` to `[rows, h, w, features]`."""
-        # Counted from self: `views` and `train` are no arrays.
+    def __call__(self, x: Array, views: Views | None, train: bool) -> Array:
+        """Map `[rows, H, W, C]` to `[rows, h, w, features]`."""
+        # Counted from self: `views` and `train` are not arrays.
         again = nn.remat(OSBlock, static_argnums=(2, 3))
         block = again if self.rematerialise else OSBlock
         for i, instance_norm in enumerate(self.instance_norms):
             x = block(
                 self.features,
-                self.per_modality,
                 self.zero_init_residual,
                 instance_norm,
                 self.numbered,
                 name=str(i),
             )(x, views, train)
-        if self.reduce:
-            x = Reduction(self.features, self.per_modality, name="2")(x, views, train)
-        return x
+        return Reduction(self.features, name="2")(x, views, train) if self.reduce else x
 
 
 class Trunk(nn.Module):
-    """Runs some consecutive stages of an OSNet: all of them, or one stream's share."""
+    """Run consecutive stages of an OSNet: all of them, or those of one stream."""
 
     channels: tuple[int, int, int, int]
     stages: tuple[str, ...] = STAGES
-    per_modality: bool = False
     zero_init_residual: bool = False
     variant: str = "base"
-    rematerialise: bool = False  # each block's inside, in the backward pass
+    rematerialise: bool = False  # compute the blocks again in the backward pass
 
     @nn.compact
-    def __call__(self, x: Array, views: Views, train: bool) -> dict[str, Array]:
-        """Returns the map after each stage, by the stage's name."""
+    def __call__(self, x: Array, views: Views | None, train: bool) -> dict[str, Array]:
+        """Return the map after each stage, by the stage's name."""
         features = dict(zip(STAGES, (*self.channels, self.channels[-1]), strict=True))
         maps = {}
         for name in self.stages:
             x = self._stage(name, features[name])(x, views, train)
             if self.variant == "ain" and name in ("conv2", "conv3"):
-                pool = name.replace("conv", "pool")  # beside the blocks, not among them
-                reduction = Reduction(features[name], self.per_modality, name=pool)
-                x = reduction(x, views, train)
+                pool = name.replace("conv", "pool")  # torchreid has it beside the stage
+                x = Reduction(features[name], name=pool)(x, views, train)
             maps[name] = x
         return maps
 
     def _stage(self, name: str, features: int) -> nn.Module:
         if name == "conv1":
             layer = BatchNorm if self.variant == "base" else InstanceNorm
-            return Stem(features, self.per_modality, layer, name=name)
+            return Stem(features, layer, name=name)
         if name == "conv5":
-            return Conv1x1(features, self.per_modality, name=name)
+            return Conv1x1(features, name=name)
         return BlockStage(
             features,
             reduce=name != "conv4" and self.variant != "ain",
-            per_modality=self.per_modality,
             zero_init_residual=self.zero_init_residual,
             instance_norms=INSTANCE_NORMS[self.variant].get(name, (None, None)),
             numbered=self.variant == "ain",

@@ -1,4 +1,4 @@
-"""Where compute in a narrow type must widen: norms, softmaxes, distances, losses."""
+"""Wider types for what a narrow one is not exact enough: norms, softmaxes, losses."""
 
 import jax.numpy as jnp
 from jax import lax
@@ -9,5 +9,5 @@ EXACT = lax.Precision.HIGHEST
 
 
 def widen(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Casts bfloat16 and float16 to float32, and leaves float32 and float64 alone."""
+    """Cast bfloat16 and float16 to float32; keep float32 and float64."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))

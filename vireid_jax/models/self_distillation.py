@@ -9,35 +9,29 @@ convolution where the size fits already, are our choice.
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from vireid_jax.models import ops
 from vireid_jax.models.heads import IdentityHead
-from vireid_jax.models.osnet import Conv, Conv1x1, kaiming_depthwise
+from vireid_jax.models.osnet import Conv1x1, depthwise_conv
 from vireid_jax.models.views import Views
 
 STUDENTS = ("conv2", "conv3", "conv4")
 
 
 class SeparableConv(nn.Module):
-    """Convolves depthwise 3x3, then 1x1; normalises; applies ReLU."""
+    """Convolve depthwise 3x3, then 1x1; normalise; apply ReLU."""
 
     features: int
     stride: int = 1
 
     @nn.compact
-    def __call__(self, x: Array, views: Views, train: bool) -> Array:
-        """Maps `[rows, H, W, C]` to `[rows, ceil(H/s), ceil(W/s), features]`."""
-        x = Conv(
-            (3, 3, 1, x.shape[-1]),
-            ops.depthwise3x3,
-            init=kaiming_depthwise,
-            name="depthwise",
-        )(x)
+    def __call__(self, x: Array, train: bool) -> Array:
+        """Map `[rows, H, W, C]` to `[rows, ceil(H/s), ceil(W/s), features]`."""
+        x = depthwise_conv(x.shape[-1], name="depthwise")(x)
         x = x[:, :: self.stride, :: self.stride]
-        return Conv1x1(self.features, name="pointwise")(x, views, train)
+        return Conv1x1(self.features, name="pointwise")(x, None, train)
 
 
 class Student(nn.Module):
-    """Brings a shallow map to the deepest one's size and channels; classifies it."""
+    """Bring a shallow map to the deepest one's size and channels; classify it."""
 
     num_classes: int | None
     features: int
@@ -49,13 +43,11 @@ class Student(nn.Module):
     def __call__(
         self, x: Float[Array, "rows H W C"], views: Views, train: bool
     ) -> dict[str, Array]:
-        """Returns `pooled`, `neck` and `logits`, as the deepest head does."""
+        """Return `pooled`, `neck` and `logits`, as the deepest head does."""
         count = 0
         while count == 0 or x.shape[1] > self.height:
             stride = 2 if x.shape[1] > self.height else 1
-            x = SeparableConv(self.features, stride, name=str(count))(x, views, train)
+            x = SeparableConv(self.features, stride, name=str(count))(x, train)
             count += 1
-        head = IdentityHead(
-            self.num_classes, self.neck_norm, self.num_stripes, name="head"
-        )
-        return head(x, views, train)
+        options = self.num_classes, self.neck_norm, self.num_stripes
+        return IdentityHead(*options, name="head")(x, views, train)

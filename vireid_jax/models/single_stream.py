@@ -3,7 +3,6 @@
 from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vireid_jax.models.norm import BatchNorm
@@ -14,37 +13,35 @@ from vireid_jax.models.views import Views, check_images
 FEATURES = 512  # of the head, at every width
 
 
-class FullyConnected(nn.Module):
-    """Maps linearly, normalises, and applies ReLU: torchreid's `fc`."""
-
-    features: int = FEATURES
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "rows C"], train: bool
-    ) -> Float[Array, "rows D"]:
-        """Returns `relu(BN(W x + b))`."""
-        x = _linear(self.features, x.dtype, name="0")(x)
-        return nn.relu(BatchNorm(name="1")(x, train))
-
-
 def _linear(features: int, dtype: Any, name: str) -> nn.Dense:
     init = nn.initializers.normal(0.01)
     return nn.Dense(features, kernel_init=init, dtype=dtype, precision=EXACT, name=name)
 
 
-class OSNet(nn.Module):
-    """Embeds images by one OSNet with torchreid's own head, whatever their modality.
+class FullyConnected(nn.Module):
+    """Map linearly, normalise, and apply ReLU: torchreid's `fc`."""
 
-    It is called as `TwoStreamOSNet` is and names what it returns alike, so that all
-    that takes a network (initialising, embedding, a training step) takes this one.
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "rows C"], train: bool
+    ) -> Float[Array, "rows D"]:
+        """Return `relu(BN(W x + b))`."""
+        x = _linear(FEATURES, x.dtype, name="0")(x)
+        return nn.relu(BatchNorm(name="1")(x, train))
+
+
+class OSNet(nn.Module):
+    """Embed images by one OSNet with torchreid's own head, whatever their modality.
+
+    Its arguments and results are those of `TwoStreamOSNet`, so everything that takes a
+    network (initialising, embedding, a training step) takes this one.
     """
 
     channels: tuple[int, int, int, int]
     num_classes: int | None = None
     zero_init_residual: bool = True
     variant: str = "base"
-    dtype: Any = jnp.float32
+    dtype: str = "float32"
 
     @nn.compact
     def __call__(
@@ -53,13 +50,13 @@ class OSNet(nn.Module):
         views: Views = ("visible",),
         train: bool = False,
     ) -> tuple[Float[Array, "batch views D"], dict[str, Array]]:
-        """Returns the 512 features after ReLU, as torchreid's at test, and all names.
+        """Return the 512 features after ReLU, as torchreid at test, and arrays by name.
 
         These are the stages' maps, `pooled` (the mean of the last), `neck` (the
         features again), and in training `logits`.
         """
         check_images(images, views)
-        split = lambda x: x.reshape(len(images), -1, *x.shape[1:])
+        split = lambda x: x.reshape(images.shape[0], -1, *x.shape[1:])
         rows = images.reshape(-1, *images.shape[2:]).astype(self.dtype)
         trunk = Trunk(
             self.channels,
@@ -67,7 +64,7 @@ class OSNet(nn.Module):
             variant=self.variant,
             name="shared",
         )
-        out = trunk(rows, views, train)
+        out = trunk(rows, None, train)
         out["pooled"] = widen(out["conv5"]).mean((1, 2))
         out["neck"] = neck = FullyConnected(name="fc")(out["pooled"], train)
         if self.num_classes and (train or self.is_initializing()):

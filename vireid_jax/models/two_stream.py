@@ -1,7 +1,5 @@
 """The two-stream OSNet: the first stages one copy per modality, the rest shared."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -14,12 +12,14 @@ from vireid_jax.models.views import Views, check_images, columns_by_modality
 
 
 class TwoStreamOSNet(nn.Module):
-    """Embeds person images of both modalities into one space.
+    """Embed person images of both modalities into one space.
 
     `num_specific_stages` = k: the first k of conv1..conv5 have a copy per modality
-    (k = 0: one network; 5: two). `separate_norm`: in shared stages convolutions are
-    shared and batch norms are not. Source: Zhang & Zeng 2024 for the idea, the sweep of
-    Liu et al. (arXiv 2008.06223) for k, CM-NAS for `separate_norm`.
+    (k = 0: one network; 5: two). `separate_norm`: shared stages share convolutions but
+    not batch norms. `zero_init_residual`: a block starts as its shortcut.
+    `rematerialise`: compute blocks twice, for less memory. Source: Zhang & Zeng 2024
+    for the idea, the sweep of Liu et al. (arXiv 2008.06223) for k, CM-NAS for
+    `separate_norm`.
     """
 
     channels: tuple[int, int, int, int]
@@ -30,12 +30,10 @@ class TwoStreamOSNet(nn.Module):
     num_stripes: int = 0
     students: tuple[str, ...] = ()
     granularities: tuple[int, ...] = ()
-    part_width: str = "lite"
     relation: str = "one_vs_rest"
-    contrastive: bool = False
     zero_init_residual: bool = True
     variant: str = "base"
-    dtype: Any = jnp.float32
+    dtype: str = "float32"
     rematerialise: bool = False
 
     @nn.compact
@@ -45,7 +43,7 @@ class TwoStreamOSNet(nn.Module):
         views: Views,
         train: bool = False,
     ) -> tuple[Float[Array, "batch views D"], dict[str, Array]]:
-        """Returns L2-normalised embeddings, and what they were made from, by name.
+        """Return L2-normalised embeddings, and the arrays they are made from, by name.
 
         `views` names the modality of each column of `images`, visible ones first, for
         instance `("visible", "infrared")`; an image always goes through its own
@@ -67,63 +65,50 @@ class TwoStreamOSNet(nn.Module):
         if specific:
             streams = []
             for modality, columns in columns_by_modality(views).items():
-                trunk = self._trunk(specific, per_modality=False, name=modality)
-                rows = merge(images[:, columns])
-                streams.append(trunk(rows, views[columns], train))
+                trunk = self._trunk(specific, name=modality)
+                streams.append(trunk(merge(images[:, columns]), None, train))
             for name in specific:
                 parts = [split(stream[name]) for stream in streams]
                 maps[name] = jnp.concatenate(parts, axis=1)
         last = merge(maps[specific[-1]] if specific else images)
         if shared:
-            trunk = self._trunk(shared, self.separate_norm, name="shared")
-            found = trunk(last, views, train)
-            maps |= {name: split(x) for name, x in found.items()}
-            last = found[shared[-1]]
+            norm_views = views if self.separate_norm else None
+            shared_maps = self._trunk(shared, name="shared")(last, norm_views, train)
+            maps |= {name: split(x) for name, x in shared_maps.items()}
+            last = shared_maps[shared[-1]]
 
-        head = IdentityHead(
-            self.num_classes, self.neck_norm, self.num_stripes, name="head"
-        )
-        out = head(last, views, train)
+        options = self.num_classes, self.neck_norm, self.num_stripes
+        out = IdentityHead(*options, name="head")(last, views, train)
         if train or self.is_initializing():
             for name in self.students:
-                student = self._student(name, height=last.shape[1])
-                found = student(merge(maps[name]), views, train)
-                out |= {f"{name}/{key}": x for key, x in found.items()}
+                student = Student(
+                    self.num_classes,
+                    features=self.channels[-1],
+                    height=last.shape[1],
+                    neck_norm=self.neck_norm,
+                    num_stripes=self.num_stripes,
+                    name=f"student_{name}",
+                )(merge(maps[name]), views, train)
+                out |= {f"{name}/{key}": x for key, x in student.items()}
         embedding = out["neck"]
         if self.granularities:
-            found = self._parts()(last, views, train)
-            out |= {f"parts/{key}": x for key, x in found.items()}
-            parts = found["neck"].reshape(len(embedding), -1)
-            embedding = jnp.concatenate([embedding, parts], axis=1)
+            parts = PartRelations(
+                self.granularities,
+                self.num_classes,
+                self.relation,
+                self.neck_norm,
+                name="parts",
+            )(last, views, train)
+            out |= {f"parts/{key}": x for key, x in parts.items()}
+            flat = parts["neck"].reshape(embedding.shape[0], -1)
+            embedding = jnp.concatenate([embedding, flat], axis=1)
         out = maps | {name: split(x) for name, x in out.items()}
         return l2_normalise(split(embedding)), out
 
-    def _student(self, name: str, height: int) -> Student:
-        return Student(
-            self.num_classes,
-            features=self.channels[-1],
-            height=height,
-            neck_norm=self.neck_norm,
-            num_stripes=self.num_stripes,
-            name=f"student_{name}",
-        )
-
-    def _parts(self) -> PartRelations:
-        return PartRelations(
-            self.granularities,
-            self.num_classes,
-            width=self.part_width,
-            relation=self.relation,
-            contrastive=self.contrastive,
-            neck_norm=self.neck_norm,
-            name="parts",
-        )
-
-    def _trunk(self, stages: tuple[str, ...], per_modality: bool, name: str) -> Trunk:
+    def _trunk(self, stages: tuple[str, ...], name: str) -> Trunk:
         return Trunk(
             self.channels,
             stages,
-            per_modality,
             self.zero_init_residual,
             self.variant,
             self.rematerialise,

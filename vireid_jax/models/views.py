@@ -10,24 +10,23 @@ Views = tuple[str, ...]  # the modality of each column of images, visible ones f
 
 
 def check_images(images: Array, views: Views) -> None:
-    """Raises UserError unless images are floats `[batch, views, H, W, 3]`."""
+    """Raise UserError unless images are floats `[batch, views, H, W, 3]`."""
     floats = jnp.issubdtype(images.dtype, jnp.floating)
     if not floats or images.ndim != 5 or images.shape[1::3] != (len(views), 3):
         raise UserError(
             f"images are {images.dtype} {images.shape}; a network takes normalised"
             f" floats [batch, {len(views)}, height, width, 3], a column for each of"
-            f" the views {views}. Repeat a single channel three times; uint8 goes"
-            " through vireid_jax.data.augment.normalise first"
+            f" the views {views}. Repeat a single channel three times; normalise uint8"
+            " by vireid_jax.data.augment.normalise first"
         )
 
 
 def columns_by_modality(views: Views) -> dict[str, slice]:
-    """Returns which neighbouring columns of the view axis each modality fills.
+    """Return the neighbouring columns of the view axis that each modality fills.
 
-    Raises UserError where infrared stands before visible, or a name is unknown.
+    Raise UserError where infrared comes before visible, or a name is unknown.
     """
-    legal = [m for m in MODALITIES for view in views if view == m]
-    if list(views) != legal:
+    if list(views) != [m for m in MODALITIES for view in views if view == m]:
         raise UserError(f"views {views} must list {MODALITIES} in this order")
     return {
         m: slice(views.index(m), views.index(m) + views.count(m))

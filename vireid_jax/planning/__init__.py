@@ -1,5 +1,5 @@
-"""What a training step will take on chips, also on chips that are not here.
+"""The cost of a training step, on this machine and on TPUs that are not here.
 
-`compiled` reads a compiled program, `hardware` holds the figures of chips, `roofline`
-divides the first by the second, and `ahead` compiles for TPUs without one.
+`dry_run` is the command, `cost` reads XLA's analyses of a compiled step, and `topology`
+compiles for TPUs without one.
 """

@@ -1,133 +1,155 @@
-"""What a training run would take, here and on chips that are not here.
+"""Compile the train step and print its cost; do not train.
 
-`python -m vireid_jax.main --config FILE.py --dry_run` compiles the step and trains
-nothing; it needs no data set. docs/scaling.md explains the numbers.
+`python -m vireid_jax.main --config FILE.py --dry_run` needs no data set.
+docs/scaling.md explains the numbers.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import AbstractMesh
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
+from rich.filesize import decimal
 
 from vireid_jax.config import validate
-from vireid_jax.planning import ahead, tables
-from vireid_jax.planning.hardware import Slice, find_slice
-from vireid_jax.planning.needs import (
-    Needs,
-    TrainingSet,
-    cached_rows,
-    needs_of,
-    training_set,
-)
-from vireid_jax.planning.roofline import Load, Machine, estimate
+from vireid_jax.data.builders import find_builder
+from vireid_jax.data.source import load_records, split_identities
+from vireid_jax.planning import topology
+from vireid_jax.planning.cost import Cost, compile_step
+from vireid_jax.run.console import plain_table
 from vireid_jax.run.errors import UserError
+from vireid_jax.run.runtime import only_errors
 from vireid_jax.training import sharding
-from vireid_jax.training.program import make_program, pairs_per_step, step_arguments
+from vireid_jax.training.program import pairs_per_step
 
 
-@dataclass(frozen=True)
-class Report:
-    """All that a dry run found."""
+class TrainingSet(NamedTuple):
+    """Counts of a training set, without held-out identities."""
 
-    data: TrainingSet
-    needs: Needs
-    machines: list[Machine] = field(default_factory=list)
-    too_small: list[str] = field(default_factory=list)  # chips, and by how much
+    identities: int
+    visible: int  # images
+    infrared: int
+    source: str  # of the counts: "prepared", "published" or "planned"
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns the report as JSON holds it."""
-        return {
-            "data": asdict(self.data),
-            "needs": asdict(self.needs),
-            "machines": [_describe(machine) for machine in self.machines],
-            "too_small": self.too_small,
-        }
+
+# docs/protocols.md has the papers and files that these counts are from.
+PUBLISHED = {
+    "sysu_mm01": TrainingSet(395, 22_258, 11_909, "published"),
+    "regdb": TrainingSet(206, 2_060, 2_060, "published"),
+    "llcm": TrainingSet(713, 16_946, 13_975, "published"),
+}
+
+
+def training_set(config: ConfigDict | FrozenConfigDict) -> TrainingSet:
+    """Count the config's training set; read a prepared one, prepare nothing.
+
+    Raise UserError for a set that is neither prepared nor of known size, and as its
+    builder does.
+    """
+    c = config.data
+    variant = c.options.to_dict() if c.options else c.variant or None
+    with only_errors():
+        builder = find_builder(c.name, variant, c.dir or None)
+    if Path(builder.data_path).exists():
+        records = load_records(c.name, "train", config=variant, data_dir=c.dir or None)
+        if c.validation_identities:
+            records, _ = split_identities(records, c.validation_identities, config.seed)
+        visible, infrared = (len(records.of(m)) for m in ("visible", "infrared"))
+        return TrainingSet(records.num_identities, visible, infrared, "prepared")
+    if c.name == "walkers":
+        made = builder.builder_config
+        images = made.train_ids * made.images_per_modality
+        full = TrainingSet(made.train_ids, images, images, "planned")
+    elif c.name in PUBLISHED:
+        full = PUBLISHED[c.name]
+    else:
+        raise UserError(
+            f"config.data.name is {c.name!r}, whose size is unknown before it is"
+            " prepared: python -m vireid_jax.prepare"
+        )
+    kept = full.identities - c.validation_identities
+    if kept < 1:
+        raise UserError(
+            f"config.data.validation_identities is {c.validation_identities}; there are"
+            f" {full.identities} identities"
+        )
+    share = lambda images: round(images * kept / full.identities)
+    return TrainingSet(kept, share(full.visible), share(full.infrared), full.source)
 
 
 def dry_run(
     config: ConfigDict, *, topologies: Sequence[str] = (), console: Console
-) -> Report:
-    """Compiles the step here and for each topology; prints tables, returns the numbers.
+) -> dict[str, Any]:
+    """Compile the step here and for each topology, such as `v5e-8`; print the cost.
 
-    `topologies` are names such as "v5e-8", or "h100" on paper. Raises UserError for an
-    unknown one, a missing libtpu, a batch that does not divide over the chips, and what
-    is wrong with the config.
+    Return `data`, `machines` and `too_small`, the topologies whose chips have too
+    little memory, as JSON holds them. Raise UserError for an unknown topology, a
+    missing libtpu, a batch that does not divide over the chips, and an invalid config.
     """
     config = validate(config)
-    slices = [find_slice(name) for name in topologies]
-    for where in slices:
-        _check_divides(config, where)
-    if slices:
-        ahead.check_libtpu()
+    for name in topologies:
+        chips, model = topology.chips_of(name), config.mesh.model
+        if chips % model:
+            raise UserError(
+                f"config.mesh.model is {model}, which does not divide the {chips}"
+                f" chips of {name}"
+            )
+        mesh = AbstractMesh((chips // model, model), ("data", "model"))
+        sharding.check_divides(pairs_per_step(config), mesh, "a batch's P x K")
     data = training_set(config)
-    mesh = sharding.make_mesh(config.mesh.model)
-    shapes = make_program(config, data.identities, mesh).shapes
-    rows = cached_rows(config, data)
-    needs = needs_of(config, data, step_arguments(config, shapes, rows))
-    report = Report(data, needs)
-    tables.show_needs(needs, data, console)
+    console.print(
+        f"{config.data.name}: {data.identities:,} identities, {data.visible:,} visible"
+        f" and {data.infrared:,} infrared images ({data.source})"
+    )
+    rows = (data.visible, data.infrared) if config.data.cache == "device" else (0, 0)
+    mesh, device = sharding.make_mesh(config.mesh.model), jax.devices()[0]
     with console.status("compiling for this machine"):
-        facts = ahead.compile_step(mesh, config, data.identities, rows)
-    report.machines.append(Machine(_title(), facts))
-    tables.show_facts(report.machines[-1], console)
-    for where in slices:
+        cost = compile_step(mesh, config, data.identities, rows)
+    memory = (device.memory_stats() or {}).get("bytes_limit")  # a CPU has no limit
+    here = f"this machine ({mesh.size} x {device.device_kind})"
+    machines, too_small = [show_cost(here, cost, memory, console)], []
+    for name in topologies:
         try:
-            report.machines.append(_machine(where, config, data, needs, console))
-        except ahead.DoesNotFitError as error:
-            report.too_small.append(str(error))
+            with console.status(f"compiling for {name}; minutes for an OSNet"):
+                cost = topology.compile_for(name, config, data.identities, rows)
+        except topology.DoesNotFitError as error:
+            too_small.append(str(error))
             console.print(f"Does not fit: {error}")
         else:
-            tables.show_facts(report.machines[-1], console)
-    tables.show_estimates(report.machines, console)
-    return report
+            memory = topology.MEMORY[name.partition("-")[0]]
+            machines.append(show_cost(name, cost, memory, console))
+    return {"data": data._asdict(), "machines": machines, "too_small": too_small}
 
 
-def _machine(
-    where: Slice,
-    config: FrozenConfigDict,
-    data: TrainingSet,
-    needs: Needs,
-    console: Console,
-) -> Machine:
-    """Compiles for a slice, and estimates."""
-    with console.status(f"compiling for {where.name}; minutes for a whole network"):
-        facts = ahead.compile_for(
-            where, config, data.identities, cached_rows(config, data)
-        )
-    load = Load(needs.images_per_step, needs.batch_bytes, needs.cache)
-    return Machine(where.name, facts, where, estimate(facts, where, load))
-
-
-def _check_divides(config: FrozenConfigDict, where: Slice) -> None:
-    model = config.mesh.model
-    if where.chips % model:
-        raise UserError(
-            f"config.mesh.model is {model}, which does not divide the {where.chips}"
-            f" chips of {where.name}"
-        )
-    mesh = AbstractMesh((where.chips // model, model), ("data", "model"))
-    sharding.check_divides(pairs_per_step(config), mesh, "a batch's P x K")
-
-
-def _title() -> str:
-    count, kind = jax.device_count(), jax.devices()[0].device_kind
-    return f"this machine ({count} x {kind})"
-
-
-def _describe(machine: Machine) -> dict[str, Any]:
-    found = {"name": machine.name, "devices": machine.facts.devices}
-    found["facts"] = machine.facts.to_json() | {"memory": machine.facts.memory}
-    if machine.estimate:
-        found["program_of"] = machine.slice.topology
-        found["fits"] = machine.fits
-        found["estimate"] = {
-            "seconds": machine.estimate.seconds,
-            "bound": machine.estimate.bound,
-            "images_per_second": machine.estimate.images_per_second,
-            "terms": machine.estimate.terms,
-        }
-    return found
+def show_cost(
+    name: str, cost: Cost, memory: float | None, console: Console
+) -> dict[str, Any]:
+    """Print a step's cost, of one device with `memory` bytes and of all; return it."""
+    sizes = {
+        "arguments": cost.argument_bytes,
+        "outputs": cost.output_bytes,
+        "  in the arguments' memory": cost.aliased_bytes,
+        "activations, temporaries": cost.temporary_bytes,
+        "code": cost.code_bytes,
+        "memory in total": cost.memory,
+        "bytes accessed": int(cost.bytes_accessed),
+    }
+    for kind, of_kind in cost.collectives.items():
+        sizes[f"{kind}, {of_kind['count']}"] = of_kind["bytes"]
+    table = plain_table(name, "one device", f"all {cost.devices}")
+    for words, size in sizes.items():
+        table.add_row(words, decimal(size), decimal(size * cost.devices))
+    flops = (cost.flops, cost.flops * cost.devices)
+    table.add_row("arithmetic", *(f"{count / 1e9:,.1f} GFLOP" for count in flops))
+    console.print(table)
+    if not cost.collectives:
+        console.print("No collectives.")
+    fits = cost.memory <= memory if memory else None
+    if memory:
+        share = f"{cost.memory / memory:.0%} of a device's {decimal(int(memory))}"
+        console.print(f"{'Fits' if fits else 'Does not fit'}: {share}.")
+    return {"name": name, "fits": fits, "memory": cost.memory, **asdict(cost)}

@@ -1,12 +1,12 @@
 """Results as tables, in percent: the means, their uncertainty, each trial."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from rich import box
 from rich.table import Table
 
 from vireid_jax.protocols.result import Labels, Result
 from vireid_jax.protocols.uncertainty import FEW
+from vireid_jax.run.console import plain_table
 
 # Labels as a table shows them: with a protocol's heading, or with a row's feature.
 _OF_PROTOCOL = ("dataset", "direction", "mode", "shots", "trials", "draws")
@@ -23,7 +23,7 @@ def results_table(results: Sequence[Result]) -> Table:
     shown = [_shown(r.labels) for r in results if not r.labels.baseline]
     shown = shown or [_shown(r.labels) for r in results]
     shared = {n: v for n, v in shown[0].items() if all(s.get(n) == v for s in shown)}
-    table = _table("Metrics in percent", results[0].headline(), no_wrap=True)
+    table = plain_table("Metrics in percent", *results[0].headline(), no_wrap=True)
     in_caption = [name for name in shared if name not in ("protocol", "feature")]
     table.caption = " · ".join(f"{name} {shared[name]}" for name in in_caption)
 
@@ -82,7 +82,7 @@ def uncertainty_table(results: Sequence[Result]) -> Table:
     identities (uncertainty.py).
     """
     names = ("Rank-1", "mAP", "mINP")
-    table = _table("Means, and 95 % intervals over identities", names)
+    table = plain_table("Means, and 95 % intervals over identities", *names)
     shown = [result for result in results if not result.labels.baseline]
     for result in shown:
         means, deviation = result.headline(), result.deviation()
@@ -103,7 +103,7 @@ def uncertainty_table(results: Sequence[Result]) -> Table:
 
 def trials_table(results: Sequence[Result]) -> Table:
     """Build a table of every trial of the protocols that have more than one."""
-    table = _table("Each trial", results[0].headline())
+    table = plain_table("Each trial", *results[0].headline())
     for result in results:
         labels, headlines = result.labels, result.trial_headlines()
         if not labels.baseline and len(headlines) > 1:
@@ -112,14 +112,4 @@ def trials_table(results: Sequence[Result]) -> Table:
                 table.add_row(
                     f"  {trial}", *(f"{100 * x:.2f}" for x in metrics.values())
                 )
-    return table
-
-
-def _table(title: str, columns: Iterable[str], no_wrap: bool = False) -> Table:
-    table = Table(
-        title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
-    )
-    table.add_column("", overflow="fold")
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=no_wrap)
     return table

@@ -1,7 +1,7 @@
 """Show a run, or two beside each other, in one self-contained HTML file.
 
-Write `DIR/report.html` from what training and evaluation left in the workdir, and from
-the embeddings of the test split by the last checkpoint.
+Write `DIR/report.html` from the files that training and evaluation left in the workdir,
+and from the images of the test split.
 
     python -m vireid_jax.report --workdir runs/demo
     python -m vireid_jax.report --workdir runs/a --workdir runs/b --out both.html

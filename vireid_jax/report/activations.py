@@ -1,101 +1,97 @@
-"""Where the last map of the network answers, part by part, laid over the image."""
+"""The squared last map of the network, part by part, over the image."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
+from ml_collections import ConfigDict, FrozenConfigDict
 
+from vireid_jax.data.augment import normalise
 from vireid_jax.modality import MODALITIES
 from vireid_jax.models.heads import stripe_rows
 from vireid_jax.report.pictures import data_uri
 
-STAGE = "conv5"  # the last map: what pooling and part relations see
+if TYPE_CHECKING:
+    from vireid_jax.embed.embedder import Embedder
+    from vireid_jax.report.collect import EmbeddedSplit
+
+STAGE = "conv5"  # the last map: what pooling and part relations read
 PEOPLE = 2
 
 
 def activation_maps(
-    embedder: Any, config: Any, test: Any
+    embedder: "Embedder", config: ConfigDict | FrozenConfigDict, test: "EmbeddedSplit"
 ) -> tuple[list[dict[str, Any]], str]:
-    """Returns tiles of a few people in both modalities, or none and the reason.
+    """Return tiles of a few identities in both modalities, or none and the reason.
 
-    An answer is the mean over channels of the squared activation of `STAGE`. Of each
-    part, the rows that the network pools for it are coloured, from 0 to the part's own
-    highest answer; `share` is its part of the answers of all rows. Where granularities
-    overlap a row, the row counts in each.
+    Of each part, the rows that the network pools for it are coloured, from 0 to the
+    part's own highest response; `share` is its part of the responses of all rows. Where
+    granularities overlap a row, the row counts in each.
     """
-    rows = people_in_both(test, PEOPLE)
-    if not len(rows):
+    chosen, rows = rows_in_both(test, PEOPLE), test.rows
+    if not chosen:
         return [], "no identity of the test split has images of both modalities"
-    counts = (1, *config.model.granularities)
-    found = []
-    for row in rows:
-        modality = MODALITIES[test.modality[row]]
-        image = test.image(row, tuple(config.data.size))
-        answers = answers_of(embedder, config, image, modality)
-        if answers is None:
+    maps = []
+    for row in chosen:
+        modality = MODALITIES[rows.modality[row]]
+        image = rows.image(row, tuple(config.data.size))
+        responses = responses_of(embedder, image, modality)
+        if responses is None:
             return [], f"this network has no map {STAGE!r}"
         tiles = [{"title": "image", "source": data_uri(image), "share": None}]
-        for count in counts:
-            for number in range(count):
-                tiles.append(_tile(image, answers, count, number))
-        found.append(
+        for count in (1, *config.model.granularities):
+            tiles += [_tile(image, responses, count, part) for part in range(count)]
+        maps.append(
             {
-                "identity": int(test.identity[row]),
-                "camera": int(test.camera[row]),
+                "identity": int(rows.identity[row]),
+                "camera": int(rows.camera[row]),
                 "modality": modality,
-                "filename": test.filename[row],
                 "tiles": tiles,
             }
         )
-    return found, ""
+    return maps, ""
 
 
-def people_in_both(test: Any, people: int) -> list[int]:
-    """Draws identities seen in both modalities; returns a row of each in each."""
-    seen = [set(test.identity[test.modality == m]) for m in range(len(MODALITIES))]
-    both = sorted(set.intersection(*seen))
+def rows_in_both(test: "EmbeddedSplit", people: int) -> list[int]:
+    """Draw identities seen in both modalities; return a row of each in each."""
+    identity, modality = test.rows.identity, test.rows.modality
+    both = np.intersect1d(identity[modality == 0], identity[modality == 1])
     drawn = np.random.default_rng(0).permutation(len(both))[:people]
     return [
-        int(np.flatnonzero((test.identity == both[i]) & (test.modality == m))[0])
+        int(np.flatnonzero((identity == both[i]) & (modality == m))[0])
         for i in drawn
         for m in range(len(MODALITIES))
     ]
 
 
-def answers_of(
-    embedder: Any, config: Any, image: UInt8[np.ndarray, "H W 3"], modality: str
+def responses_of(
+    embedder: "Embedder", image: UInt8[np.ndarray, "H W 3"], modality: str
 ) -> Float[np.ndarray, "h w"] | None:
-    """Returns the mean over channels of the squared last map of one image."""
-    import jax.numpy as jnp
-
-    from vireid_jax.data.augment import normalise
-    from vireid_jax.models.build import create_model
-
-    model = create_model(config, embedder.about.num_classes)
+    """Return the mean over channels of the squared last map of one image."""
     views = normalise(jnp.asarray(image)[None])[:, None]
-    _, out = model.apply(embedder.variables, views, (modality,))
+    _, out = embedder.model.apply(embedder.variables, views, (modality,))
     if STAGE not in out:
         return None
     return np.square(np.asarray(out[STAGE][0, 0], np.float64)).mean(-1)
 
 
-def _tile(image, answers, count: int, number: int) -> dict[str, Any]:
-    rows = stripe_rows(len(answers), count)[number]
-    own = np.zeros_like(answers)
-    own[rows] = answers[rows]
-    scaled = own / max(own.max(), 1e-12)
-    height, width = image.shape[:2]
-    # Cells, not a smooth hill: the map has no finer answer than this.
-    shown = cv2.resize(scaled, (width, height), interpolation=cv2.INTER_NEAREST)
-    inside = np.zeros(len(answers))
-    inside[rows] = 1
-    inside = cv2.resize(inside[:, None], (1, height), interpolation=cv2.INTER_NEAREST)
-    inside = inside.reshape(height, 1, 1)
-    colour = cv2.applyColorMap((255 * shown).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
+def _tile(
+    image: np.ndarray, responses: np.ndarray, count: int, part: int
+) -> dict[str, Any]:
+    """Colour one part's rows by their responses, over the dark grey image."""
+    own = np.zeros((len(responses), 1))
+    own[stripe_rows(len(responses), count)[part]] = 1
+    inside = responses * own
+    # Cells, not a smooth hill: the map has no finer response than this.
+    enlarge = lambda cells: cv2.resize(
+        cells, image.shape[1::-1], interpolation=cv2.INTER_NEAREST
+    )
+    level = (255 * enlarge(inside / max(inside.max(), 1e-12))).astype(np.uint8)
+    colour = cv2.applyColorMap(level, cv2.COLORMAP_VIRIDIS)[..., ::-1]
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None].astype(np.float64)
-    over = 0.45 * grey + 0.55 * colour[..., ::-1]
-    mixed = inside * over + (1 - inside) * (0.35 * grey)
-    title = "whole" if count == 1 else f"{number + 1} of {count}"
-    share = float(own.sum() / max(answers.sum(), 1e-12))
+    mixed = np.where(enlarge(own)[..., None], 0.45 * grey + 0.55 * colour, 0.35 * grey)
+    title = "whole" if count == 1 else f"{part + 1} of {count}"
+    share = float(inside.sum() / max(responses.sum(), 1e-12))
     return {"title": title, "source": data_uri(mixed.astype(np.uint8)), "share": share}

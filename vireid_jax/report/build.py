@@ -4,12 +4,13 @@ import datetime
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vireid_jax.report import collect, tables
-from vireid_jax.report.collect import Run
-from vireid_jax.report.distances import camera_matrix, histograms
+from vireid_jax.report.collect import EvaluatedRun
+from vireid_jax.report.distances import Histogram, camera_matrix, histograms
 from vireid_jax.report.figures import (
+    Table,
     cmc_curves,
     distance_histograms,
     embedding_maps,
@@ -20,19 +21,21 @@ from vireid_jax.report.rank_lists import KINDS, rank_lists
 from vireid_jax.run.errors import UserError, explain_os_error
 from vireid_jax.run.files import check_parent, replace_text
 
+if TYPE_CHECKING:
+    import jinja2
+
 
 def write(workdirs: Sequence[Path], path: Path) -> int:
-    """Writes the page of one run, or of two; returns its size in bytes.
+    """Write the page of one run, or of two; return its size in bytes.
 
-    Raises UserError for more than two runs, runs that are not of one table, a run that
-    was not evaluated, or a folder that is not there.
+    Raise UserError for more than two runs, runs that are not of one table, a run that
+    was not evaluated, or a missing folder.
     """
     if len(workdirs) > 2:
         raise UserError(
             f"--workdir is given {len(workdirs)} times; give one run, or two to compare"
         )
-    places = [workdir.resolve() for workdir in workdirs]
-    if len(set(places)) < len(places):
+    if len({workdir.resolve() for workdir in workdirs}) < len(workdirs):
         raise UserError(f"{workdirs[0]} is given twice; a run has no difference to it")
     if path.parent != workdirs[0]:
         check_parent(path)
@@ -44,9 +47,7 @@ def write(workdirs: Sequence[Path], path: Path) -> int:
     if len(runs) == 2:
         collect.check_comparable(*runs)
         difference = tables.differences(*workdirs)
-    pairs = zip(runs, workdirs, strict=True)
-    runs = [collect.with_test(run, workdir) for run, workdir in pairs]
-    text = page(runs, difference)
+    text = page(list(map(collect.with_test, runs, workdirs)), difference)
     try:
         replace_text(path, text)
     except OSError as error:
@@ -55,16 +56,16 @@ def write(workdirs: Sequence[Path], path: Path) -> int:
 
 
 def check_installed(*modules: str) -> None:
-    """Raises UserError where one of the extra `report` is not installed."""
+    """Raise UserError where a module of the extra `report` is not installed."""
     for module in modules:
         if importlib.util.find_spec(module) is None:
             raise UserError(
-                f"this page needs {module}; type pip install 'vireid-jax[report]'"
+                f"this page needs {module}: pip install 'vireid-jax[report]'"
             )
 
 
-def templates() -> Any:
-    """Opens the pages' templates; whatever they are given is escaped."""
+def templates() -> "jinja2.Environment":
+    """Open the pages' templates; all texts in them are escaped."""
     import jinja2
 
     return jinja2.Environment(
@@ -76,17 +77,23 @@ def templates() -> Any:
     )
 
 
-def page(runs: Sequence[Run], difference: Any = None) -> str:
-    """Makes the page's text; `difference` is the table of `tables.differences`."""
-    first, where = runs[0].own_results[0], tables.origin_words(runs)
+def page(runs: Sequence[EvaluatedRun], difference: Table | None = None) -> str:
+    """Return the page's text; `difference` is the table of `tables.differences`."""
+    first, origin = runs[0].own_results[0], tables.origin_words(runs)
     models = dict.fromkeys(run.about["config"]["model"]["name"] for run in runs)
     notes = {r["protocol"]: tables.test_words(r) for r in runs[0].own_results}
-    counts = [
-        run.test and histograms(run.test.features, run.test.identity, run.test.modality)
+    pairs = [
+        histograms(test.features, test.rows.identity, test.rows.modality)
+        if (test := run.test)
+        else []
         for run in runs
     ]
-    each = [one_run(runs, number, counts) for number in range(len(runs))]
-    overall = (training_curves(runs), cmc_curves(runs, where, notes))
+    of_page = [histogram for of_run in pairs for histogram in of_run]
+    each = [
+        one_run(run, letter if len(runs) > 1 else "", of_run, of_page)
+        for run, letter, of_run in zip(runs, "AB", pairs, strict=False)
+    ]
+    overall = (training_curves(runs), cmc_curves(runs, origin, notes))
     return (
         templates()
         .get_template("page.html.j2")
@@ -97,68 +104,73 @@ def page(runs: Sequence[Run], difference: Any = None) -> str:
             letters="AB",
             kinds=KINDS,
             written=datetime.datetime.now().astimezone().strftime("%d %B %Y, %H:%M"),
-            stopped=[stopped for run in runs if (stopped := stopped_early(run))],
+            stopped=list(filter(None, map(stopped_early, runs))),
             results=tables.results(runs),
             trials=tables.trials(runs),
             difference=difference,
             configs=tables.config_differences(runs) if difference else None,
             costs=tables.costs(runs),
             origin=tables.origin(runs),
-            overall=[one for one in overall if one],
+            overall=list(filter(None, overall)),
             each=each,
         )
     )
 
 
-def stopped_early(run: Run) -> str:
-    """Says that a run is not at its end; "" where it is."""
+def stopped_early(run: EvaluatedRun) -> str:
+    """Return a notice for a run that is not at its end, else ""."""
     epoch, epochs = run.about["epoch"], run.about["config"]["schedule"]["epochs"]
     if epoch >= epochs:
         return ""
     return (
         f"The run in {run.name} was interrupted: this is epoch {epoch:g} of"
-        f" {epochs:g}. To go on, type its training command again."
+        f" {epochs:g}. To resume it, run its training command again."
     )
 
 
-def one_run(runs: Sequence[Run], number: int, counts: Sequence) -> dict[str, Any]:
-    """Gathers the figures that are of one run alone; `counts` are all histograms."""
-    run, alone = runs[number], len(runs) == 1
-    suffix = "" if alone else f"-{'ab'[number]}"
-    title = "" if alone else f", run {'AB'[number]}"
-    found: dict[str, Any] = {"suffix": suffix, "title": title, "left_out": run.left_out}
-    found |= {"figures": {}, "lists": [], "matrices": []}
-    found |= {"activations": run.activations, "where": "", "not_shown": []}
-    test = run.test
+def one_run(
+    run: EvaluatedRun,
+    letter: str,
+    pairs: Sequence[Histogram],
+    of_page: Sequence[Histogram],
+) -> dict[str, Any]:
+    """Return the figures of one run alone; `letter` is "" on a page of one run."""
+    suffix, test = f"-{letter.lower()}" if letter else "", run.test
+    content: dict[str, Any] = {
+        "suffix": suffix,
+        "title": f", run {letter}" if letter else "",
+        "left_out": run.left_out,
+        "figures": {},
+        "lists": [],
+        "matrices": [],
+        "activations": run.activations,
+        "where": tables.origin_words([run]),
+        "not_shown": [],
+    }
     if test is None:
-        return found
-    found["where"] = where = tables.origin_words([run])
-    every = [one for found in counts for one in found or ()]
-    figures = {"distances": distance_histograms(counts[number], every, where, suffix)}
-    laid_out = maps(test.features, test.identity, test.modality)
+        return content
+    origin = content["where"]
+    content["figures"]["distances"] = distance_histograms(
+        pairs, of_page, origin, suffix
+    )
+    laid_out = maps(test.features, test.rows.identity, test.rows.modality)
     if laid_out is None:
         reason = "the test split has fewer than 8 images, or embeddings of one number"
         run.left_out.append(("Maps", reason))
     else:
-        figures["maps"] = embedding_maps(laid_out, test, where, suffix)
-    found["figures"] = figures
+        content["figures"]["maps"] = embedding_maps(laid_out, test, origin, suffix)
     shown = test.first_of_each_direction()
     names = {protocol.name for protocol, _ in shown}
-    found["not_shown"] = [p.name for p in test.protocols if p.name not in names]
+    content["not_shown"] = [p.name for p in test.protocols if p.name not in names]
     for protocol, result in shown:
-        matrix = camera_matrix(test, protocol)
-        found["matrices"].append((tables.words(result), protocol, matrix))
-        if test.image is None:
-            continue
+        words = tables.label_words(vars(result.labels))
+        content["matrices"].append((words, protocol, camera_matrix(test, protocol)))
+        size = tuple(run.about["config"]["data"]["size"])
         try:
-            lists = rank_lists(
-                test, protocol, tuple(run.about["config"]["data"]["size"])
-            )
-        except (ValueError, OSError) as error:
+            lists = rank_lists(test, protocol, result, size)
+        except (UserError, OSError) as error:
             reason = f"an image cannot be read: {' '.join(str(error).split())}"
             run.left_out.append((f"Rank lists by {protocol.name}", reason))
         else:
-            found["lists"].append((tables.words(result), protocol, lists))
-    if test.image is None:
-        run.left_out.append(("Rank lists and activation maps", "there are no images"))
-    return found
+            content["lists"].append((words, protocol, lists))
+    return content

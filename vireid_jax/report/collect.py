@@ -1,53 +1,52 @@
-"""Reads a run into plain data: its numbers, its costs, its embedded test split."""
+"""Read a run into plain data: its numbers, its costs, its embedded test split."""
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Float32
 
-from vireid_jax.evaluate.compare_runs import read_queries
-from vireid_jax.protocols import Protocol, Result, Rows, evaluate, get_protocols
+from vireid_jax.config import with_defaults
+from vireid_jax.data.source import Records
+from vireid_jax.embed.embedder import load
+from vireid_jax.evaluate import test_split
+from vireid_jax.models.build import create_model
+from vireid_jax.models.complexity import complexity
+from vireid_jax.protocols import Protocol, Result, evaluate, get_protocols
+from vireid_jax.report.activations import activation_maps
 from vireid_jax.run.errors import UserError
 from vireid_jax.run.workdir import METRICS
+from vireid_jax.training.checkpoint import FOLDER, Checkpoints
 
-# What may not differ between two runs of one table.
+# Labels that two runs of one table must share.
 _LABELS = ("dataset", "selection", "reranking", "flip", "feature")
-# As far as the last digits of another processor go.
+# mAP of one set of embeddings on two processors differs in its last digits.
 _ROUNDING = 0.005
 
 
-@dataclass(frozen=True, eq=False)
-class EmbeddedSplit:
-    """Hold an embedded split, and what its protocols say about it.
+class EmbeddedSplit(NamedTuple):
+    """An embedded split and its results, one for each protocol."""
 
-    `image` decodes a row at (height, width); None where there are no images.
-    """
-
-    identity: Int32[np.ndarray, "rows"]
-    camera: Int32[np.ndarray, "rows"]
-    modality: Int32[np.ndarray, "rows"]
-    filename: list[str]
+    rows: Records
     features: Float32[np.ndarray, "rows dim"]
     protocols: Sequence[Protocol]
     results: Sequence[Result]
-    image: Callable[..., np.ndarray] | None = None
 
     def first_of_each_direction(self) -> list[tuple[Protocol, Result]]:
-        """Returns the first protocol of each direction, with its result."""
-        found: dict[str, tuple[Protocol, Result]] = {}
+        """Return the first protocol of each direction, with its result."""
+        first: dict[str, tuple[Protocol, Result]] = {}
         for protocol, result in zip(self.protocols, self.results, strict=True):
-            found.setdefault(protocol.direction, (protocol, result))
-        return list(found.values())
+            first.setdefault(protocol.direction, (protocol, result))
+        return list(first.values())
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
-    """Hold what a workdir tells of a run."""
+class EvaluatedRun:
+    """What the files of a workdir hold."""
 
     name: str  # the workdir, as it was typed
     about: dict[str, Any]  # config, epoch, step, environment, data
@@ -60,59 +59,84 @@ class Run:
 
     @property
     def own_results(self) -> list[dict[str, Any]]:
-        """Returns the network's results, without those of baselines."""
-        return [one for one in self.results if not one["baseline"]]
+        """Return the network's results, without those of baselines."""
+        return [result for result in self.results if not result["baseline"]]
+
+
+def read_run(workdir: Path) -> EvaluatedRun:
+    """Read a run's files, before anything that takes minutes.
+
+    Raise UserError where there is no evaluation, or one of another checkpoint.
+    """
+    document, metrics = read_evaluation(workdir), read_metrics(workdir / METRICS)
+    run = EvaluatedRun(
+        name=str(workdir),
+        about=document["run"],
+        results=document["results"],
+        metrics=metrics,
+        costs=costs(document["run"], metrics),
+    )
+    if not run.metrics:
+        run.left_out.append(("Training curves", f"{workdir / METRICS} has no rows"))
+    checkpoint = last_checkpoint(workdir)
+    if checkpoint is None:
+        reason = f"there is no checkpoint in {workdir}"
+        run.left_out.append(("Activation maps", reason))
+    elif checkpoint["step"] != run.about["step"]:
+        raise UserError(
+            f"{workdir}/eval.json is of step {run.about['step']}, and the last"
+            f" checkpoint is of step {checkpoint['step']}; {_evaluate(workdir)}"
+        )
+    return run
 
 
 def read_evaluation(workdir: Path) -> dict[str, Any]:
-    """Reads `eval.json`; raises UserError, with what to type, where none is whole."""
+    """Read `eval.json`; raise UserError, with what to type, if it is not complete."""
     if not workdir.is_dir():
         raise UserError(f"there is no folder {workdir}; give the --workdir of a run")
     path = workdir / "eval.json"
     if not path.is_file():
         raise UserError(_why_not_evaluated(workdir))
-    again = f"to write it: python -m vireid_jax.evaluate --workdir {workdir}"
     try:
         document = json.loads(path.read_text())
-        ours = [one for one in document["results"] if not one["baseline"]]
-        lacking = not ours or "step" not in document["run"]
-        lacking = lacking or not all("intervals" in one for one in ours)
+        own = [result for result in document["results"] if not result["baseline"]]
+        if not own or not all("intervals" in result for result in own):
+            raise KeyError("intervals")
+        document["run"]["step"]  # it has none if it is of features from a file
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} holds no results of an evaluation; {again}") from error
-    if lacking:
-        raise UserError(f"{path} is not the evaluation of a training run; {again}")
+        raise UserError(
+            f"{path} is not the evaluation of a training run; {_evaluate(workdir)}"
+        ) from error
     return document
 
 
+def _evaluate(workdir: Path) -> str:
+    return f"to evaluate it: python -m vireid_jax.evaluate --workdir {workdir}"
+
+
 def _why_not_evaluated(workdir: Path) -> str:
-    """Says what a workdir without eval.json lacks, and what to type."""
+    """Return the error message for a workdir without eval.json."""
+    train = f"python -m vireid_jax.main --config CONFIG --workdir {workdir}"
     if not (workdir / "config.json").is_file():
         return (
-            f"{workdir} is no workdir of a run: it has neither config.json nor"
-            " eval.json; train first: python -m vireid_jax.main --config CONFIG"
-            f" --workdir {workdir}"
+            f"{workdir} is not the workdir of a run: it has neither config.json nor"
+            f" eval.json; train first: {train}"
         )
     about = last_checkpoint(workdir)
-    if about is None or about["epoch"] < about["config"]["schedule"]["epochs"]:
-        where = "before its first checkpoint"
-        if about is not None:
-            epochs = about["config"]["schedule"]["epochs"]
-            where = f"at epoch {about['epoch']:g} of {epochs:g}"
-        return (
-            f"the run in {workdir} was interrupted {where}; to go on, type its training"
-            " command again: python -m vireid_jax.main --config CONFIG --workdir"
-            f" {workdir}"
-        )
+    if about is None:
+        reached = "before its first checkpoint"
+    elif about["epoch"] < (epochs := about["config"]["schedule"]["epochs"]):
+        reached = f"at epoch {about['epoch']:g} of {epochs:g}"
+    else:
+        return f"{workdir} has no evaluation; {_evaluate(workdir)}"
     return (
-        f"{workdir} has no evaluation; type python -m vireid_jax.evaluate --workdir"
-        f" {workdir}"
+        f"the run in {workdir} was interrupted {reached}; to resume it, run its"
+        f" training command again: {train}"
     )
 
 
 def last_checkpoint(workdir: Path) -> dict[str, Any] | None:
-    """Returns what was stored beside the last state; None where there is none."""
-    from vireid_jax.training.checkpoint import FOLDER, Checkpoints
-
+    """Return what was stored beside the last state; None if there is none."""
     if not any((workdir / FOLDER).glob("[0-9]*")):
         return None
     checkpoints = Checkpoints(workdir, read_only=True)
@@ -121,176 +145,101 @@ def last_checkpoint(workdir: Path) -> dict[str, Any] | None:
     return about
 
 
-def read_run(workdir: Path) -> Run:
-    """Reads a run's files, before anything that takes minutes.
+def with_test(run: EvaluatedRun, workdir: Path) -> EvaluatedRun:
+    """Return the run with its test split, embedded as the evaluation left it.
 
-    Raises UserError where there is no evaluation, or one of another checkpoint.
+    If the images cannot be read, `left_out` has the reason. Raise UserError where the
+    images or the embeddings are others than those of the evaluation.
     """
-    from vireid_jax.config import with_defaults
-
-    document = read_evaluation(workdir)
-    left_out: list[tuple[str, str]] = []
-    run = Run(
-        name=str(workdir),
-        about=document["run"],
-        results=document["results"],
-        metrics=read_metrics(workdir / METRICS),
-        costs={},
-        left_out=left_out,
-    )
-    if not run.metrics:
-        left_out.append(("Training curves", f"{workdir / METRICS} has no rows"))
-    run.costs.update(costs(run, with_defaults(run.about["config"])))
-    checkpoint = last_checkpoint(workdir)
-    if checkpoint is None:
-        left_out.append((_OF_FEATURES, f"there is no checkpoint in {workdir}"))
-    elif checkpoint["step"] != run.about["step"]:
-        raise UserError(
-            f"{workdir}/eval.json is of step {run.about['step']}, and the last"
-            f" checkpoint is of step {checkpoint['step']}; to evaluate it: python -m"
-            f" vireid_jax.evaluate --workdir {workdir}"
-        )
-    return run
-
-
-_OF_FEATURES = (
-    "CMC curves, distances, maps, rank lists, activation maps and the camera matrix"
-)
-
-
-def with_test(run: Run, workdir: Path) -> Run:
-    """Returns the run with its test split embedded, by its last checkpoint.
-
-    What cannot be had, for want of images or of a checkpoint, is told in `left_out`.
-    Raises UserError where the images are others than those of the evaluation, or give
-    other numbers.
-    """
-    from vireid_jax.config import with_defaults
-    from vireid_jax.embed.embedder import load
-    from vireid_jax.evaluate.test_split import dataset_title, open_split
-    from vireid_jax.report.activations import activation_maps
-
-    if any(what == _OF_FEATURES for what, _ in run.left_out):
-        return run
-    config = with_defaults(run.about["config"])
-    embedder = load(workdir)
+    config, about = with_defaults(run.about["config"]), run.about
     try:
-        records = open_split(config, "test")
-        features = embedder.embed_records(records)
-    except (ValueError, OSError) as error:
+        records = test_split.open_split(config, "test")
+    except (UserError, OSError) as error:
+        what = "CMC curves, distances, maps, camera matrix, rank lists, activation maps"
         reason = " ".join(str(error).split())
-        run.left_out.append((_OF_FEATURES, f"the images cannot be read: {reason}"))
+        run.left_out.append((what, f"the images cannot be read: {reason}"))
         return run
-    if records.fingerprint != str(read_queries(workdir)["data"]):
-        raise UserError(
-            f"{records.title} holds other images than {workdir}/eval.json is of; give"
-            f" the old ones, or type python -m vireid_jax.evaluate --workdir {workdir}"
-        )
-    names = {one["protocol"] for one in run.own_results}
-    protocols = [p for p in get_protocols(dataset_title(config)) if p.name in names]
-    labels = {
-        "feature": embedder.feature,
-        "flip": embedder.flip,
-        "epoch": run.about["epoch"],
-        "selection": run.own_results[0]["selection"],
-    }
-    test = rank_split(records, features, protocols, image=records.image, **labels)
-    for result in test.results:
-        check_same_numbers(result, run, workdir)
-    maps, reason = activation_maps(embedder, config, test)
-    if reason:
-        run.left_out.append(("Activation maps", reason))
+    features = test_split.read_test_features(workdir, records, about["step"])
+    own = {result["protocol"]: result for result in run.own_results}
+    protocols = get_protocols(test_split.dataset_title(config))
+    protocols = [protocol for protocol in protocols if protocol.name in own]
+    results = []
+    for protocol in protocols:
+        stored = own[protocol.name]
+        labels = {name: stored[name] for name in ("feature", "flip", "selection")}
+        result = evaluate(protocol, records, features, epoch=about["epoch"], **labels)
+        if abs(result.mAP - stored["metrics"]["mAP"]) > _ROUNDING:
+            raise UserError(
+                f"{workdir}/eval.json has mAP {100 * stored['metrics']['mAP']:.2f} by"
+                f" {protocol.name}, and its embeddings {100 * result.mAP:.2f};"
+                f" {_evaluate(workdir)}"
+            )
+        results.append(result)
     run.costs["Embedding, dimensions"] = f"{features.shape[1]:,}"
+    test = EmbeddedSplit(records, features, protocols, results)
+    maps: list[dict[str, Any]] = []
+    if not any(what == "Activation maps" for what, _ in run.left_out):
+        maps, reason = activation_maps(load(workdir), config, test)
+        if reason:
+            run.left_out.append(("Activation maps", reason))
     return dataclasses.replace(run, test=test, activations=maps)
 
 
-def rank_split(
-    rows: Rows,
-    features: Float32[np.ndarray, "rows dim"],
-    protocols: Sequence[Protocol],
-    image: Callable[..., np.ndarray] | None = None,
-    **labels: Any,
-) -> EmbeddedSplit:
-    """Ranks an embedded split by each protocol; `labels` are those of `evaluate`."""
-    return EmbeddedSplit(
-        identity=rows.identity,
-        camera=rows.camera,
-        modality=rows.modality,
-        filename=list(rows.filename),
-        features=features,
-        protocols=protocols,
-        results=[evaluate(p, rows, features, **labels) for p in protocols],
-        image=image,
-    )
-
-
-def check_same_numbers(result: Result, run: Run, workdir: Path) -> None:
-    """Raises UserError where figures would show other numbers than the table."""
-    name = result.labels.protocol
-    (told,) = (one for one in run.own_results if one["protocol"] == name)
-    if abs(result.mAP - told["metrics"]["mAP"]) > _ROUNDING:
-        raise UserError(
-            f"{workdir}/eval.json has mAP {100 * told['metrics']['mAP']:.2f} by {name},"
-            f" and its last checkpoint {100 * result.mAP:.2f}; to evaluate it: python"
-            f" -m vireid_jax.evaluate --workdir {workdir}"
-        )
-
-
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Reads the log rows of training, up to one that is not whole."""
+    """Read the log rows of training, up to one that is incomplete."""
     rows = []
     for line in path.read_text().splitlines() if path.is_file() else []:
         try:
             rows.append(json.loads(line))
-        except ValueError:  # the process was killed in the middle of it
+        except ValueError:  # the process was killed while it wrote the line
             break
     return rows
 
 
-def costs(run: Run, config: Any) -> dict[str, str]:
-    """Says what the network costs at test and in training, and what the run took."""
-    from vireid_jax.models.build import create_model
-    from vireid_jax.models.complexity import complexity
-
-    model = create_model(config, run.about["num_classes"])
+def costs(about: dict[str, Any], metrics: list[dict[str, Any]]) -> dict[str, str]:
+    """Return what the network and the run cost, as texts by name."""
+    config = with_defaults(about["config"])
+    model = create_model(config, about["num_classes"])
     size = tuple(config.data.size)
-    found = {"Image, height by width": "{}x{}".format(*size)}
+    texts = {"Image, height by width": "{}x{}".format(*size)}
     for graph, train in (("at test", False), ("in training", True)):
         stages = complexity(model, size, train)
-        found[f"Parameters {graph}"] = f"{sum(s.params for s in stages):,}"
-        found[f"MACs an image {graph}"] = f"{sum(s.macs for s in stages):,}"
-    found["Steps"] = f"{run.about['step']:,}"
-    found["Epochs"] = f"{run.about['epoch']:g}"
-    rows = [row for row in run.metrics if row["kind"] == "train"]
+        texts[f"Parameters {graph}"] = f"{sum(s.params for s in stages):,}"
+        texts[f"MACs an image {graph}"] = f"{sum(s.macs for s in stages):,}"
+    texts["Steps"] = f"{about['step']:,}"
+    texts["Epochs"] = f"{about['epoch']:g}"
+    rows = [row for row in metrics if row["kind"] == "train"]
     if rows:
         seconds = sum(row["seconds"] for row in rows)
-        found["Training, without evaluation"] = f"{seconds:,.0f} s"
+        texts["Training, without evaluation"] = f"{seconds:,.0f} s"
         rate = float(np.median([row["images_per_second"] for row in rows]))
-        found["Images a second, median"] = f"{rate:,.0f}"
-    here = run.about["environment"]
-    found["Processor"] = here["processor"] or here["machine"]
-    found["Devices"] = ", ".join(here["devices"])
-    return found
+        texts["Images a second, median"] = f"{rate:,.0f}"
+    environment = about["environment"]
+    texts["Processor"] = environment["processor"] or environment["machine"]
+    texts["Devices"] = ", ".join(environment["devices"])
+    return texts
 
 
-def check_comparable(first: Run, second: Run) -> None:
-    """Raises UserError where two runs do not belong into one table."""
-    a, b = (run.about["environment"] for run in (first, second))
-    version = "vireid-jax"
-    pairs = [(f"version of {version}", *(x["packages"][version] for x in (a, b)))]
-    pairs.append(("commit", a["commit"], b["commit"]))
-    names = [sorted(r["protocol"] for r in x.own_results) for x in (first, second)]
-    pairs.append(("protocols", *names))
-    for one in first.own_results:
-        for other in second.own_results:
-            if one["protocol"] == other["protocol"]:
-                pairs += [
-                    (f"{n} by {one['protocol']}", one[n], other[n]) for n in _LABELS
-                ]
-    for what, one, other in pairs:
-        if one != other:
+def check_comparable(first: EvaluatedRun, second: EvaluatedRun) -> None:
+    """Raise UserError where two runs do not belong in one table."""
+
+    def labels(run: EvaluatedRun) -> dict[str, Any]:
+        environment = run.about["environment"]
+        return {
+            "version of vireid-jax": environment["packages"]["vireid-jax"],
+            "commit": environment["commit"],
+            "protocols": sorted(result["protocol"] for result in run.own_results),
+        } | {
+            f"{label} by {result['protocol']}": result[label]
+            for result in run.own_results
+            for label in _LABELS
+        }
+
+    other = labels(second)
+    for what, value in labels(first).items():
+        if value != other[what]:
             raise UserError(
-                f"{first.name} and {second.name} differ in their {what}: {one!r} and"
-                f" {other!r}; a page compares runs of one code and one test. Make one"
-                f" of each: python -m vireid_jax.report --workdir {first.name}"
+                f"{first.name} and {second.name} differ in their {what}: {value!r} and"
+                f" {other[what]!r}; a page compares runs of one code and one test. Make"
+                f" one of each: python -m vireid_jax.report --workdir {first.name}"
             )

@@ -1,43 +1,41 @@
 """The figures of a report: each a few panels, a caption, and its numbers as a table."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from vireid_jax.modality import MODALITIES
+from vireid_jax.protocols import Result
+from vireid_jax.protocols.ranking import cosine_distances
 from vireid_jax.protocols.uncertainty import identity_interval
+from vireid_jax.report.collect import EmbeddedSplit, EvaluatedRun
 from vireid_jax.report.distances import BINS, Histogram
 from vireid_jax.report.maps import MOST, PERPLEXITY, Maps
 from vireid_jax.report.svg import DASHES, Axes
 
 RANKS = np.arange(1, 21)
 _SHOWN_RANKS = (1, 5, 10, 20)
-_TICKS = (1, 5, 10, 15, 20)
 MARKERS = dict(zip(MODALITIES, ("circle", "triangle"), strict=True))
 
 
-@dataclass(frozen=True)
-class Key:
-    """One line of a legend: what is drawn so, and what it means."""
+class Key(NamedTuple):
+    """One line of a legend: a style, and what it means."""
 
     style: str
     shape: str  # "line", "dashed", "band", "circle", "triangle"
     words: str
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One pair of axes under a title; `note` says what it is of."""
+class Panel(NamedTuple):
+    """One pair of axes under a title."""
 
     title: str
     svg: str
-    note: str = ""
+    note: str = ""  # the test that it is of
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """Rows of texts; the first column heads its row."""
 
     caption: str
@@ -45,24 +43,29 @@ class Table:
     rows: list[list[str]]
 
 
-@dataclass(frozen=True)
-class Figure:
+class Figure(NamedTuple):
     """What the page shows as one figure."""
 
     id: str
     title: str
     caption: str
     panels: list[Panel]
-    keys: list[Key] = field(default_factory=list)
-    table: Table | None = None
+    keys: list[Key]
+    table: Table
 
 
 def percent(value: float) -> str:
-    """Writes a fraction in percent, as all tables do."""
+    """Write a fraction in percent, as all tables do."""
     return "-" if np.isnan(value) else f"{100 * value:.1f}"
 
 
-# --- Training -------------------------------------------------------------------------
+def _keys_of(runs: Sequence[EvaluatedRun]) -> list[Key]:
+    """Return the legend of two runs; one run needs none."""
+    if len(runs) == 1:
+        return []
+    first, second = (run.name for run in runs)
+    return [Key("c0", "line", f"A: {first}"), Key("c1", "dashed", f"B: {second}")]
+
 
 _CURVES = (
     ("Loss", "train", "loss", 1),
@@ -74,169 +77,134 @@ _CURVES = (
 )
 
 
-def training_curves(runs: Sequence[Any]) -> Figure | None:
-    """Draws what was logged in training over epochs, runs over each other."""
+def training_curves(runs: Sequence[EvaluatedRun]) -> Figure | None:
+    """Draw what was logged in training over epochs, two runs on the same axes."""
     panels, rows = [], []
     for title, kind, name, factor in _CURVES:
-        curves = []
-        for run in runs:
-            kept = [r for r in run.metrics if r["kind"] == kind and name in r]
-            curves.append(
-                ([r["epoch"] for r in kept], [factor * r[name] for r in kept])
-            )
-        if not any(xs for xs, _ in curves):
+        curves = [
+            [(row["epoch"], factor * row[name]) for row in run.metrics
+             if row["kind"] == kind and name in row]
+            for run in runs
+        ]  # fmt: skip
+        if not any(curves):
             continue
-        axes = _axes_around(curves)
-        for number, (xs, ys) in enumerate(curves):
+        last, highest = np.max([point for curve in curves for point in curve], axis=0)
+        axes = Axes((0, last), (0, 1.05 * highest), "epoch", "")
+        for number, curve in enumerate(curves):
+            if not curve:
+                continue
+            xs, ys = map(list, zip(*curve, strict=True))
             if len(xs) == 1:
                 axes.points(xs, ys, f"c{number}", "circle")
-            elif xs:
+            else:
                 axes.line(xs, ys, f"c{number}", DASHES[number])
+            numbers = [f"{y:.4g}" for y in (ys[0], ys[-1], min(ys), max(ys))]
+            letter = f", {'AB'[number]}" if len(runs) > 1 else ""
+            rows.append([f"{title}{letter}", *numbers])
         panels.append(Panel(title, axes.svg(f"{title} over epochs")))
-        for run, (_, ys) in zip(runs, curves, strict=True):
-            if ys:
-                numbers = [f"{x:.4g}" for x in (ys[0], ys[-1], min(ys), max(ys))]
-                rows.append([f"{title}{_of(run, runs)}", *numbers])
     if not panels:
         return None
     caption = (
         "What the run logged, each point the mean since the point before it"
         " (metrics.jsonl). Held-out identities are of the training split; the test"
-        " split is not looked at in training."
+        " split is not used in training."
     )
     if len(runs) > 1:
         caption += " Losses made of other terms cannot be compared."
     head = ["", "first", "last", "lowest", "highest"]
-    return Figure(
-        "training",
-        "Training curves",
-        caption,
-        panels,
-        _run_keys(runs),
-        Table("Training curves in numbers", head, rows),
-    )
-
-
-def _axes_around(curves) -> Axes:
-    xs = [x for found, _ in curves for x in found]
-    ys = [y for _, found in curves for y in found]
-    return Axes((0, max(xs)), (0, 1.05 * max(ys)), "epoch", "")
-
-
-def _of(run: Any, runs: Sequence[Any]) -> str:
-    return f", {'AB'[list(runs).index(run)]}" if len(runs) > 1 else ""
-
-
-def _run_keys(runs: Sequence[Any]) -> list[Key]:
-    if len(runs) == 1:
-        return []
-    shapes = ("line", "dashed")
-    return [Key(f"c{i}", shapes[i], f"{'AB'[i]}: {r.name}") for i, r in enumerate(runs)]
-
-
-# --- CMC ------------------------------------------------------------------------------
+    table = Table("Training curves in numbers", head, rows)
+    keys = _keys_of(runs)
+    return Figure("training", "Training curves", caption, panels, keys, table)
 
 
 def cmc_curves(
-    runs: Sequence[Any], where: str, notes: Mapping[str, str]
+    runs: Sequence[EvaluatedRun], origin: str, notes: Mapping[str, str]
 ) -> Figure | None:
-    """Draws the CMC by each protocol, with a band; a note tells of each its test."""
-    tested = [run for run in runs if run.test]
+    """Draw the CMC by each protocol with its band; `notes` describe their tests."""
+    tested = [run.test for run in runs if run.test]
     if not tested:
         return None
     panels, rows = [], []
-    for number, result in enumerate(tested[0].test.results):
-        name = result.labels.protocol
-        axes = Axes((1, 20), (0, 100), "rank", "match found, %", _TICKS)
-        for place, run in enumerate(runs):
+    for index, protocol in enumerate(tested[0].protocols):
+        axes = Axes((1, 20), (0, 100), "rank", "match found, %", (1, 5, 10, 15, 20))
+        for number, run in enumerate(runs):
             if not run.test:
                 continue
-            one = run.test.results[number]
-            low, high = cmc_band(one)
-            axes.band(RANKS.tolist(), _hundred(low), _hundred(high), f"c{place}")
-            axes.line(RANKS.tolist(), _hundred(one.cmc), f"c{place}", DASHES[place])
-            band = [
-                f"{percent(one.cmc[k - 1])} ({percent(low[k - 1])} to "
-                f"{percent(high[k - 1])})"
-                for k in _SHOWN_RANKS
+            cmc = run.test.results[index].cmc
+            low, high = cmc_band(run.test.results[index])
+            ranks, style = RANKS.tolist(), f"c{number}"
+            axes.band(ranks, (100 * low).tolist(), (100 * high).tolist(), style)
+            axes.line(ranks, (100 * cmc).tolist(), style, DASHES[number])
+            cells = [
+                f"{percent(cmc[k])} ({percent(low[k])} to {percent(high[k])})"
+                for k in np.subtract(_SHOWN_RANKS, 1)
             ]
-            rows.append([f"{name}{_of(run, runs)}", *band])
-        drawn = axes.svg(f"CMC by {name}, ranks 1 to 20")
-        panels.append(Panel(name, drawn, notes[name]))
-    many = any(len(r.by_trial) > 1 for r in tested[0].test.results)
-    what = (
+            letter = f", {'AB'[number]}" if len(runs) > 1 else ""
+            rows.append([f"{protocol.name}{letter}", *cells])
+        drawn = axes.svg(f"CMC by {protocol.name}, ranks 1 to 20")
+        panels.append(Panel(protocol.name, drawn, notes[protocol.name]))
+    band = (
         "from the lowest to the highest of the trials"
-        if many
+        if any(len(result.by_trial) > 1 for result in tested[0].results)
         else "a 95 % interval at each rank, by bootstrap over identities (one trial)"
     )
     caption = (
         "Share of queries with a match among the first k of the gallery; of SYSU-MM01"
         " and LLCM k counts identities. The line is the mean over trials, the band"
-        f" {what}. {where}"
+        f" {band}. {origin}"
     )
-    keys = _run_keys(runs) or [Key("c0", "line", "mean")]
-    keys.append(Key("c0", "band", "band"))
+    keys = [*(_keys_of(runs) or [Key("c0", "line", "mean")]), Key("c0", "band", "band")]
     head = ["", *(f"Rank-{k}, %" for k in _SHOWN_RANKS)]
     table = Table("CMC in numbers; in brackets the band", head, rows)
     return Figure("cmc", "Cumulative matching", caption, panels, keys, table)
 
 
-def cmc_band(result: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the ends of the CMC's band at ranks 1 to 20: see the caption."""
+def cmc_band(result: Result) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of the CMC's band at ranks 1 to 20: see the caption."""
     if len(result.by_trial) > 1:
-        every = np.stack([metrics.cmc for metrics in result.by_trial])
-        return every.min(0), every.max(0)
-    first_hit = result.by_trial[0].first_hit
+        by_trial = np.stack([metrics.cmc for metrics in result.by_trial])
+        return by_trial.min(0), by_trial.max(0)
+    assert result.queries is not None  # only averages of noise have none
+    first_hit, identity = result.by_trial[0].first_hit, result.queries.identity
     valid = np.isfinite(first_hit)
-    identity = result.queries.identity
-    ends = [
-        identity_interval(np.where(valid, first_hit <= k, np.nan), identity)
-        for k in RANKS
-    ]
-    low, high = np.array(ends).T
+    hits = (np.where(valid, first_hit <= k, np.nan) for k in RANKS)
+    low, high = np.array([identity_interval(hit, identity) for hit in hits]).T
     return low, high
 
 
-def _hundred(values) -> list[float]:
-    return [100 * float(x) for x in values]
-
-
-# --- Distances ------------------------------------------------------------------------
-
-
 def distance_histograms(
-    found: Sequence[Histogram],
-    every: Sequence[Histogram],
-    where: str,
+    histograms: Sequence[Histogram],
+    of_page: Sequence[Histogram],
+    origin: str,
     suffix: str = "",
 ) -> Figure:
-    """Draws within- and between-identity distances by pair of modalities.
+    """Draw within- and between-identity distances by pair of modalities.
 
-    All axes have one scale, that of `every`: those of the page, `found` among them.
+    All axes have one scale, that of all histograms of the page.
     """
-    edges = np.arange(BINS) * 2 / BINS + 1 / BINS
-    filled = np.flatnonzero(sum(h.within + h.between for h in every))
-    low, high = 2 * filled[0] / BINS, 2 * (filled[-1] + 1) / BINS
-    kinds = ("between", "within")
-    top = 1.08 * max(h.percent(kind).max() for h in every for kind in kinds)
+    centres = np.arange(BINS) * 2 / BINS + 1 / BINS
+    filled = np.flatnonzero(sum(h.within + h.between for h in of_page))
+    shown = slice(filled[0], filled[-1] + 1)
+    kinds = {"between": "c1", "within": "c0"}
+    top = 1.08 * max(h.percent(kind).max() for h in of_page for kind in kinds)
     panels, rows = [], []
-    for one in found:
-        axes = Axes((low, high), (0, top), "cosine distance", "pairs, %")
-        for kind, style in zip(kinds, ("c1", "c0"), strict=True):
-            kept = slice(filled[0], filled[-1] + 1)
-            xs, ys = edges[kept].tolist(), one.percent(kind)[kept].tolist()
+    for one in histograms:
+        ends = (2 * shown.start / BINS, 2 * shown.stop / BINS)
+        axes = Axes(ends, (0, top), "cosine distance", "pairs, %")
+        title = " and ".join(one.modalities)
+        for kind, style in kinds.items():
+            xs, ys = centres[shown].tolist(), one.percent(kind)[shown].tolist()
             axes.band(xs, [0.0] * len(xs), ys, style)
             axes.line(xs, ys, style, DASHES[kind == "between"])
             quantiles = [f"{one.quantile(kind, q):.2f}" for q in (0.05, 0.5, 0.95)]
-            title = f"{one.modalities[0]} and {one.modalities[1]}, {kind}"
-            rows.append([title, f"{getattr(one, kind).sum():,.0f}", *quantiles])
-        title = f"{one.modalities[0]} and {one.modalities[1]}"
+            pairs = f"{getattr(one, kind).sum():,.0f}"
+            rows.append([f"{title}, {kind}", pairs, *quantiles])
         panels.append(Panel(title, axes.svg(f"Cosine distances, {title}")))
     caption = (
         "Cosine distances of all pairs of test images, each kind of pair scaled to"
         " 100 % by itself. The further apart the two hills, the easier the ranking; a"
         " gap between modalities shows as visible-infrared pairs of one identity"
-        f" further right than those of one modality. {where}"
+        f" further right than those of one modality. {origin}"
     )
     keys = [
         Key("c0", "line", "within an identity"),
@@ -247,68 +215,60 @@ def distance_histograms(
     return Figure(f"distances{suffix}", "Distances", caption, panels, keys, table)
 
 
-# --- Maps -----------------------------------------------------------------------------
-
-
-def embedding_maps(found: Maps, test: Any, where: str, suffix: str = "") -> Figure:
-    """Draws PCA and t-SNE; colours tell some identities, markers modalities."""
-    identity, modality = test.identity[found.rows], test.modality[found.rows]
-    one, other = (f"{100 * x:.0f} % of variance" for x in found.explained)
+def embedding_maps(
+    maps: Maps, test: EmbeddedSplit, origin: str, suffix: str = ""
+) -> Figure:
+    """Draw PCA and t-SNE; colours show some identities, markers modalities."""
+    identity, modality = test.rows.identity[maps.rows], test.rows.modality[maps.rows]
+    one, other = (f"{100 * x:.0f} % of variance" for x in maps.explained)
+    styles = {person: f"c{number}" for number, person in enumerate(maps.coloured)}
     panels = []
-    for title, places, labels in (
-        ("PCA", found.pca, (f"axis 1, {one}", f"axis 2, {other}")),
-        ("t-SNE", found.tsne, (None, None)),
+    for title, points, labels in (
+        ("PCA", maps.pca, (f"axis 1, {one}", f"axis 2, {other}")),
+        ("t-SNE", maps.tsne, (None, None)),
     ):
-        x, y = np.asarray(places, np.float64).T
-        ends = [
-            (v.min() - 0.04 * np.ptp(v), v.max() + 0.04 * np.ptp(v)) for v in (x, y)
-        ]
-        axes = Axes(*ends, *labels)
-        for person in (None, *found.coloured):
-            mine = identity == person
+        points = np.asarray(points, np.float64)
+        margin = 0.04 * np.ptp(points, axis=0)
+        (left, low), (right, high) = points.min(0) - margin, points.max(0) + margin
+        axes = Axes((left, right), (low, high), *labels)
+        for person, style in ({None: "grey"} | styles).items():
+            drawn = identity == person
             if person is None:
-                mine = ~np.isin(identity, found.coloured)
-            style = "grey" if person is None else f"c{found.coloured.index(person)}"
+                drawn = ~np.isin(identity, maps.coloured)
             for number, name in enumerate(MODALITIES):
-                kept = mine & (modality == number)
-                axes.points(x[kept].tolist(), y[kept].tolist(), style, MARKERS[name])
-        label = f"{title} map of {len(found.rows)} embeddings"
+                xs, ys = points[drawn & (modality == number)].T.tolist()
+                axes.points(xs, ys, style, MARKERS[name])
+        label = f"{title} map of {len(maps.rows)} embeddings"
         panels.append(Panel(title, axes.svg(label)))
-    people, everyone = len(set(identity)), len(set(test.identity))
-    some = (
-        f"A sample: {len(found.rows):,} of {len(test.identity):,} images, all those of"
-        f" {people} of {everyone} identities (at most {MOST:,} images)."
+    images, identities = len(test.rows.identity), len(set(test.rows.identity))
+    sample = (
+        f"A sample: {len(maps.rows):,} of {images:,} images, all those of"
+        f" {len(set(identity))} of {identities} identities (at most {MOST:,} images)."
     )
-    if len(found.rows) == len(test.identity):
-        some = f"All {len(found.rows):,} test images."
+    if len(maps.rows) == images:
+        sample = f"All {images:,} test images."
     caption = (
-        f"{some} Colours tell {len(found.coloured)} identities drawn at random, grey is"
+        f"{sample} Colours show {len(styles)} identities drawn at random, grey is"
         " everyone else; circles are visible, triangles infrared images. PCA and t-SNE"
         f" (perplexity {PERPLEXITY} or less, started from PCA) are of scikit-learn,"
         " t-SNE after PCA to 50 dimensions; distances between t-SNE's groups mean"
-        f" nothing. {where}"
+        f" nothing. {origin}"
     )
     keys = [Key("grey", MARKERS[name], name) for name in MODALITIES]
-    keys += [Key(f"c{i}", "circle", f"id {p}") for i, p in enumerate(found.coloured)]
-    rows = [_closeness(p, found, test) for p in found.coloured]
-    head = ["identity", "visible images", "infrared images", "nearest other image"]
+    keys += [Key(style, "circle", f"id {person}") for person, style in styles.items()]
+    features, rows = test.features[maps.rows], []
+    for person in maps.coloured:
+        own = np.flatnonzero(identity == person)
+        distances = cosine_distances(features[own], features)
+        distances[np.arange(len(own)), own] = np.inf
+        same = int((identity[distances.argmin(1)] == person).sum())
+        counts = np.bincount(modality[own], minlength=len(MODALITIES))
+        nearest = f"same person: {same} of {len(own)}"
+        rows.append([f"id {person}", *map(str, counts), nearest])
     table = Table(
         "The coloured identities: of how many images the nearest other image, by"
         " cosine distance among those on the map, shows the same person",
-        head,
+        ["identity", "visible images", "infrared images", "nearest other image"],
         rows,
     )
     return Figure(f"maps{suffix}", "Maps of embeddings", caption, panels, keys, table)
-
-
-def _closeness(person: int, found: Maps, test: Any) -> list[str]:
-    from vireid_jax.protocols.ranking import cosine_distances
-
-    rows = found.rows
-    own = np.flatnonzero(test.identity[rows] == person)
-    distances = cosine_distances(test.features[rows[own]], test.features[rows])
-    distances[np.arange(len(own)), own] = np.inf
-    same = test.identity[rows[distances.argmin(1)]] == person
-    kinds = test.modality[rows[own]]
-    counts = (str(int((kinds == m).sum())) for m in range(len(MODALITIES)))
-    return [f"id {person}", *counts, f"same person: {int(same.sum())} of {len(own)}"]

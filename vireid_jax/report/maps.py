@@ -1,20 +1,19 @@
 """Embeddings laid out in the plane: PCA and t-SNE."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from vireid_jax.protocols.ranking import unit_rows
 
-MOST = 1200  # images on a map: what t-SNE does in seconds, and an eye can tell apart
+MOST = 1200  # images on a map: t-SNE takes seconds, and an eye can still see them apart
 COLOURED = 7  # identities in colours of their own; the others are grey
 PERPLEXITY = 30
 
 
-@dataclass(frozen=True, eq=False)
-class Maps:
-    """Hold where the images of a map lie; `rows` are theirs in the split."""
+class Maps(NamedTuple):
+    """Where the images of a map are; `rows` are their rows in the split."""
 
     rows: Int[np.ndarray, "points"]
     coloured: list[int]  # identities
@@ -28,42 +27,31 @@ def maps(
     identity: Int[np.ndarray, "rows"],
     modality: Int[np.ndarray, "rows"],
 ) -> Maps | None:
-    """Lays out the images of identities drawn at random, at most `MOST` images.
+    """Lay out the images of identities drawn at random, at most `MOST` images.
 
-    Whole identities are drawn, those in both modalities first to be coloured. None for
-    fewer than 8 images.
+    All images of an identity are drawn; identities in both modalities are coloured
+    first. None for fewer than 8 images.
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
     rows, coloured = chosen_rows(identity, modality)
-    if len(rows) < 8:
+    dimensions = min(50, len(rows), features.shape[1])
+    if len(rows) < 8 or dimensions < 2:
         return None
-    unit = unit_rows(features[rows], "test")
-    dimensions = min(50, *unit.shape)
     pca = PCA(dimensions, svd_solver="full")
-    reduced = pca.fit_transform(unit)
-    if reduced.shape[1] < 2:
-        return None
-    tsne = TSNE(
-        init="pca",
-        perplexity=min(PERPLEXITY, (len(rows) - 1) / 3),
-        random_state=0,
-    )
-    one, other = pca.explained_variance_ratio_[:2]
-    return Maps(
-        rows,
-        coloured,
-        pca=reduced[:, :2],
-        explained=(float(one), float(other)),
-        tsne=tsne.fit_transform(reduced),
-    )
+    reduced = pca.fit_transform(unit_rows(features[rows], "test"))
+    perplexity = min(PERPLEXITY, (len(rows) - 1) / 3)
+    tsne = TSNE(init="pca", perplexity=perplexity, random_state=0)
+    one, other = map(float, pca.explained_variance_ratio_[:2])
+    placed = tsne.fit_transform(reduced)
+    return Maps(rows, coloured, reduced[:, :2], (one, other), placed)
 
 
 def chosen_rows(
     identity: Int[np.ndarray, "rows"], modality: Int[np.ndarray, "rows"]
 ) -> tuple[Int[np.ndarray, "points"], list[int]]:
-    """Draws whole identities up to `MOST` images; names those to be coloured."""
+    """Draw complete identities, at most `MOST` images; also those to colour."""
     people, counts = np.unique(identity, return_counts=True)
     both = np.intersect1d(identity[modality == 0], identity[modality == 1])
     order = np.random.default_rng(0).permutation(len(people))

@@ -10,13 +10,13 @@ HIGHEST = 128  # pixels; a page holds some hundred images
 
 
 def shown_size(height: int, width: int) -> tuple[int, int]:
-    """Returns (height, width) of an image on the page: no higher than `HIGHEST`."""
+    """Return (height, width) of an image on the page: no higher than `HIGHEST`."""
     scale = min(1.0, HIGHEST / height)
     return max(1, round(scale * height)), max(1, round(scale * width))
 
 
 def data_uri(image: UInt8[np.ndarray, "H W 3"]) -> str:
-    """Writes an RGB image into a `data:` address, as JPEG."""
+    """Write an RGB image as a `data:` address that holds a JPEG."""
     height, width = shown_size(*image.shape[:2])
     if (height, width) != image.shape[:2]:
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)

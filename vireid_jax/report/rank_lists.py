@@ -1,20 +1,20 @@
 """The nearest gallery images of some queries: drawn at random, the best, the worst."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from vireid_jax.modality import MODALITIES
+from vireid_jax.protocols import Protocol, Result
 from vireid_jax.protocols.ranking import cosine_distances
+from vireid_jax.report.collect import EmbeddedSplit
 from vireid_jax.report.pictures import data_uri, shown_size
 
 KINDS = ("random", "best", "worst")
 QUERIES, NEAREST = 3, 10  # of each kind; images beside each query
 
 
-@dataclass(frozen=True)
-class Shown:
+class Shown(NamedTuple):
     """One image with its badges; `match` is None for a query."""
 
     source: str
@@ -26,16 +26,15 @@ class Shown:
 
     @property
     def words(self) -> str:
-        """Says in words what the badges and the frame say."""
-        told = f"identity {self.identity}, camera {self.camera}, {self.modality}"
+        """Return the badges and the frame in words."""
+        words = f"identity {self.identity}, camera {self.camera}, {self.modality}"
         if self.match is None:
-            return f"query: {told}"
+            return f"query: {words}"
         verdict = "match" if self.match else "no match"
-        return f"{verdict}: {told}, distance {self.distance:.2f}"
+        return f"{verdict}: {words}, distance {self.distance:.2f}"
 
 
-@dataclass(frozen=True)
-class RankList:
+class RankList(NamedTuple):
     """A query with its nearest gallery images, and its average precision."""
 
     kind: str
@@ -44,52 +43,48 @@ class RankList:
     ap: float
 
 
-def rank_lists(test: Any, protocol: Any, size: tuple[int, int]) -> list[RankList]:
-    """Shows queries of a protocol's first trial, each of another identity.
+def rank_lists(
+    test: EmbeddedSplit, protocol: Protocol, result: Result, size: tuple[int, int]
+) -> list[RankList]:
+    """Show queries of a protocol's first trial, each of another identity.
 
-    Raises UserError where an image cannot be decoded.
+    Raise UserError where an image cannot be decoded.
     """
-    trial = protocol.trials[0]
-    queries, gallery = protocol.queries(test, trial), protocol.gallery(test, trial)
-    result = next(
-        r for r in test.results if r.labels.protocol == protocol.name
-    ).by_trial[0]
+    rows, trial = test.rows, protocol.trials[0]
+    queries, gallery = protocol.queries(rows, trial), protocol.gallery(rows, trial)
+    ap = result.by_trial[0].ap
     show = lambda row, match=None, distance=None: Shown(
-        source=data_uri(test.image(row, shown_size(*size))),
-        identity=int(test.identity[row]),
-        camera=int(test.camera[row]),
-        modality=MODALITIES[test.modality[row]],
+        source=data_uri(rows.image(row, shown_size(*size))),
+        identity=int(rows.identity[row]),
+        camera=int(rows.camera[row]),
+        modality=MODALITIES[rows.modality[row]],
         match=match,
         distance=distance,
     )
-    found = []
-    for kind, places in chosen_queries(result.ap, test.identity[queries]).items():
-        for place in places:
-            row = queries[[place]]
-            distances = cosine_distances(test.features[row], test.features[gallery])[0]
-            ignored = protocol.ignored(test, row, gallery)
+    lists = []
+    for kind, chosen in chosen_queries(ap, rows.identity[queries]).items():
+        for index in chosen:
+            query = queries[[index]]
+            distances = cosine_distances(test.features[query], test.features[gallery])
+            ignored = protocol.ignored(rows, query, gallery)
             if ignored is not None:
-                distances = np.where(ignored[0], np.inf, distances)
-            nearest = np.argsort(distances, kind="stable")[:NEAREST]
-            shown = [
-                show(
-                    gallery[i],
-                    bool(test.identity[gallery[i]] == test.identity[row[0]]),
-                    float(distances[i]),
-                )
-                for i in nearest
-                if np.isfinite(distances[i])
+                distances = np.where(ignored, np.inf, distances)
+            matches = rows.identity[gallery] == rows.identity[query]
+            nearest = [
+                show(gallery[i], bool(matches[i]), float(distances[0, i]))
+                for i in np.argsort(distances[0], kind="stable")[:NEAREST]
+                if np.isfinite(distances[0, i])
             ]
-            found.append(RankList(kind, show(row[0]), shown, float(result.ap[place])))
-    return found
+            lists.append(RankList(kind, show(query[0]), nearest, float(ap[index])))
+    return lists
 
 
 def chosen_queries(
     ap: np.ndarray, identity: np.ndarray, count: int = QUERIES
 ) -> dict[str, list[int]]:
-    """Chooses valid queries by kind, each kind's of different identities.
+    """Choose valid queries by kind, each kind's of different identities.
 
-    Of queries of one average precision the earlier comes first.
+    Of queries with the same average precision the earlier comes first.
     """
     valid = np.flatnonzero(np.isfinite(ap))
     orders = {
@@ -97,12 +92,8 @@ def chosen_queries(
         "best": valid[np.argsort(-ap[valid], kind="stable")],
         "worst": valid[np.argsort(ap[valid], kind="stable")],
     }
-    found = {}
+    first_of_each = {}
     for kind in KINDS:
-        seen: set[int] = set()
-        found[kind] = []
-        for place in orders[kind]:
-            if len(found[kind]) < count and int(identity[place]) not in seen:
-                seen.add(int(identity[place]))
-                found[kind].append(int(place))
-    return found
+        _, first = np.unique(identity[orders[kind]], return_index=True)
+        first_of_each[kind] = orders[kind][np.sort(first)[:count]].tolist()
+    return first_of_each

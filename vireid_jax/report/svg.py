@@ -1,8 +1,8 @@
 """Axes, lines, bands and points as inline SVG, coloured by the page's style sheet.
 
-Own code, since matplotlib's SVG fixes colours where a page has two themes, and draws
-text as outlines, which no screen reader reads. Text and axes take `currentColor`; what
-is drawn has a class, `c0` to `c7`, or `grey`.
+Not matplotlib's: its SVG fixes the colours where a page has two themes, and draws text
+as outlines, which no screen reader reads. Text and axes take `currentColor`; what is
+drawn has a class, `c0` to `c7`, or `grey`.
 """
 
 import math
@@ -11,12 +11,12 @@ from html import escape
 
 # Of the view box; a page shows it at 1 to 1.3 times this, a phone at 1.1.
 WIDTH, HEIGHT = 310, 220
-LEFT, RIGHT, TOP, BOTTOM = 46, 8, 10, 38
-DASHES = ("", "6 3")  # a second run is told apart by more than its colour
+LEFT, RIGHT, TOP, BOTTOM = 46, WIDTH - 8, 10, HEIGHT - 38  # of the plane in it
+DASHES = ("", "6 3")  # a second run differs by more than its colour
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Returns round numbers in [low, high], about `count` of them."""
+    """Return round numbers in [low, high], about `count` of them."""
     if not high > low:
         return [low]
     raw = (high - low) / count
@@ -28,7 +28,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def number(value: float) -> str:
-    """Writes a tick's number, or a coordinate, as short as it can be."""
+    """Write the number of a tick as short as possible."""
     return f"{value + 0.0:.4g}"  # the sum makes -0 a 0
 
 
@@ -45,24 +45,44 @@ class Axes:
     ):
         """Take the ends of both axes; an axis without a label is not drawn.
 
-        `x_ticks` are where numbers stand below the first, in place of round ones.
+        `x_ticks` are the numbers below the first axis; None: round ones.
         """
-        self._x, self._y = _apart(x), _apart(y)
-        self._labels = x_label, y_label
-        self._x_ticks = ticks(*self._x) if x_ticks is None else x_ticks
+        (self._left, self._right), (self._low, self._high) = _apart(x), _apart(y)
         self._drawn: list[str] = []
+        middle = (TOP + BOTTOM) / 2
+        for value in ticks(self._low, self._high) if y_label is not None else ():
+            _, v = self._point(self._left, value)
+            self._drawn.append(f'<path class="grid" d="M{LEFT} {v:g}H{RIGHT}"/>')
+            self._write(LEFT - 6, v + 3.5, number(value), "end")
+        if y_label is not None:
+            self._write(
+                11, middle, y_label, more=f' transform="rotate(-90 11 {middle:g})"'
+            )
+        if x_label is None:
+            return
+        self._drawn.append(f'<path class="axis" d="M{LEFT} {BOTTOM}H{RIGHT}"/>')
+        for value in ticks(self._left, self._right) if x_ticks is None else x_ticks:
+            u, _ = self._point(value, self._low)
+            self._drawn.append(f'<path class="axis" d="M{u:g} {BOTTOM}v4"/>')
+            self._write(u, BOTTOM + 16, number(value))
+        self._write((LEFT + RIGHT) / 2, HEIGHT - 5, x_label)
 
-    def _place(self, x: float, y: float) -> tuple[float, float]:
-        across = (x - self._x[0]) / (self._x[1] - self._x[0])
-        up = (y - self._y[0]) / (self._y[1] - self._y[0])
-        return (
-            round(LEFT + across * (WIDTH - LEFT - RIGHT), 1),
-            round(HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM), 1),
-        )
+    def _write(
+        self, x: float, y: float, words: str, anchor: str = "middle", more: str = ""
+    ) -> None:
+        attributes = f'x="{x:g}" y="{y:g}" text-anchor="{anchor}"{more}'
+        self._drawn.append(f"<text {attributes}>{escape(words)}</text>")
+
+    def _point(self, x: float, y: float) -> tuple[float, float]:
+        """Return the coordinates of a point in the view box."""
+        across = (x - self._left) / (self._right - self._left)
+        up = (y - self._low) / (self._high - self._low)
+        u, v = LEFT + across * (RIGHT - LEFT), BOTTOM - up * (BOTTOM - TOP)
+        return round(u, 1), round(v, 1)
 
     def _path(self, xs: Sequence[float], ys: Sequence[float]) -> str:
-        places = (self._place(x, y) for x, y in zip(xs, ys, strict=True))
-        return "L".join(f"{x:g} {y:g}" for x, y in places)
+        points = (self._point(x, y) for x, y in zip(xs, ys, strict=True))
+        return "L".join(f"{u:g} {v:g}" for u, v in points)
 
     def line(
         self, xs: Sequence[float], ys: Sequence[float], style: str, dash: str = ""
@@ -79,7 +99,7 @@ class Axes:
         highs: Sequence[float],
         style: str,
     ) -> None:
-        """Fill what lies between two lines."""
+        """Fill the area between two lines."""
         there, back = self._path(xs, highs), self._path(xs[::-1], lows[::-1])
         self._drawn.append(f'<path class="band {style}" d="M{there}L{back}Z"/>')
 
@@ -92,45 +112,19 @@ class Axes:
             "circle": f"m{-r:g} 0a{r} {r} 0 1 0 {2 * r:g} 0a{r} {r} 0 1 0 {-2 * r:g} 0",
             "triangle": f"m0 {-1.2 * r:.3g}l{1.1 * r:.3g} {2 * r:g}h{-2.2 * r:.3g}z",
         }[marker]
-        places = (self._place(x, y) for x, y in zip(xs, ys, strict=True))
-        path = "".join(f"M{x:g} {y:g}{shape}" for x, y in places)
+        points = (self._point(x, y) for x, y in zip(xs, ys, strict=True))
+        path = "".join(f"M{u:g} {v:g}{shape}" for u, v in points)
         if path:
             self._drawn.append(f'<path class="{marker} {style}" d="{path}"/>')
 
     def svg(self, title: str) -> str:
-        """Write all of it; `title` is what a screen reader says."""
+        """Write all of it; a screen reader reads `title`."""
         return (
             f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
-            f' aria-label="{escape(title)}">{self._frame()}{"".join(self._drawn)}</svg>'
+            f' aria-label="{escape(title)}">{"".join(self._drawn)}</svg>'
         )
-
-    def _frame(self) -> str:
-        parts, (x_label, y_label) = [], self._labels
-        bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
-        if y_label is not None:
-            for value in ticks(*self._y):
-                _, y = self._place(self._x[0], value)
-                parts.append(f'<path class="grid" d="M{LEFT} {y:g}H{right}"/>')
-                parts.append(_text(LEFT - 6, y + 3.5, number(value), "end"))
-            middle = (TOP + bottom) / 2
-            turned = f' transform="rotate(-90 11 {middle:g})"'
-            parts.append(_text(11, middle, y_label, "middle", turned))
-        if x_label is not None:
-            parts.append(f'<path class="axis" d="M{LEFT} {bottom}H{right}"/>')
-            for value in self._x_ticks:
-                x, _ = self._place(value, self._y[0])
-                parts.append(f'<path class="axis" d="M{x:g} {bottom}v4"/>')
-                parts.append(_text(x, bottom + 16, number(value), "middle"))
-            middle = (LEFT + right) / 2
-            parts.append(_text(middle, HEIGHT - 5, x_label, "middle"))
-        return "".join(parts)
 
 
 def _apart(ends: tuple[float, float]) -> tuple[float, float]:
     low, high = map(float, ends)
     return (low, high) if high > low else (low - 0.5, high + 0.5)
-
-
-def _text(x: float, y: float, words: str, anchor: str, more: str = "") -> str:
-    place = f'x="{x:g}" y="{y:g}" text-anchor="{anchor}"{more}'
-    return f"<text {place}>{escape(words)}</text>"

@@ -6,187 +6,173 @@ from typing import Any
 
 from vireid_jax.config import default_config, flat, with_defaults
 from vireid_jax.evaluate.compare_runs import compare
-from vireid_jax.report.collect import Run
+from vireid_jax.report.collect import EvaluatedRun
 from vireid_jax.report.figures import Table, percent
 
-Cell = dict[str, str]
+
+def label_words(result: dict[str, Any]) -> str:
+    """Describe in a sentence what an entry of eval.json measures: all its labels."""
+    return f"{result['dataset']}, {test_words(result)}; {_feature_words(result)}."
 
 
-def words(result: Any) -> str:
-    """Says in a sentence what a `Result` measures: all of its labels."""
-    return label_words(vars(result.labels))
-
-
-def label_words(one: dict[str, Any]) -> str:
-    """Says in a sentence what an entry of eval.json, under its protocol, measures."""
-    return f"{one['dataset']}, {test_words(one)}; {_feature_words(one)}."
-
-
-def test_words(one: dict[str, Any]) -> str:
-    """Says who is looked for among whom, and how often."""
-    trials = len(one["trials"])
-    parts = [one["direction"]]
-    if one["mode"]:
-        parts.append(f"{one['mode']} mode")
-    if one["shots"]:
-        parts.append(f"{one['shots']}-shot")
+def test_words(result: dict[str, Any]) -> str:
+    """Describe the queries, the gallery and the trials of an entry of eval.json."""
+    trials = len(result["trials"])
+    parts = [result["direction"]]
+    if result["mode"]:
+        parts.append(f"{result['mode']} mode")
+    if result["shots"]:
+        parts.append(f"{result['shots']}-shot")
     parts.append(f"{trials} trial" + "s" * (trials != 1))
-    if one["draws"] != "none":
-        parts.append(f"draws {one['draws']}")
+    if result["draws"] != "none":
+        parts.append(f"draws {result['draws']}")
     parts.append(
-        f"{one['queries']:,} queries ({one['valid_queries']:,} valid) against"
-        f" {one['gallery']:,} images"
+        f"{result['queries']:,} queries ({result['valid_queries']:,} valid) against"
+        f" {result['gallery']:,} images"
     )
     return ", ".join(parts)
 
 
-def _feature_words(one: dict[str, Any]) -> str:
+def _feature_words(result: dict[str, Any]) -> str:
     flip = {True: "image and mirror summed", False: "no mirror", None: "mirror unknown"}
-    parts = [f"feature {one['feature']}", flip[one["flip"]]]
-    ranking = "no re-ranking" if one["reranking"] == "none" else one["reranking"]
-    parts.append(ranking)
-    if one["epoch"] is not None:
-        selection = f", {one['selection']}" if one["selection"] else ""
-        parts.append(f"epoch {one['epoch']:g}{selection}")
+    reranking = result["reranking"]
+    parts = [f"feature {result['feature']}", flip[result["flip"]]]
+    parts.append("no re-ranking" if reranking == "none" else reranking)
+    if result["epoch"] is not None:
+        parts.append(f"epoch {result['epoch']:g}")
+        parts += [result["selection"]] if result["selection"] else []
     return ", ".join(parts)
 
 
-def origin_words(runs: Sequence[Run]) -> str:
-    """Says of which data set, feature and epoch a figure without a protocol is."""
-    ours = [run.own_results[0] for run in runs]
+def origin_words(runs: Sequence[EvaluatedRun]) -> str:
+    """Describe the data set, feature and epoch of a figure without a protocol."""
+    results = [run.own_results[0] for run in runs]
     return _of_each(
-        [f"Test split of {one['dataset']}; {_feature_words(one)}." for one in ours]
+        [f"Test split of {r['dataset']}; {_feature_words(r)}." for r in results]
     )
 
 
 def _of_each(sentences: Sequence[str]) -> str:
-    """Joins what is to be said of each run; says it once where it is the same."""
+    """Join what is true of each run; one sentence if it is the same of both."""
     if len(set(sentences)) == 1:
         return sentences[0]
     return " ".join(f"{'AB'[i]}: {words}" for i, words in enumerate(sentences))
 
 
-def results(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Lists protocols with rows of cells: each a value, and how far it is trusted."""
+def results(runs: Sequence[EvaluatedRun]) -> list[dict[str, Any]]:
+    """List protocols with rows of cells: each a value, its interval and deviation."""
     groups = []
-    for one in runs[0].own_results:
-        rows, told = [], []
-        for number, run in enumerate(runs):
-            for entry in run.own_results:
-                if entry["protocol"] == one["protocol"]:
-                    title = f"Run {'AB'[number]}" if len(runs) > 1 else "this network"
-                    rows.append(_row(title, entry, baseline=False))
-                    told.append(label_words(entry))
+    for first in runs[0].own_results:
+        name = first["protocol"]
+        own = [r for run in runs for r in run.own_results if r["protocol"] == name]
+        titles = ["this network"] if len(runs) == 1 else ["Run A", "Run B"]
+        rows = [_row(title, r) for title, r in zip(titles, own, strict=True)]
         rows += [
-            _row(entry["feature"], entry, baseline=True)
-            for entry in runs[0].results
-            if entry["protocol"] == one["protocol"] and entry["baseline"]
+            _row(r["feature"], r)
+            for r in runs[0].results
+            if r["protocol"] == name and r["baseline"]
         ]
+        words = _of_each([label_words(result) for result in own])
+        metrics = list(first["metrics"])
         groups.append(
-            {
-                "protocol": one["protocol"],
-                "metrics": list(one["metrics"]),
-                "words": _of_each(told),
-                "rows": rows,
-            }
+            {"protocol": name, "metrics": metrics, "words": words, "rows": rows}
         )
     return groups
 
 
-def _row(title: str, entry: dict[str, Any], baseline: bool) -> dict[str, Any]:
-    cells: list[Cell] = []
-    for name, value in entry["metrics"].items():
-        interval, deviation = (entry.get(k, {}) for k in ("intervals", "deviation"))
+def _row(title: str, result: dict[str, Any]) -> dict[str, Any]:
+    cells = []
+    for name, value in result["metrics"].items():
         cell = {"value": percent(value), "interval": "", "deviation": ""}
-        if name in interval:
-            low, high = interval[name]
+        if name in result.get("intervals", {}):
+            low, high = result["intervals"][name]
             cell["interval"] = f"{percent(low)} to {percent(high)}"
-        if name in deviation:
-            cell["deviation"] = f"± {percent(deviation[name])}"
+        if name in result.get("deviation", {}):
+            cell["deviation"] = f"± {percent(result['deviation'][name])}"
         cells.append(cell)
-    return {"title": title.replace("_", " "), "cells": cells, "baseline": baseline}
+    title = title.replace("_", " ")
+    return {"title": title, "cells": cells, "baseline": result["baseline"]}
 
 
-def trials(runs: Sequence[Run]) -> list[Table]:
-    """Makes a table of each trial's metrics, of each protocol with several."""
-    found = []
+def trials(runs: Sequence[EvaluatedRun]) -> list[Table]:
+    """Make a table of each trial's metrics, of each protocol with several."""
+    tables = []
     for number, run in enumerate(runs):
         letter = f", run {'AB'[number]}" if len(runs) > 1 else ""
-        for one in run.own_results:
-            if len(one["by_trial"]) < 2:
-                continue
+        for result in run.own_results:
             rows = [
-                [f"trial {trial}", *(percent(value) for value in metrics.values())]
-                for trial, metrics in zip(one["trials"], one["by_trial"], strict=True)
+                [f"trial {trial}", *map(percent, metrics.values())]
+                for trial, metrics in zip(
+                    result["trials"], result["by_trial"], strict=True
+                )
             ]
-            head = ["", *one["metrics"]]
-            found.append(Table(f"{one['protocol']}{letter}, percent", head, rows))
-    return found
+            if len(rows) > 1:
+                title = f"{result['protocol']}{letter}, percent"
+                tables.append(Table(title, ["", *result["metrics"]], rows))
+    return tables
 
 
-def costs(runs: Sequence[Run]) -> Table:
-    """Puts what the runs cost beside each other."""
-    names = list(dict.fromkeys(name for run in runs for name in run.costs))
-    rows = [[name, *(run.costs.get(name, "-") for run in runs)] for name in names]
-    return Table("Cost", ["", *_titles(runs)], rows)
+def _side_by_side(
+    title: str, runs: Sequence[EvaluatedRun], columns: Sequence[dict[str, str]]
+) -> Table:
+    """Make a table of a column of named texts for each run."""
+    names = dict.fromkeys(name for column in columns for name in column)
+    rows = [[name, *(column.get(name, "-") for column in columns)] for name in names]
+    heads = ["This run"] if len(runs) == 1 else ["Run A", "Run B"]
+    return Table(title, ["", *heads], rows)
 
 
-def origin(runs: Sequence[Run]) -> Table:
-    """Says what made each run: config, data, code, machine."""
-    columns = []
+def costs(runs: Sequence[EvaluatedRun]) -> Table:
+    """Make a table of what the runs cost."""
+    return _side_by_side("Cost", runs, [run.costs for run in runs])
+
+
+def origin(runs: Sequence[EvaluatedRun]) -> Table:
+    """Make a table of what made each run: config, data, code, machine."""
+    columns, default = [], flat(default_config())
     for run in runs:
-        about, here = run.about, run.about["environment"]
-        packages = here["packages"]
+        about, environment = run.about, run.about["environment"]
+        packages = environment["packages"]
+        changed = [
+            f"{key}={value!r}"
+            for key, value in _config(run).items()
+            if value != default.get(key)
+        ]
         columns.append(
             {
                 "Workdir": run.name,
                 "Checkpoint": f"step {about['step']:,}, epoch {about['epoch']:g}",
-                "vireid-jax": f"{packages['vireid-jax']}, commit {here['commit']}",
-                "Python, jax": f"{here['python']}, {packages['jax']}",
+                "vireid-jax": f"{packages['vireid-jax']}, commit"
+                f" {environment['commit']}",
+                "Python, jax": f"{environment['python']}, {packages['jax']}",
                 "Training data": about["data"]["title"],
                 "Its fingerprint": about["data"]["fingerprint"][:16],
-                "Config, where it is not the default": _changed_keys(run),
+                "Config, where it is not the default": "\n".join(changed),
             }
         )
-    rows = [[name, *(str(c[name]) for c in columns)] for name in columns[0]]
-    return Table("Where it comes from", ["", *_titles(runs)], rows)
+    return _side_by_side("Where it comes from", runs, columns)
 
 
-def _changed_keys(run: Run) -> str:
-    """Lists what differs from the default config, one key a line."""
-    default, given = flat(default_config()), _config(run)
-    changed = (key for key in given if given[key] != default.get(key))
-    return "\n".join(f"{key}={given[key]!r}" for key in changed)
-
-
-def _config(run: Run) -> dict[str, Any]:
+def _config(run: EvaluatedRun) -> dict[str, Any]:
     return flat(with_defaults(run.about["config"]))
 
 
-def config_differences(runs: Sequence[Run]) -> Table:
-    """Lists the keys of the config in which two runs differ."""
-    one, other = map(_config, runs)
-    rows = [
-        [key, *(repr(config.get(key, "-")) for config in (one, other))]
-        for key in dict.fromkeys([*one, *other])
-        if one.get(key) != other.get(key)
+def config_differences(runs: Sequence[EvaluatedRun]) -> Table:
+    """List the keys of the config in which two runs differ."""
+    columns = [
+        {key: repr(value) for key, value in _config(run).items()} for run in runs
     ]
-    return Table("Keys of the config that differ", ["", *_titles(runs)], rows)
-
-
-def _titles(runs: Sequence[Run]) -> list[str]:
-    if len(runs) == 1:
-        return ["This run"]
-    return [f"Run {letter}" for letter, _ in zip("AB", runs, strict=True)]
+    table = _side_by_side("Keys of the config that differ", runs, columns)
+    return table._replace(rows=[row for row in table.rows if row[1] != row[2]])
 
 
 def differences(one: Path, other: Path) -> Table:
-    """Tests whether two runs differ: `vireid_jax.evaluate.compare_runs`, as texts.
+    """Test whether two runs differ: `vireid_jax.evaluate.compare_runs`, as texts.
 
-    Raises UserError where they were tested on other images or queries.
+    Raise UserError where they were tested on other images or queries.
     """
-    found = compare(one, other)
-    columns = [[str(cell) for cell in column.cells] for column in found.columns]
-    head = [str(column.header) for column in found.columns]
+    table = compare(one, other)
+    columns = [list(map(str, column.cells)) for column in table.columns]
+    head = [str(column.header) for column in table.columns]
     rows = [list(row) for row in zip(*columns, strict=True)]
-    return Table(str(found.caption).replace("\n", "; "), head, rows)
+    return Table(str(table.caption).replace("\n", "; "), head, rows)

@@ -39,12 +39,12 @@ def track(items: Iterable[Item], title: str, total: int) -> Iterator[Item]:
         yield from bar.track(items, total=total)
 
 
-def plain_table(title: str, *columns: str) -> Table:
+def plain_table(title: str, *columns: str, no_wrap: bool = False) -> Table:
     """Create a table: a column of names without a head, then columns of numbers."""
     table = Table(
         title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
     )
     table.add_column("", overflow="fold")
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=no_wrap)
     return table

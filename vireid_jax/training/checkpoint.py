@@ -309,9 +309,3 @@ def abstract(tree: Any, sharding: Any) -> Any:
     if isinstance(sharding, jax.sharding.Sharding):
         sharding = jax.tree.map(lambda _: sharding, tree)
     return jax.tree.map(place, sharding, tree)
-
-
-def save_variables(folder: Path, variables: Any) -> None:
-    """Writes arrays alone into a new folder, for orbax's own StandardCheckpointer."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(folder, variables)

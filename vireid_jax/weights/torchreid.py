@@ -1,15 +1,14 @@
 """Read torchreid's OSNet checkpoints into variables of this package.
 
-Nothing that a file holds is ever run: torch reads it with `weights_only=True`, or it is
+Nothing in a file is ever executed: torch reads it with `weights_only=True`, or it is
 refused.
 """
 
 import functools
 import hashlib
+import importlib.metadata
 import json
-import os
 import re
-import shutil
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,53 +16,57 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from vireid_jax import __version__, models
+from vireid_jax import models
 from vireid_jax.models.build import init_variables
 from vireid_jax.models.osnet import CHANNELS, variant_of
 from vireid_jax.run.errors import UserError
-from vireid_jax.training.checkpoint import save_variables
 from vireid_jax.weights import pretrained
 from vireid_jax.weights.pretrained import Tensors, Variables
 
 _TORCH = (2, 10)  # in older ones a hostile file could run code: CVE-2026-24747
 _WRAPPERS = ("state_dict", "model")  # of torchreid's training checkpoints; of others'
 _PREFIX = "module."  # of torch's DataParallel
-_NUMPY = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
-_NUMPY += ("numpy.dtype",)
+_NUMPY = (
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.dtype",
+)
 _FLOATS = ("float32", "float64", "float16", "bfloat16")
-_TAKEN, _UNKNOWN = "taken", "left: no layer of the network"
+TAKEN = "taken"
+_UNKNOWN = "left: no layer of the network"
 
 
 class Row(NamedTuple):
-    """What became of one tensor: `path` is its place here, "" where it was left."""
+    """The status of one tensor; `path` is that of its variable, "" if it was left."""
 
     key: str
     shape: tuple[int, ...]
     path: str
-    fate: str
+    status: str
 
 
 class Report(NamedTuple):
-    """What became of a checkpoint: the network, its tensors, what lay around them."""
+    """A converted checkpoint: its network, its tensors, notes on the rest, the file."""
 
     name: str
     rows: list[Row]
     notes: list[str]
+    weights: Path
 
 
 # --- Reading --------------------------------------------------------------------------
 
 
 def read_checkpoint(path: Path) -> tuple[Tensors, list[str]]:
-    """Reads tensors by torch's keys, and notes on what was taken off or lay around.
+    """Read tensors by torch's keys; return them and notes on what was removed or left.
 
-    Raises UserError for what is neither a safetensors file nor a checkpoint of
-    torch's, and for one that wants anything to be run.
+    Raise UserError for a file that is neither safetensors nor a torch checkpoint, and
+    for one that asks to execute anything.
     """
     if not path.is_file():
         raise UserError(
             f"there is no file {path}; give a .pth, .pt or .pth.tar file of"
-            " torchreid's, or a .safetensors file with its keys"
+            " torchreid's, a .safetensors file with its keys, or a run's workdir"
         )
     if path.suffix == ".safetensors":
         tensors, notes = pretrained.read_file(path)[0], []
@@ -90,27 +93,27 @@ def _read_torch(path: Path) -> tuple[Tensors, list[str]]:
             )
             content = content[wrapper]
             break
-    strangers = [f"it is a {type(content).__name__}"]
+    errors = [f"it is a {type(content).__name__}"]
     if isinstance(content, dict):
-        kinds = {key: type(value).__name__ for key, value in content.items()}
-        strangers = [
-            f"{key!r} is {kind}"
-            for key, kind in kinds.items()
-            if kind not in ("Tensor", "Parameter") or not isinstance(key, str)
+        types = {key: type(value).__name__ for key, value in content.items()}
+        errors = [
+            f"{key!r} is {name}"
+            for key, name in types.items()
+            if name not in ("Tensor", "Parameter") or not isinstance(key, str)
         ]
-    if strangers:
+    if errors:
         raise UserError(
             f"{path} holds no state_dict, neither at its top nor under one of"
-            f" {list(_WRAPPERS)}: {', '.join(strangers[:3])}. Save"
+            f" {list(_WRAPPERS)}: {', '.join(errors[:3])}. Save"
             " network.state_dict() with torch.save"
         )
     return {key: _to_numpy(key, tensor) for key, tensor in content.items()}, notes
 
 
 class _Number:
-    """Stands for a number of numpy's, or its type, beside the weights; keeps nothing.
+    """Replace a numpy number, or its type, beside the weights; keep nothing.
 
-    torchreid's training checkpoints hold their Rank-1 so, which torch alone refuses.
+    torchreid's training checkpoints hold Rank-1 as such a number, which torch refuses.
     """
 
     def __init__(self, *arguments: Any):
@@ -136,7 +139,7 @@ def _load(path: Path) -> Any:
     numbers = [(_Number, name) for name in _NUMPY]
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(numbers):
-            # It says that `encoding` is for pickle alone; Python 2's strings need it.
+            # torch warns that only pickle needs `encoding`; Python 2's strings do, too.
             warnings.simplefilter("ignore")
             return torch.load(
                 path, map_location="cpu", weights_only=True, encoding="latin1"
@@ -147,18 +150,18 @@ def _load(path: Path) -> Any:
         raise UserError(_explain_refusal(path, str(error))) from error
 
 
-def _explain_refusal(path: Path, said: str) -> str:
-    """Says why torch refused, without its advice to load the file unsafely."""
-    called = re.search(r"GLOBAL (\S+)", said)
+def _explain_refusal(path: Path, message: str) -> str:
+    """Return torch's reason, without its advice to load the file unsafely."""
+    called = re.search(r"GLOBAL (\S+)", message)
     if called:
         return (
-            f"{path} asks for {called[1]}, which weights have no use for; nothing of it"
-            " was run. Whoever made it can save network.state_dict() alone; that"
-            " is read"
+            f"{path} asks for {called[1]}, which weights do not need; nothing in it was"
+            " executed. Its author can save network.state_dict() alone"
         )
-    reason = said.rpartition("WeightsUnpickler error: ")[2].strip() or "it is damaged"
-    return f"{path} is no checkpoint that torch reads as weights: " + (
-        reason.splitlines()[0].rstrip(".") + "; fetch it again, or save it anew"
+    reason = message.rpartition("WeightsUnpickler error: ")[2].strip() or "damaged"
+    return (
+        f"{path} is not a checkpoint that torch reads as weights:"
+        f" {reason.splitlines()[0].rstrip('.')}; download it again, or save it again"
     )
 
 
@@ -181,31 +184,28 @@ def _to_numpy(key: str, tensor: Any) -> np.ndarray:
 
 
 def recognise(tensors: Tensors) -> str:
-    """Names the network that keys and shapes are of.
+    """Return the name of the network that has these keys and shapes.
 
-    The branches' keys and the instance norms tell the variant, the stem's channels the
-    width. Raises UserError where they tell none, or two.
+    The variant follows from the branches' keys and the instance norms, the width from
+    the stem's channels. Raise UserError if they fit none, or two.
     """
-    legal = f"give --name, one of {models.list_models()}"
+    remedy = f"give --name, one of {models.list_models()}"
     signs = {"ain": ".conv2.0.layers.", "base": ".conv2a."}
-    found = [v for v, sign in signs.items() if any(sign in key for key in tensors)]
-    if len(found) != 1:
-        what = "both OSNet and OSNet-AIN" if found else "no OSNet"
-        raise UserError(f"the keys are of {what} (first: {list(tensors)[:3]}); {legal}")
-    variant = found[0]
+    variants = [v for v, sign in signs.items() if any(sign in key for key in tensors)]
+    if len(variants) != 1:
+        what = "both OSNet and OSNet-AIN" if variants else "no OSNet"
+        raise UserError(
+            f"the keys are of {what} (first: {list(tensors)[:3]}); {remedy}"
+        )
+    variant = variants[0]
     if variant == "base" and any(".IN." in key for key in tensors):
         variant = "ibn"
-    stem = tensors.get("conv1.conv.weight")
-    if stem is None or stem.ndim != 4:
-        shape = "missing" if stem is None else stem.shape
-        raise UserError(
-            f"conv1.conv.weight, which tells the width, is {shape}; {legal}"
-        )
     widths = {c[0]: name for name, c in CHANNELS.items() if variant_of(name) == variant}
-    if len(stem) not in widths:
+    stem = tensors.get("conv1.conv.weight", np.zeros(0))
+    if stem.ndim != 4 or len(stem) not in widths:
         raise UserError(
-            f"conv1.conv.weight has {len(stem)} channels; OSNet ({variant}) has one of"
-            f" {list(widths)}; {legal}"
+            f"conv1.conv.weight has the shape {stem.shape}; OSNet ({variant}) has one"
+            f" of {list(widths)} channels; {remedy}"
         )
     return widths[len(stem)]
 
@@ -217,37 +217,37 @@ def _shapes(name: str) -> Variables:
 
 
 def fit(tensors: Tensors, name: str, source: str) -> tuple[Variables, list[Row]]:
-    """Returns the variables of `create_single(name)`, and what became of each tensor.
+    """Return the variables of `create_single(name)`, and the status of each tensor.
 
-    All floating types become float32. Raises UserError naming every tensor that is
+    All floating types become float32. Raise UserError naming every tensor that is
     missing, of another shape, not of floats, not finite, or unknown within a stage.
     """
     shapes = _shapes(name)
     paths = pretrained.torch_paths(shapes)
     layers = {key.partition(".")[0] for key in paths}
-    rows, wrong = [], []
+    rows, errors = [], []
     for key, x in tensors.items():
-        fate = _fate(key, x, key in paths)
-        rows.append(Row(key, x.shape, paths.get(key, ""), fate))
-        if fate == _UNKNOWN and key.partition(".")[0] in layers:
-            wrong.append(f"{key} is no part of {name}, and would change its features")
+        status = _status(key, x, key in paths)
+        rows.append(Row(key, x.shape, paths.get(key, ""), status))
+        if status == _UNKNOWN and key.partition(".")[0] in layers:
+            errors.append(f"{key} is not in {name}, and would change its features")
         elif key in paths and x.dtype.name not in _FLOATS:
-            wrong.append(f"{key} is {x.dtype.name}; legal types are {list(_FLOATS)}")
-    _refuse(source, wrong)
-    with np.errstate(over="ignore"):  # what overflows is named below
+            errors.append(f"{key} is {x.dtype.name}; valid dtypes: {list(_FLOATS)}")
+    _refuse(source, errors)
+    with np.errstate(over="ignore"):  # an overflow is an error below
         variables = pretrained.insert_weights(shapes, tensors, source)
         for key in paths:
             x = tensors[key].astype(np.float32, copy=False)
             bad = x.size - np.isfinite(x).sum()
             if bad:
-                wrong.append(f"{key}: {bad} of {x.size} values are not finite")
-    _refuse(source, wrong)
+                errors.append(f"{key}: {bad} of {x.size} values are not finite")
+    _refuse(source, errors)
     return variables, rows
 
 
-def _fate(key: str, x: np.ndarray, wanted: bool) -> str:
-    if wanted:
-        return _TAKEN if x.dtype == np.float32 else f"{_TAKEN}, cast from {x.dtype}"
+def _status(key: str, x: np.ndarray, is_used: bool) -> str:
+    if is_used:
+        return TAKEN if x.dtype == np.float32 else f"{TAKEN}, cast from {x.dtype}"
     if key.endswith(".num_batches_tracked"):
         return "left: a counter of torch's"
     if key.startswith("classifier."):
@@ -255,81 +255,47 @@ def _fate(key: str, x: np.ndarray, wanted: bool) -> str:
     return _UNKNOWN
 
 
-def _refuse(source: str, wrong: list[str]) -> None:
-    if wrong:
-        raise UserError(f"{source} cannot be converted:\n  " + "\n  ".join(wrong))
+def _refuse(source: str, errors: list[str]) -> None:
+    if errors:
+        raise UserError(f"{source} cannot be converted:\n  " + "\n  ".join(errors))
 
 
 # --- Writing --------------------------------------------------------------------------
 
 
-def outputs(out: Path, name: str) -> tuple[Path, Path]:
-    """Returns where the weights and the checkpoint go; UserError if one is there."""
-    places = (out / f"{name}.safetensors", out / name)
-    there = [str(place) for place in places if place.exists()]
-    if there:
-        raise UserError(
-            f"{' and '.join(there)} would be overwritten; give another folder than"
-            f" {out}, or first: rm -r {' '.join(there)}"
-        )
-    return places
+def write_new(
+    out: Path, name: str, variables: Variables, about: dict[str, Any]
+) -> Path:
+    """Write `out/NAME.safetensors`, with `about` as metadata; return its path.
 
-
-def write(out: Path, name: str, variables: Variables, about: dict[str, str]) -> None:
-    """Writes the weights and the checkpoint aside, and moves them when both are whole.
-
-    The checkpoint is what orbax's StandardCheckpointer restores. `about` becomes the
-    metadata of the weights. Raises UserError where one of them is there already.
+    Raise UserError if there is such a file.
     """
-    out = out.expanduser().resolve()  # orbax takes no relative path
-    weights, folder = outputs(out, name)
-    aside = out / f".{name}.converting"
-    shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
-    try:
-        aside.mkdir(parents=True)
-        _check_room(aside, variables)  # orbax tells of a full disk in many tracebacks
-        pretrained.write_weights(aside / weights.name, variables, about)
-        save_variables(aside / name, variables)
-        os.rename(aside / name, folder)
-        os.rename(aside / weights.name, weights)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _check_room(folder: Path, variables: Variables) -> None:
-    # Both outputs, and a MiB for what stands around the arrays.
-    needed = 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(variables)) + 2**20
-    free = shutil.disk_usage(folder).free
-    if free < needed:
+    path = out.expanduser() / f"{name}.safetensors"
+    if path.exists():
         raise UserError(
-            f"no room in {folder.parent}: {needed / 2**20:.1f} MiB are needed,"
-            f" {free / 2**20:.1f} MiB free; free some space, or give another folder"
+            f"{path} would be overwritten; give another folder than {out}, or first:"
+            f" rm {path}"
         )
-
-
-def describe(path: Path, name: str, rows: list[Row]) -> dict[str, str]:
-    """Describes a conversion: the metadata of the weights."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    left = [row.key for row in rows if not row.path]
-    return {
-        "name": name,
-        "source": path.name,
-        "sha256": digest,
-        "left": json.dumps(left),
-        "written_by": f"vireid_jax.convert {__version__}",
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written_by = f"vireid_jax.convert {importlib.metadata.version('vireid-jax')}"
+    metadata = {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in (about | {"written_by": written_by}).items()
     }
+    pretrained.write_weights(path, variables, metadata)
+    return path
 
 
 def convert(path: Path, out: Path, name: str | None = None) -> Report:
-    """Converts a checkpoint into a folder; `name` is told by keys and shapes if None.
+    """Convert a checkpoint into a folder; without `name` keys and shapes decide.
 
-    Raises UserError, and writes nothing, unless every tensor of the network is there
-    and right.
+    Raise UserError, and write nothing, unless every tensor of the network is valid.
     """
     tensors, notes = read_checkpoint(path)
     name = name or recognise(tensors)
-    source = f"{path} (as {name}; --name says otherwise)"
-    variables, rows = fit(tensors, name, source)
-    write(out, name, variables, describe(path, name, rows))
-    return Report(name, rows, notes)
+    variables, rows = fit(tensors, name, f"{path} (as {name}; --name changes this)")
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    left = [row.key for row in rows if not row.path]
+    about = {"name": name, "source": path.name, "sha256": digest, "left": left}
+    return Report(name, rows, notes, write_new(out, name, variables, about))
