@@ -57,7 +57,7 @@ def explain_os_error(error: OSError) -> str:
         errno.EDQUOT: "free some quota, then run the same command again to resume",
         errno.EACCES: "give a folder that you own",
         errno.EROFS: "give a writable folder",
-    }.get(error.errno, "fix this, then run the same command again to resume")
+    }.get(error.errno or 0, "fix this, then run the same command again to resume")
     return f"{path}{error.strerror or error}; {advice}"
 
 

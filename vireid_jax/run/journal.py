@@ -5,6 +5,7 @@ import logging
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -57,7 +58,7 @@ class Journal(logging.Handler):
         self.note(f"--- {' '.join(sys.argv)}")
         return self
 
-    def __exit__(self, _, error: BaseException | None, __) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         """End with how the run ended."""
         self.note("done" if error is None else f"{type(error).__name__}: {error}")
         logging.getLogger().removeHandler(self)
