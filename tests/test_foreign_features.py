@@ -144,7 +144,7 @@ WRONG = {
     "a feature that is all zero": (lambda: spoilt("features", 7, 0), "1 of ", "row 7"),
     "Python objects in a file of features": (
         lambda: arrays_of(NAMES[0], identity=np.array([{}], object)),
-        "cannot be read",
+        "Python objects; give --features",
     ),
     "features of an unknown modality": (
         lambda: arrays_of(NAMES[0], modality=["thermal"] * len(split_of(NAMES[0])[1])),
@@ -214,7 +214,7 @@ def test_distances_have_one_direction(tmp_path):
     columns = {name: np.arange(3) for name in sides}
     path = write(tmp_path, {"distances": np.eye(3), **columns})
     both = [find_protocol(f"regdb/{d}") for d in DIRECTIONS]
-    with pytest.raises(ValueError, match="need a file each"):
+    with pytest.raises(ValueError, match="each direction needs a file"):
         evaluate_file(path, both)
 
 
@@ -223,10 +223,10 @@ def test_what_is_no_such_file_is_refused(tmp_path):
         with pytest.raises(ValueError, match=words):
             evaluate_foreign(path, find_protocol(NAMES[0]))
 
-    refuses(tmp_path / "none.npz", "there is no file")
+    refuses(tmp_path / "none.npz", "is missing; give --features")
     for name, words in {
-        "f.csv": "neither .npz nor .mat",
-        "f.npz": "cannot be read",
+        "f.csv": "is no .npz or .mat file",
+        "f.npz": "is damaged",
         "f.mat": "cannot be read",
     }.items():
         (tmp_path / name).write_bytes(b"something else, long enough to have a header")

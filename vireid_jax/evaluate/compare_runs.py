@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import re
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -65,14 +64,18 @@ def write_queries(
 
 
 def read_npz(path: Path, remedy: str) -> dict[str, np.ndarray]:
-    """Read the arrays of a file; raise UserError where it is missing or damaged."""
+    """Read arrays; raise UserError if missing, damaged or with Python objects."""
     if not path.is_file():
         raise UserError(f"{path} is missing; {remedy}")
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is damaged; {remedy}") from error
+    except OSError:
+        raise
+    except Exception as error:  # of a damaged file numpy raises almost anything
+        raise UserError(
+            f"{path} is damaged or holds Python objects; {remedy}"
+        ) from error
 
 
 def fingerprint(rows: Rows) -> str:

@@ -25,13 +25,10 @@ from vireid_jax.protocols import (
     KReciprocal,
     Protocol,
     Result,
-    counts_that_differ,
     evaluate,
     find_protocol,
     get_protocols,
-    results_table,
-    trials_table,
-    uncertainty_table,
+    print_results,
 )
 from vireid_jax.run.errors import UserError
 from vireid_jax.run.files import replace_bytes, replace_text
@@ -70,16 +67,6 @@ def rank_split(
     """
     options |= {"feature": embedder.feature, "flip": embedder.flip}
     return [evaluate(protocol, records, features, **options) for protocol in protocols]
-
-
-def print_results(results: Sequence[Result], console: Console) -> None:
-    """Print the metrics, their uncertainty, and those of each trial."""
-    console.print(results_table(results))
-    for sentence in counts_that_differ(results):
-        console.print(sentence)
-    console.print(uncertainty_table(results))
-    if any(len(r.by_trial) > 1 for r in results if not r.labels.baseline):
-        console.print(trials_table(results))
 
 
 def write_report(results: Sequence[Result], about: dict[str, Any], path: Path) -> None:

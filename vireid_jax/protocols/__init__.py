@@ -13,12 +13,7 @@ from vireid_jax.protocols.protocol import Protocol, Rows
 from vireid_jax.protocols.ranking import Metrics, cosine_distances, cosine_rows, rank
 from vireid_jax.protocols.reranking import KReciprocal
 from vireid_jax.protocols.result import Labels, Result, evaluate
-from vireid_jax.protocols.tables import (
-    counts_that_differ,
-    results_table,
-    trials_table,
-    uncertainty_table,
-)
+from vireid_jax.protocols.tables import print_results, results_table
 
 __all__ = [
     "KReciprocal",
@@ -29,13 +24,11 @@ __all__ = [
     "Rows",
     "cosine_distances",
     "cosine_rows",
-    "counts_that_differ",
     "evaluate",
     "find_protocol",
     "get_protocols",
+    "print_results",
     "rank",
     "results_table",
-    "trials_table",
-    "uncertainty_table",
     "validation_protocols",
 ]

@@ -43,7 +43,7 @@ class Llcm(Protocol):
         return seeded_draw(groups, 1, trial) if drawn else np.concatenate(groups)
 
 
-def llcm_protocols(dataset: str = "llcm") -> tuple[Protocol, ...]:
+def llcm_protocols(dataset: str) -> tuple[Protocol, ...]:
     """Return both directions."""
     return tuple(Llcm(f"llcm/{d}", dataset, d) for d in DIRECTIONS)
 

@@ -1,27 +1,30 @@
-"""Protocols by name: the defaults of a data set, or one of all by its full name."""
+"""Protocols by name: the defaults of a data set, or one of all by its full name.
+
+RegDB, the synthetic `walkers` and data of your own need no class: all test images of
+one modality are queries, all of the other are the gallery; one trial, CMC over items.
+
+RegDB (Nguyen et al., Sensors 2017) has 2,060 images on each side. One camera takes the
+visible, another the infrared images, so nothing is ignored. Its ten trials split the
+identities in ten ways; each is a data set and has a model of its own, and published
+numbers are means over them. MPANet counts CMC over identities instead: its Rank-5 to
+Rank-20 compare with no other's, Rank-1 and mAP do.
+
+`walkers` and custom data follow RegDB (our choice). No camera of `walkers` takes both
+modalities. A camera of custom data may: there a query ignores the gallery items of its
+identity and camera, as in Market-1501.
+"""
 
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from vireid_jax.protocols.all_against_all import (
-    custom_protocols,
-    regdb_protocols,
-    walkers_protocols,
-)
 from vireid_jax.protocols.draws import read_permutations
 from vireid_jax.protocols.llcm import SWAPPED, llcm_protocols
 from vireid_jax.protocols.protocol import DIRECTIONS, Protocol
 from vireid_jax.protocols.sysu_mm01 import sysu_mm01_protocols
 from vireid_jax.run.errors import UserError
 
-_DEFAULTS = {
-    "custom": custom_protocols,
-    "llcm": llcm_protocols,
-    "regdb": regdb_protocols,
-    "sysu_mm01": sysu_mm01_protocols,
-    "walkers": walkers_protocols,
-}
 _NAMES = (
     "sysu_mm01/<all|indoor>/<single|multi>[/official], "
     "regdb/<direction>[/trial_<1 to 10>], llcm/<direction>, "
@@ -63,15 +66,14 @@ def find_protocol(name: str, *, permutations: str | Path | None = None) -> Proto
     and no other reads. "regdb/<direction>" is trial 1, and so is the name returned.
     Raise UserError for an unknown name, and for that file if missing or damaged.
     """
-    protocols = [protocol for make in _DEFAULTS.values() for protocol in make()]
-    for trial in range(2, 11):
-        protocols += regdb_protocols(f"regdb/trial_{trial}")
+    official = [f"{protocol.name}/official" for protocol in get_protocols("sysu_mm01")]
+    if name in official:
+        drawn = sysu_mm01_protocols("sysu_mm01", read_permutations(permutations))
+        return drawn[official.index(name)]
+    datasets = [*_DEFAULTS, *(f"regdb/trial_{trial}" for trial in range(2, 11))]
+    protocols = [p for dataset in datasets for p in get_protocols(dataset)]
     known = {protocol.name: protocol for protocol in [*protocols, SWAPPED]}
     known |= {f"regdb/{d}": known[f"regdb/{d}/trial_1"] for d in DIRECTIONS}
-    official = [f"{protocol.name}/official" for protocol in sysu_mm01_protocols()]
-    if name in official:
-        drawn = sysu_mm01_protocols(permutations=read_permutations(permutations))
-        return drawn[official.index(name)]
     if name not in known:
         guess = _close_match(name, [*known, *official])
         raise UserError(f"no protocol {name!r}{guess}; valid values: {_NAMES}")
@@ -81,3 +83,29 @@ def find_protocol(name: str, *, permutations: str | Path | None = None) -> Proto
 def _close_match(name: str, valid: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, valid, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _regdb(dataset: str) -> tuple[Protocol, ...]:
+    """Return both directions of one trial: "regdb/trial_1" to "regdb/trial_10"."""
+    variant = dataset.partition("/")[2] or "trial_1"
+    trials = {f"trial_{trial}": trial for trial in range(1, 11)}
+    if variant not in trials:
+        raise UserError(
+            f"RegDB has no {variant!r}; valid values: {', '.join(trials)}. Name one,"
+            " as regdb/trial_1"
+        )
+    fields = {"trials": (trials[variant],), "published": (2060, 2060)}
+    return _directions(f"regdb/{{}}/{variant}", f"regdb/{variant}", **fields)
+
+
+def _directions(name: str, dataset: str, **fields: Any) -> tuple[Protocol, ...]:
+    return tuple(Protocol(name.format(d), dataset, d, **fields) for d in DIRECTIONS)
+
+
+_DEFAULTS = {
+    "custom": lambda name: _directions("custom/{}", name, ignore_same_camera=True),
+    "llcm": llcm_protocols,
+    "regdb": _regdb,
+    "sysu_mm01": sysu_mm01_protocols,
+    "walkers": lambda name: _directions("walkers/{}", name),
+}

@@ -27,10 +27,21 @@ Pairs = Bool[np.ndarray, "query gallery"]
 class Rows(Interface):
     """What a protocol reads of a split (`data.source.Records` has it)."""
 
-    identity: Int32[np.ndarray, "rows"]
-    camera: Int32[np.ndarray, "rows"]
-    modality: Int32[np.ndarray, "rows"]  # index into MODALITIES
-    filename: list[str]  # relative to the release's root, "cam3/0006/0001.jpg"
+    @property
+    def identity(self) -> Int32[np.ndarray, "rows"]:
+        """Return the identity of each row."""
+
+    @property
+    def camera(self) -> Int32[np.ndarray, "rows"]:
+        """Return the camera of each row."""
+
+    @property
+    def modality(self) -> Int32[np.ndarray, "rows"]:
+        """Return the index into MODALITIES of each row."""
+
+    @property
+    def filename(self) -> list[str]:
+        """Return the paths from the release's root, as "cam3/0006/0001.jpg"."""
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ class SysuMM01(Protocol):
 
 
 def sysu_mm01_protocols(
-    dataset: str = "sysu_mm01", permutations: draws.Permutations | None = None
+    dataset: str, permutations: draws.Permutations | None = None
 ) -> tuple[Protocol, ...]:
     """Return four: all and indoor search, each with a single and a multi shot gallery.
 

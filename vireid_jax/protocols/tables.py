@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from rich.console import Console
 from rich.table import Table
 
 from vireid_jax.protocols.result import Labels, Result
@@ -12,6 +13,26 @@ from vireid_jax.run.console import plain_table
 _OF_PROTOCOL = ("dataset", "direction", "mode", "shots", "trials", "draws")
 _OF_PROTOCOL += ("queries", "valid queries", "gallery", "published counts")
 _OF_FEATURE = ("flip", "reranking", "epoch", "selection")
+
+
+def print_results(results: Sequence[Result], console: Console) -> None:
+    """Print the metrics, their uncertainty, and those of each trial.
+
+    Counts that are not the published ones get a sentence each. `results` holds a model.
+    """
+    console.print(results_table(results))
+    models = [result for result in results if not result.labels.baseline]
+    for labels in (result.labels for result in models):
+        if labels.published_counts.startswith("differ"):
+            console.print(
+                f"{labels.protocol}: this split has {labels.queries} queries and"
+                f" {labels.gallery} gallery images, the published counts"
+                f" {labels.published_counts}. These metrics compare with no published"
+                " number."
+            )
+    console.print(uncertainty_table(models))
+    if any(len(result.by_trial) > 1 for result in models):
+        console.print(trials_table(models))
 
 
 def results_table(results: Sequence[Result]) -> Table:
@@ -49,17 +70,6 @@ def results_table(results: Sequence[Result]) -> Table:
     return table
 
 
-def counts_that_differ(results: Sequence[Result]) -> list[str]:
-    """Return a sentence for each protocol whose counts are not the published ones."""
-    return [
-        f"{labels.protocol}: this split has {labels.queries} queries and"
-        f" {labels.gallery} gallery images, the published counts"
-        f" {labels.published_counts}. These metrics compare with no published number."
-        for labels in (result.labels for result in results)
-        if labels.published_counts.startswith("differ") and not labels.baseline
-    ]
-
-
 def _shown(labels: Labels) -> dict[str, str]:
     """Return each label as text, under the name a reader sees."""
     texts = {}
@@ -76,15 +86,10 @@ def _shown(labels: Labels) -> dict[str, str]:
 
 
 def uncertainty_table(results: Sequence[Result]) -> Table:
-    """Build a table of means, deviations over trials and 95 % intervals.
-
-    Baselines are left out; at least one result is none. An interval is over query
-    identities (uncertainty.py).
-    """
+    """Build a table of models: means, deviations over trials, 95 % intervals."""
     names = ("Rank-1", "mAP", "mINP")
     table = plain_table("Means, and 95 % intervals over identities", *names)
-    shown = [result for result in results if not result.labels.baseline]
-    for result in shown:
+    for result in results:
         means, deviation = result.headline(), result.deviation()
         cells = []
         for name, (low, high) in result.intervals().items():
@@ -93,23 +98,22 @@ def uncertainty_table(results: Sequence[Result]) -> Table:
             cells.append(f"{100 * means[name]:.2f}{spread}\n{interval}")
         table.add_row(result.labels.protocol, *cells)
     table.caption = "under each mean, its interval"
-    if any(result.deviation() for result in shown):
+    if any(result.deviation() for result in results):
         table.caption += "; after ±, the standard deviation over trials"
-    people = min(len(set(r.queries.identity)) for r in shown if r.queries)
+    people = min(len(set(r.queries.identity)) for r in results if r.queries)
     if people < FEW:
         table.caption += f"\nof {people} identities only: the true ones are wider"
     return table
 
 
 def trials_table(results: Sequence[Result]) -> Table:
-    """Build a table of every trial of the protocols that have more than one."""
+    """Build a table of models: every trial of the protocols that have several."""
     table = plain_table("Each trial", *results[0].headline())
     for result in results:
         labels, headlines = result.labels, result.trial_headlines()
-        if not labels.baseline and len(headlines) > 1:
+        if len(headlines) > 1:
             table.add_row(labels.protocol, style="bold")
             for trial, metrics in zip(labels.trials, headlines, strict=True):
-                table.add_row(
-                    f"  {trial}", *(f"{100 * x:.2f}" for x in metrics.values())
-                )
+                values = (f"{100 * value:.2f}" for value in metrics.values())
+                table.add_row(f"  {trial}", *values)
     return table

@@ -62,7 +62,7 @@ def per_query(
 
 
 def identity_interval(
-    values: Values, identity: Integers, seed: int = 0, *, weight: Integers | None = None
+    values: Values, identity: Integers, *, weight: Integers | None = None
 ) -> tuple[float, float]:
     """Return the 95 % percentile interval of the mean over valid queries.
 
@@ -71,7 +71,7 @@ def identity_interval(
     Raise UserError where no query is valid.
     """
     total, count = _by_identity(values, identity, weight)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     even = np.full(len(total), 1 / len(total))
     drawn = rng.multinomial(len(total), even, size=RESAMPLES)
     means = (drawn @ total) / np.maximum(drawn @ count, 1)
@@ -80,10 +80,7 @@ def identity_interval(
 
 
 def crossed_interval(
-    values: Float[np.ndarray, "seeds queries"],
-    identity: Integers,
-    weight: Integers,
-    seed: int = 0,
+    values: Float[np.ndarray, "seeds queries"], identity: Integers, weight: Integers
 ) -> tuple[float, float, float]:
     """Return the mean over seeds and valid queries, and its 95 % percentile interval.
 
@@ -93,7 +90,7 @@ def crossed_interval(
     """
     sums = [_by_identity(row, identity, weight) for row in values]
     total, count = (np.stack(part) for part in zip(*sums, strict=True))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     draw = lambda n: rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
     seeds, people = draw(total.shape[0]), draw(total.shape[1])
     over = lambda x: np.einsum("rs,sp,rp->r", seeds, x, people)
