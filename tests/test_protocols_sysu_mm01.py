@@ -167,7 +167,7 @@ def test_a_missing_or_damaged_file_of_permutations_is_an_error(tmp_path, permuta
         return find_protocol("sysu_mm01/all/single/official", permutations=path)
 
     where = "wuancong/SYSU-MM01"
-    with pytest.raises(UserError, match=f"no permutations are given.*{where}"):
+    with pytest.raises(UserError, match=f"None is no file.*{where}"):
         find(None)
     with pytest.raises(UserError, match=rf"nowhere\.mat is no file.*{where}"):
         find(tmp_path / "nowhere.mat")

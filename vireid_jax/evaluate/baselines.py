@@ -35,10 +35,10 @@ def evaluate_baselines(
     results = []
     for protocol in protocols:
         results.append(chance(protocol, records))
-        for name, rows in features.items():
-            results.append(
-                evaluate(protocol, records, rows, feature=name, baseline=True)
-            )
+        results += [
+            evaluate(protocol, records, rows, feature=name, baseline=True)
+            for name, rows in features.items()
+        ]
     return results
 
 

@@ -1,7 +1,6 @@
 """Several runs beside each other: a paired test of two, the mean of many.
 
-An evaluation writes each query's metrics beside its numbers: `eval.queries.npz` beside
-`eval.json`.
+An evaluation writes each query's metrics into `eval.queries.npz` beside `eval.json`.
 """
 
 import hashlib
@@ -86,10 +85,7 @@ def fingerprint(rows: Rows) -> str:
 
 
 def read_queries(run: Path) -> Queries:
-    """Read each query's metrics of a run.
-
-    Raise UserError where the file is missing or damaged.
-    """
+    """Read each query's metrics of a run; raise UserError if missing or damaged."""
     path = queries_path(_eval_json(run))
     arrays = read_npz(path, _remedy(run))
     keys = ("identity", "filename", "trials", "reranking", *QUERY_METRICS)
@@ -133,13 +129,11 @@ def compare(one: Path, other: Path) -> Table:
     first, second = read_queries(one), read_queries(other)
     if first["data"] != second["data"]:
         raise UserError(
-            f"{one} and {other} were tested on different images (fingerprints"
-            f" {str(first['data'])[:12]} and {str(second['data'])[:12]}); queries must"
-            " be the same to be paired"
+            f"{one} and {other} were tested on different images; queries must be the"
+            " same to be paired"
         )
     names, others = _protocols(first), _protocols(second)
-    common = [name for name in names if name in others]
-    if not common:
+    if not (common := [name for name in names if name in others]):
         raise UserError(
             f"{one} was tested by {names} and {other} by {others}: no protocol in"
             " common. Evaluate both with the same --protocol"
@@ -153,24 +147,18 @@ def compare(one: Path, other: Path) -> Table:
                     f"{one} and {other} have other queries by {name} (their {key});"
                     " queries must be the same to be paired. Evaluate both again"
                 )
-        reranking = [arrays[f"{name}/reranking"] for arrays in (first, second)]
-        heading = "{}, reranking A {}, B {}".format(name, *reranking)
-        differs = reranking[0] != reranking[1]
-        table.add_row(heading if differs else name, style="bold")
+        a, b = (arrays[f"{name}/reranking"] for arrays in (first, second))
+        heading = name if a == b else f"{name}, reranking A {a}, B {b}"
+        table.add_row(heading, style="bold")
         identity, weight = first[f"{name}/identity"], first[f"{name}/trials"]
         for metric in QUERY_METRICS:
             a, b = first[f"{name}/{metric}"], second[f"{name}/{metric}"]
             low, high = identity_interval(b - a, identity, weight=weight)
-            means = (weighted_mean(x, weight) for x in (a, b, b - a))
-            table.add_row(
-                f"  {metric}",
-                *(f"{100 * x:.2f}" for x in means),
-                f"{100 * low:.2f} to {100 * high:.2f}",
-                f"{sign_flip_test(b - a, identity, weight=weight):.4f}",
-            )
-    table.caption = (
-        "interval and p are over identities; another training seed is not in them"
-    )
+            means = [f"{100 * weighted_mean(x, weight):.2f}" for x in (a, b, b - a)]
+            interval = f"{100 * low:.2f} to {100 * high:.2f}"
+            p = f"{sign_flip_test(b - a, identity, weight=weight):.4f}"
+            table.add_row(f"  {metric}", *means, interval, p)
+    table.caption = "interval and p are over identities, not over training seeds"
     people = min(len(set(first[f"{name}/identity"])) for name in common)
     if people < FEW:
         table.caption += f"\nof {people} identities only: the interval is too narrow"
@@ -181,8 +169,6 @@ def compare(one: Path, other: Path) -> Table:
 
 # --- Many runs ------------------------------------------------------------------------
 
-Results = dict[str, dict[Path, dict[str, Any]]]  # by protocol, without trial; by run
-
 
 def summarise(runs: Sequence[Path]) -> Table:
     """Average several runs, such as RegDB's ten trials: a table, in percent.
@@ -190,7 +176,7 @@ def summarise(runs: Sequence[Path]) -> Table:
     Raise UserError where a run is given twice, two runs are of one RegDB trial, or of
     other protocols, data sets, re-rankings or selections.
     """
-    results: Results = {}
+    results: dict[str, dict[Path, dict[str, Any]]] = {}  # by protocol, then by run
     paths = [_eval_json(run).resolve() for run in runs]
     for run, path in zip(runs, paths, strict=True):
         if paths.count(path) > 1:
@@ -204,8 +190,7 @@ def summarise(runs: Sequence[Path]) -> Table:
                 " give runs that were tested by the same protocols"
             )
         _check_mean(protocol, by_run)
-    first = next(iter(next(iter(results.values())).values()))
-    metrics = list(first["metrics"])
+    metrics = list(result["metrics"])
     table = plain_table("Metrics in percent", *metrics)
     percent = lambda values: [f"{100 * value:.2f}" for value in values]
     for protocol, by_run in results.items():
@@ -218,12 +203,10 @@ def summarise(runs: Sequence[Path]) -> Table:
         if len(rows) > 1:
             table.add_row("  deviation", *percent(np.std(rows, axis=0, ddof=1)))
     names = [r["protocol"] for by_run in results.values() for r in by_run.values()]
-    trials = [re.search(r"^regdb/.*/trial_(\d+)$", name) for name in names]
-    missing = sorted(set(range(1, 11)) - {int(trial[1]) for trial in trials if trial})
-    if any(trials) and missing:
-        table.caption = (
-            f"published numbers are means over ten trials; missing: {missing}"
-        )
+    trials = [name.rpartition("/trial_")[2] for name in names if "/trial_" in name]
+    missing = [trial for trial in range(1, 11) if str(trial) not in trials]
+    if trials and missing:
+        table.caption = f"published numbers are means of ten trials; missing: {missing}"
     return table
 
 

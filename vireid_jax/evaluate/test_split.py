@@ -78,10 +78,7 @@ def write_report(results: Sequence[Result], about: dict[str, Any], path: Path) -
 def write_test_features(
     path: Path, records: Records, features: Float32[np.ndarray, "rows dim"], step: int
 ) -> None:
-    """Write the embeddings of a test split, in the order of its rows.
-
-    `path` is that of the JSON: of `eval.json` the file is `eval.features.npz`.
-    """
+    """Write the embeddings of a test split beside the JSON file `path`."""
     buffer = io.BytesIO()
     np.savez(
         buffer,
@@ -101,8 +98,7 @@ def read_test_features(
 ) -> Float32[np.ndarray, "rows dim"]:
     """Return the embeddings that the evaluation of a run wrote, in the rows' order.
 
-    Raise UserError where the file is missing or damaged, or is not of this `step` and
-    of these images.
+    Raise UserError where the file is missing, damaged, of another step or of others.
     """
     path = workdir / "eval.features.npz"
     remedy = f"to write it: python -m vireid_jax.evaluate --workdir {workdir}"
@@ -195,18 +191,18 @@ def choose_protocols(
 
     A network trained on one of RegDB's trials knows people of every other trial's test.
     """
+    protocols = [find_protocol(name, permutations=permutations) for name in names]
+    if not dataset:
+        return protocols
     # The run's own have its data set's full name, as "walkers/nir".
-    own = {p.name: p for p in get_protocols(dataset)} if dataset else {}
-    named = [find_protocol(name, permutations=permutations) for name in names]
-    protocols = [own.get(protocol.name, protocol) for protocol in named]
-    family = dataset.partition("/")[0]
-    for protocol in protocols if dataset else ():
+    own = {protocol.name: protocol for protocol in get_protocols(dataset)}
+    for protocol in protocols:
         title = protocol.dataset
-        if protocol.name not in own and title != family:
+        if protocol.name not in own and title != dataset.partition("/")[0]:
             raise UserError(
                 f"--protocol {protocol.name} is one of {title}, and this run was"
                 f" trained on {dataset}: on another data set, or on some of its test"
                 f" people. Valid values: {list(own)}, or give the workdir of a run on"
                 f" {title}"
             )
-    return protocols
+    return [own.get(protocol.name, protocol) for protocol in protocols]

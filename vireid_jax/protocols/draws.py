@@ -82,16 +82,15 @@ def official_draw(
 def read_permutations(path: str | Path | None) -> Permutations:
     """Read rand_perm_cam.mat: a cell per camera, in it one `[10, images]` per identity.
 
-    Raise UserError where there is no such file, or where it holds anything else.
+    Raise UserError where it is missing, damaged or another file.
     """
     from scipy.io import loadmat
 
     source = "take rand_perm_cam.mat from github.com/wuancong/SYSU-MM01"
     if path is None or not Path(path).is_file():
-        state = f"{path} is no file" if path else "no permutations are given"
         raise UserError(
-            f"{state}; protocols named .../official read them: {source} and give its"
-            " path (--permutations)"
+            f"permutations: {path} is no file, and protocols named .../official need"
+            f" one: {source} and give its path (--permutations)"
         )
     try:
         cameras = loadmat(path)["rand_perm_cam"].ravel()

@@ -31,10 +31,7 @@ Distances = Float[np.ndarray, "_ _"] | Callable[[slice], Float[np.ndarray, "_ _"
 
 @dataclass(frozen=True, eq=False)
 class Metrics:
-    """Hold the metrics of one ranking; all are fractions, means over valid queries.
-
-    The three per-query arrays are in query order, NaN where the query is invalid.
-    """
+    """Hold the metrics of one ranking; all are fractions, means over valid queries."""
 
     cmc: Float64[np.ndarray, "ranks"]
     mAP: float  # noqa: N815 (the field's own spelling)
@@ -42,7 +39,7 @@ class Metrics:
     num_queries: int
     valid_queries: int
     num_gallery: int
-    first_hit: Float64[np.ndarray, "query"]
+    first_hit: Float64[np.ndarray, "query"]  # of each query; NaN where it is invalid
     ap: Float64[np.ndarray, "query"]
     inp: Float64[np.ndarray, "query"]
 
@@ -62,11 +59,9 @@ def rank(
     (`cosine_rows`), called in blocks so that memory stays bounded. Float64 is ranked as
     such, any other type as float32. `distinct`: CMC counts distinct identities, not
     gallery items. `ignore` is True where a query drops a gallery item. `ranks` is the
-    length of the CMC. Where fewer items than that remain, the curve keeps its last
-    value (reference code returns a short curve there, or raises).
-
-    Raise UserError for shapes that disagree, a kept distance that is not finite, and
-    where no query is valid.
+    length of the CMC; where fewer items remain, the curve keeps its last value
+    (reference code returns a short curve, or raises). Raise UserError for shapes that
+    disagree, a kept distance that is not finite, and where no query is valid.
     """
     num_queries, num_gallery = len(query_ids), len(gallery_ids)
     if not num_queries or not num_gallery:
@@ -74,12 +69,12 @@ def rank(
             f"nothing to rank: {num_queries} queries and {num_gallery} gallery items;"
             " both must be at least 1. Check the split and the protocol"
         )
+    expected = num_queries, num_gallery
     for name, array in {"distances": distances, "ignore": ignore}.items():
-        shape = getattr(array, "shape", (num_queries, num_gallery))
-        if shape != (num_queries, num_gallery):
+        if (shape := getattr(array, "shape", expected)) != expected:
             raise UserError(
-                f"{name} has shape {shape}; expected {(num_queries, num_gallery)},"
-                " the numbers of query_ids and gallery_ids"
+                f"{name} has shape {shape}; expected {expected}, the numbers of"
+                " query_ids and gallery_ids"
             )
     rows_at = distances if callable(distances) else distances.__getitem__
     ranking = Ranking(query_ids, gallery_ids, distinct=distinct)
@@ -159,17 +154,10 @@ class Ranking:
                 f"none of the {len(valid)} queries has an item of its identity in the"
                 " gallery it keeps. Check that query and gallery share identities"
             )
-        return Metrics(
-            cmc=(first_hit[valid] <= np.arange(1, ranks + 1)[:, None]).mean(axis=1),
-            mAP=float(ap[valid].mean()),
-            mINP=float(inp[valid].mean()),
-            num_queries=len(valid),
-            valid_queries=int(valid.sum()),
-            num_gallery=len(self._order),
-            first_hit=first_hit,
-            ap=ap,
-            inp=inp,
-        )
+        cmc = (first_hit[valid] <= np.arange(1, ranks + 1)[:, None]).mean(axis=1)
+        mAP, mINP = float(ap[valid].mean()), float(inp[valid].mean())
+        counts = len(valid), int(valid.sum()), len(self._order)
+        return Metrics(cmc, mAP, mINP, *counts, first_hit, ap, inp)
 
     def _positives(self, query_ids):
         """Return all pairs (query, gallery row) of one identity, query by query."""
@@ -251,10 +239,10 @@ def cosine_rows(
 def unit_rows(
     features: Float[np.ndarray, "rows dim"], name: str
 ) -> Float[np.ndarray, "rows dim"]:
-    """Divide rows by their L2 norm: unit length, for protocols and reports.
+    """Divide rows by their L2 norm; rows of zeros stay.
 
     Float64 stays, any other type becomes float32. Two steps, so that no square over- or
-    underflows: after the first the largest entry is 1, or all are 0 and stay so.
+    underflows: after the first the largest entry is 1.
     Raise UserError for features that are not finite; `name` is in its message.
     """
     features = np.asarray(features)

@@ -1,9 +1,5 @@
-"""From features to labelled metrics: every result carries what it measures.
+"""From features to labelled metrics, fractions: a result carries what it measures."""
 
-JSON holds fractions in [0, 1].
-"""
-
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,6 +13,8 @@ from vireid_jax.protocols.reranking import KReciprocal
 from vireid_jax.protocols.uncertainty import PerQuery, identity_interval, per_query
 from vireid_jax.run.errors import UserError
 
+# From features of queries and gallery to a function from a slice of queries to their
+# distances, as `cosine_rows`.
 RowsBetween = Callable[..., Callable[[slice], Float[np.ndarray, "rows gallery"]]]
 
 
@@ -62,8 +60,7 @@ class Result:
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Return 95 % intervals over query identities of Rank-1, mAP and mINP."""
-        queries = self.queries
-        if queries is None:
+        if (queries := self.queries) is None:
             return {}
         return {
             name: identity_interval(values, queries.identity, weight=queries.trials)
@@ -79,12 +76,9 @@ class Result:
         return _headline(self)
 
     def to_json(self) -> dict:
-        """Return a plain dict for `json.dumps`: labels and metrics, as fractions.
-
-        It has the means, each trial's metrics, deviations and intervals.
-        """
-        values = dataclasses.asdict(self.labels)
-        values |= {"trials": list(self.labels.trials), "metrics": self.headline()}
+        """Return labels, means, each trial's metrics, deviations and intervals."""
+        values = vars(self.labels) | {"trials": list(self.labels.trials)}
+        values["metrics"] = self.headline()
         if self.queries is not None:
             intervals = {name: list(ends) for name, ends in self.intervals().items()}
             values["by_trial"] = self.trial_headlines()
@@ -112,12 +106,10 @@ def evaluate(
 ) -> Result:
     """Rank by cosine distance as the protocol defines; average over its trials.
 
-    `features` are the embeddings of all rows of the split, in its order; float64 is
-    ranked as such, any other type in float32. They need not be normalised. The trials
-    share one computation of distances, in blocks; with `reranking` each trial is
-    re-ranked by itself, from its own queries and gallery. `distances` takes features of
-    queries and gallery and returns a function from a slice of queries to their
-    distances. The others are labels that only the caller knows.
+    `features` are the embeddings of all rows of the split, in its order, of any length;
+    float64 is ranked as such, any other type in float32. The trials share one
+    computation of `distances`; with `reranking` each trial is re-ranked by itself, from
+    its own queries and gallery. The others are labels that only the caller knows.
 
     Raise UserError for another number of features than rows, features that are not
     finite, and a query or gallery set without matches.
@@ -128,10 +120,10 @@ def evaluate(
             f" {protocol.dataset}; embed each row of the split exactly once, in order"
         )
     groups = [[trial] for trial in protocol.trials] if reranking else [protocol.trials]
-    rows_between = reranking.rows if reranking else distances
+    between = reranking.rows if reranking else distances
     by_trial = []
     for trials in groups:
-        by_trial += rank_trials(protocol, records, features, trials, rows_between)
+        by_trial += rank_trials(protocol, records, features, trials, between)
     counts = {(m.num_queries, m.valid_queries, m.num_gallery) for m in by_trial}
     if len(counts) > 1:
         raise UserError(
@@ -187,9 +179,7 @@ def rank_trials(
 
     Trials draw different images from the same split: the distances between all images
     that any trial uses are computed once, one block in memory at a time, and each trial
-    ranks its own rows and columns of a block. `rows_between` takes features of queries
-    and gallery and returns a function from a slice of queries to their distances, as
-    `cosine_rows` does. Raise UserError as `ranking.rank` does.
+    ranks its own rows and columns of a block. Raise UserError as `ranking.rank` does.
     """
     queries = [protocol.queries(records, trial) for trial in trials]
     galleries = [protocol.gallery(records, trial) for trial in trials]
