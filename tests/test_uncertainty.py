@@ -120,8 +120,3 @@ def test_under_no_difference_p_is_uniform():
     identity = np.repeat(np.arange(15), 2)
     p = [sign_flip_test(rng.standard_normal(30), identity, seed) for seed in range(60)]
     assert stats.kstest(p, "uniform").pvalue > 0.01
-
-
-def test_no_valid_query_is_an_error():
-    with pytest.raises(ValueError, match="none of the 3 queries is valid"):
-        identity_interval(np.full(3, np.nan), np.arange(3))

@@ -42,11 +42,10 @@ def seeded_draw(groups: Sequence[Indices], shots: int, seed: int) -> Indices:
     groups matter to the generator.
     """
     generator = random.Random(seed)
-    lists = [group.tolist() for group in groups]
     if shots == 1:
-        return np.array([generator.choice(images) for images in lists])
-    drawn = (generator.sample(one, min(shots, len(one))) for one in lists)
-    return np.array([row for images in drawn for row in images])
+        return np.array([generator.choice(group) for group in groups])
+    draw = lambda group: generator.sample(group.tolist(), min(shots, len(group)))
+    return np.concatenate([draw(group) for group in groups])
 
 
 def official_draw(
@@ -103,8 +102,8 @@ def read_permutations(path: str | Path | None) -> Permutations:
         for (camera, identity), order in cells.items():
             if order.ndim != 2 or len(order) != 10 or order.dtype.kind not in "iu":
                 raise ValueError(
-                    f"camera {camera}, identity {identity} has an array of shape"
-                    f" {order.shape}, {order.dtype}, not whole numbers [10, images]"
+                    f"camera {camera}, identity {identity} has {order.dtype} of shape"
+                    f" {order.shape}, not whole numbers [10, images]"
                 )
     except Exception as error:  # of a damaged file scipy raises almost anything
         raise UserError(

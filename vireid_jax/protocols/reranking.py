@@ -29,15 +29,10 @@ from scipy import sparse
 from vireid_jax.protocols.ranking import blocks, cosine_rows, unit_rows
 from vireid_jax.run.errors import UserError
 
-VARIANTS = ("paper", "released")
-
 
 @dataclass(frozen=True)
 class KReciprocal:
-    """Re-rank by k-reciprocal neighbours.
-
-    Raise UserError for numbers out of range or an unknown variant.
-    """
+    """Re-rank by k-reciprocal neighbours; raise UserError for invalid settings."""
 
     k1: int = 20  # neighbours that must be mutual
     k2: int = 6  # neighbours that V is averaged over; 1: no averaging
@@ -47,11 +42,10 @@ class KReciprocal:
     def __post_init__(self):
         """Check the settings."""
         in_range = self.k1 >= 1 and self.k2 >= 1 and 0 <= self.weight <= 1
-        if not in_range or self.variant not in VARIANTS:
+        if not in_range or self.variant not in ("paper", "released"):
             raise UserError(
                 f"{self} is out of range; valid values: k1 >= 1, k2 >= 1, weight in"
-                f" [0, 1] and variant {' or '.join(VARIANTS)}. The paper's are"
-                " KReciprocal()"
+                " [0, 1] and variant paper or released"
             )
 
     @property
@@ -65,9 +59,9 @@ class KReciprocal:
     ) -> Callable[[slice], Float32[np.ndarray, "rows g"]]:
         """Return a function from a slice of queries to their re-ranked distances.
 
-        Works in float32. Memory: a block of distances (`ranking.BLOCK_ITEMS`), and
-        sparse rows of some k1 * k2 entries for each image of queries and gallery; no
-        matrix of all pairs. Raise UserError for features that are not finite.
+        Memory: a block of distances (`ranking.BLOCK_ITEMS`), and sparse rows of some
+        k1 * k2 entries for each image of queries and gallery; no matrix of all pairs.
+        Raise UserError for features that are not finite.
         """
         sides = {"query": query, "gallery": gallery}
         both = [unit_rows(np.asarray(s, np.float32), name) for name, s in sides.items()]

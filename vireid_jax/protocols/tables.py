@@ -16,10 +16,7 @@ _OF_FEATURE = ("flip", "reranking", "epoch", "selection")
 
 
 def print_results(results: Sequence[Result], console: Console) -> None:
-    """Print the metrics, their uncertainty, and those of each trial.
-
-    Counts that are not the published ones get a sentence each. `results` holds a model.
-    """
+    """Print the metrics of one model at least, their uncertainty, and each trial."""
     console.print(results_table(results))
     models = [result for result in results if not result.labels.baseline]
     for labels in (result.labels for result in models):

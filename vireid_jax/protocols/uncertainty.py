@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vireid_jax.protocols.ranking import Metrics
-from vireid_jax.run.errors import UserError
 
 RESAMPLES, FLIPS, LEVEL = 1000, 10_000, 0.95
 FEW = 30  # identities, below which a percentile interval is clearly too narrow
@@ -67,13 +66,11 @@ def identity_interval(
     """Return the 95 % percentile interval of the mean over valid queries.
 
     1,000 times, identities are resampled with replacement, each with all its queries.
-    `weight` is `PerQuery.trials`; None: all have the same.
-    Raise UserError where no query is valid.
+    `weight` is `PerQuery.trials`; None: all have the same. One query at least is valid.
     """
     total, count = _by_identity(values, identity, weight)
     rng = np.random.default_rng(0)
-    even = np.full(len(total), 1 / len(total))
-    drawn = rng.multinomial(len(total), even, size=RESAMPLES)
+    drawn = rng.multinomial(len(total), np.full(len(total), 1 / len(total)), RESAMPLES)
     means = (drawn @ total) / np.maximum(drawn @ count, 1)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
@@ -86,7 +83,6 @@ def crossed_interval(
 
     Seeds and identities are both resampled, 1,000 times: another training seed and
     other people. With few seeds it is too narrow. `weight` as above.
-    Raise UserError where no query is valid.
     """
     sums = [_by_identity(row, identity, weight) for row in values]
     total, count = (np.stack(part) for part in zip(*sums, strict=True))
@@ -106,7 +102,6 @@ def sign_flip_test(
 
     10,000 times, the differences of each identity keep or change their sign together; p
     is the share of outcomes, the observed one included, at least as far from 0.
-    Raise UserError where no query is valid.
     """
     total, _ = _by_identity(values, identity, weight)
     observed = abs(total.sum()) * (1 - 1e-12)  # equal sums may round apart
@@ -126,11 +121,6 @@ def weighted_mean(values: Values, weight: Integers) -> float:
 def _by_identity(values, identity, weight):
     """Return each identity's sum over its valid queries, and their number."""
     valid = np.isfinite(values)
-    if not valid.any():
-        raise UserError(
-            f"none of the {len(values)} queries is valid, so there is nothing to"
-            " average. Check that query and gallery share identities"
-        )
     _, index = np.unique(identity[valid], return_inverse=True)
     weight = np.ones(len(index)) if weight is None else weight[valid]
     return np.bincount(index, weight * values[valid]), np.bincount(index, weight)
