@@ -79,17 +79,10 @@ def write_test_features(
     path: Path, records: Records, features: Float32[np.ndarray, "rows dim"], step: int
 ) -> None:
     """Write the embeddings of a test split beside the JSON file `path`."""
+    names = ("identity", "camera", "modality", "filename")
+    arrays = {"features": features} | {name: getattr(records, name) for name in names}
     buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        features=features,
-        identity=records.identity,
-        camera=records.camera,
-        modality=records.modality,
-        filename=np.array(records.filename),
-        step=step,
-        data=records.fingerprint,
-    )
+    np.savez(buffer, **arrays, step=step, data=records.fingerprint)
     replace_bytes(path.with_suffix(".features.npz"), buffer.getvalue())
 
 

@@ -61,18 +61,16 @@ def official_draw(
     image numbers. Raise UserError where the permutations are of another release.
     """
     drawn = []
-    key = lambda group: (int(records.camera[group[0]]), int(records.identity[group[0]]))
-    for group in sorted(groups, key=key):
-        order = permutations.get(key(group), np.empty((10, 0), int))
+    by_key = {(records.camera[g[0]], records.identity[g[0]]): g for g in groups}
+    for (camera, identity), group in sorted(by_key.items()):
+        order = permutations.get((camera, identity), np.empty((10, 0), int))
         # int64: the file's uint8 would wrap below.
         numbers = order[trial - 1, :shots].astype(np.int64)
         if not len(numbers) or numbers.min() < 1 or numbers.max() > len(group):
-            camera, identity = key(group)
             raise UserError(
                 f"rand_perm_cam.mat has {order.shape[1]} images of identity {identity}"
                 f" in camera {camera}, this split has {len(group)}: the file belongs to"
-                " the complete SYSU-MM01. Use the protocol without /official, which"
-                " draws from any split"
+                " the complete SYSU-MM01. Use the protocol without /official"
             )
         drawn.append(group[numbers - 1])
     return np.concatenate(drawn)

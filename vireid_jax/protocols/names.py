@@ -53,10 +53,9 @@ def get_protocols(dataset: str) -> tuple[Protocol, ...]:
 
 def validation_protocols(dataset: str) -> tuple[Protocol, ...]:
     """Return the first default protocol of each direction: its gallery is smallest."""
-    by_direction: dict[str, Protocol] = {}
-    for protocol in get_protocols(dataset):
-        by_direction.setdefault(protocol.direction, protocol)
-    return tuple(by_direction.values())
+    protocols = get_protocols(dataset)
+    first = {protocol.direction: protocol for protocol in reversed(protocols)}
+    return tuple(protocol for protocol in protocols if protocol in first.values())
 
 
 def find_protocol(name: str, *, permutations: str | Path | None = None) -> Protocol:

@@ -39,7 +39,7 @@ class SysuMM01(Protocol):
     def queries(self, records: Rows, trial: int) -> Indices:
         """Return all infrared rows, by identity, camera and file name.
 
-        Raise UserError for a camera that is not of its row's modality.
+        Raise UserError for a camera of the other modality.
         """
         for modality, cameras in CAMERAS.items():
             rows = records.modality == MODALITIES.index(modality)
