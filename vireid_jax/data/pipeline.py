@@ -99,11 +99,7 @@ def eval_batches(
 
 
 def file_batches(
-    sources: Images,
-    *,
-    size: tuple[int, int],
-    batch_size: int,
-    threads: int = 2,
+    sources: Images, *, size: tuple[int, int], batch_size: int, threads: int = 2
 ) -> Iterator[dict[str, Any]]:
     """Yield files and arrays of any kind, in order, in batches of one shape.
 
