@@ -11,13 +11,12 @@ import csv
 import hashlib
 import io
 import json
-import os
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vireid_jax.run.errors import UserError
+from vireid_jax.run.files import replace_bytes, replace_text
 
 
 class Row(NamedTuple):
@@ -28,7 +27,7 @@ class Row(NamedTuple):
     camera: int
     modality: str  # a name in MODALITIES
     sha256: str  # of the encoded image, hex
-    record: int = -1  # position in the record files; -1 in an early manifest
+    record: int  # position in the record files
 
 
 def read_manifest(path: Path, files: Mapping[str, Sequence[int]]) -> list[Row] | None:
@@ -68,14 +67,15 @@ def check_manifest(
     differing = [name for name in names if before.get(name) != now.get(name)]
     if differing:
         first = differing[0]
-        count = "1 row is" if len(differing) == 1 else f"{len(differing)} rows are"
+        difference = _difference(before.get(first), now.get(first))
         raise UserError(
-            f"{path}: {count} not as recorded there, the first being {first!r} "
-            f"({_difference(before.get(first), now.get(first))}); {next_step}"
+            f"{path} differs from the records in {len(differing)} of {len(names)} "
+            f"rows, the first being {first!r} ({difference}); {next_step}"
         )
     content = _encode(rows)
-    _write(path, content)
-    _write(path.with_suffix(".json"), json.dumps(_seal(content, files)).encode())
+    with contextlib.suppress(OSError):  # a set can be used where nothing can be written
+        replace_bytes(path, content)
+        replace_text(path.with_suffix(".json"), json.dumps(_seal(content, files)))
 
 
 def _seal(content: bytes, files: Mapping[str, Sequence[int]]) -> dict[str, Any]:
@@ -92,15 +92,15 @@ def _encode(rows: Sequence[Row]) -> bytes:
 def _decode(content: bytes) -> list[Row]:
     text = io.StringIO(content.decode(), newline="")
     header, *lines = [*csv.reader(text, delimiter="\t")] or [[]]
-    if tuple(header) not in (Row._fields, Row._fields[:-1]):
+    if tuple(header) != Row._fields:
         raise UserError(f"its first line is not {' '.join(Row._fields)}")
     rows = []
     for number, line in enumerate(lines, start=2):
         if len(line) != len(header):
             raise UserError(f"line {number} has {len(line)} columns")
-        filename, identity, camera, modality, sha256, *record = line
-        numbers = int(identity), int(camera)
-        rows.append(Row(filename, *numbers, modality, sha256, *map(int, record)))
+        filename, identity, camera, modality, sha256, record = line
+        labels = int(identity), int(camera), modality
+        rows.append(Row(filename, *labels, sha256, int(record)))
     return rows
 
 
@@ -114,14 +114,3 @@ def _difference(before: tuple | None, now: tuple | None) -> str:
     if image[1] != image[2]:
         changes.append("the image has other bytes")
     return ", ".join(changes)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file atomically, whatever other processes write it at the same time."""
-    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        new.write_bytes(content)
-        os.replace(new, path)
-    except OSError:  # a set can be used where nothing can be written
-        with contextlib.suppress(OSError):
-            new.unlink()

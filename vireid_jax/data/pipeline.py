@@ -62,7 +62,7 @@ def batches(
 
     if cache == "device":  # drawing row numbers is faster than a thread's hand-over
         return map(load, range(start_step, start_step + num_steps))
-    return _ahead(load, start_step, num_steps, threads)
+    return ahead(load, start_step, num_steps, threads)
 
 
 def eval_batches(
@@ -95,7 +95,7 @@ def eval_batches(
         image[mask] = records.images(shares[index][mask], size)
         return {"image": image, "row": shares[index], "mask": mask}
 
-    return _ahead(load, 0, num_batches, threads)
+    return ahead(load, 0, num_batches, threads)
 
 
 def file_batches(
@@ -124,7 +124,7 @@ def file_batches(
 
     count = math.ceil(len(sources) / batch_size)
     # One batch is read sooner than threads start.
-    return _ahead(load, 0, count, threads if count > 1 else 0)
+    return ahead(load, 0, count, threads if count > 1 else 0)
 
 
 def _share(batch_size: int, process_index: int, process_count: int) -> slice:
@@ -137,7 +137,7 @@ def _share(batch_size: int, process_index: int, process_count: int) -> slice:
     return slice(process_index * local, (process_index + 1) * local)
 
 
-def _ahead(
+def ahead(
     load: Callable[[int], Any], start: int, count: int, threads: int
 ) -> Iterator[Any]:
     """Yield load(start), load(start + 1), ...: `count` of them, computed ahead."""

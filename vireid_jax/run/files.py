@@ -1,8 +1,9 @@
-"""Files and locks: a file is whole or absent, and one process at a time writes it."""
+"""Files and locks: a file is complete or missing, and one process at a time writes it."""
 
 import contextlib
 import os
 import platform
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,17 +21,22 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def replace_bytes(path: Path, content: bytes) -> None:
-    """Write a binary file atomically: a crash leaves the old file intact."""
-    new = path.with_name(f".{path.name}.new")
-    new.write_bytes(content)
-    os.replace(new, path)
+    """Write a binary file atomically: an error or crash leaves the old file intact."""
+    # Not `tempfile`: its files are readable by their owner alone, whatever the umask.
+    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        new.write_bytes(content)
+        os.replace(new, path)
+    finally:
+        with contextlib.suppress(OSError):  # after the rename there is nothing to remove
+            new.unlink()
 
 
 @contextlib.contextmanager
 def lock(path: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold the lock file `path`; the kernel frees it when this process dies.
 
-    Raises BlockingIOError, with the name of the process that holds it, unless `wait`.
+    Raise BlockingIOError, with the name of the process that holds it, unless `wait`.
     """
     with path.open("a+") as file:
         if fcntl:
