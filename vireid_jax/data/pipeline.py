@@ -55,7 +55,7 @@ def batches(
             images = [side_rows.astype(np.int32) for side_rows in rows]
         else:
             images = [
-                records.images(side_rows, size, cache)
+                records.images(side_rows, size, cached=cache == "host")
                 for records, side_rows in zip(sides, rows, strict=True)
             ]
         return {"visible": images[0], "infrared": images[1], "visible_id": labels}

@@ -1,8 +1,7 @@
 """Index the rows of a data set split and decode their images on demand.
 
-`load_records` opens one split of a TFDS data set, and first makes a set that generates
-itself. Only the index stays in memory: identity, camera, modality and position of each
-image. Pixels are read from the array_record files when a batch asks for them.
+Only the index stays in memory: identity, camera, modality and position of each image.
+Pixels are read from the array_record files when a batch asks for them.
 """
 
 import functools
@@ -41,9 +40,7 @@ class RecordStore:
         # Here no thread is reading yet: two at once deadlock in its lazy modules.
         from tensorflow_datasets.proto import tf_example_pb2  # noqa: F401
 
-        self._data_source = data_source
-        self._title = title
-        self._next_step = next_step
+        self._data_source, self.title, self._next_step = data_source, title, next_step
         self.decoded: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
         """By size: the pixels of all positions, and a mask of those decoded so far."""
 
@@ -63,14 +60,12 @@ class RecordStore:
         except DecodeError:
             features = {}
         if not set(features) >= _FEATURES:
-            raise self.error(
-                f"record {position} is not a tf.train Example, or a feature is missing"
-            )
+            raise self.error(f"record {position} is not a complete tf.train Example")
         return features
 
     def error(self, message: str) -> UserError:
-        """Return an error that says which split is damaged, and what to do."""
-        return UserError(f"{self._title}: {message}; {self._next_step}")
+        """Return an error that names the damaged split and the remedy."""
+        return UserError(f"{self.title}: {message}; {self._next_step}")
 
     def rows(self) -> list[Row]:
         """Read and hash all records, some 30,000 small images a second.
@@ -90,13 +85,12 @@ class RecordStore:
             encoded = example["image"].bytes_list.value[0]
             if reason := truncation_error(encoded):
                 raise self.error(f"image {filename!r} ({len(encoded)} bytes) {reason}")
-            if not 0 <= modality < len(MODALITIES):
+            if modality not in (0, 1):
                 raise self.error(
-                    f"the modality of {filename!r} is {modality}; valid values: 0 to "
-                    f"{len(MODALITIES) - 1}, for {MODALITIES}"
+                    f"the modality of {filename!r} is {modality}; valid values: 0, 1"
                 )
-            sha256 = hashlib.sha256(encoded).hexdigest()
             labels = identity, camera, MODALITIES[modality]
+            sha256 = hashlib.sha256(encoded).hexdigest()
             rows.append(Row(filename, *labels, sha256, position))
         filename, count = Counter(row.filename for row in rows).most_common(1)[0]
         if count > 1:
@@ -137,8 +131,8 @@ class Records:
         unknown = np.setdiff1d(self.identity, self.identities)
         if len(unknown):
             raise UserError(
-                f"{self.title}: identity {unknown[0]} has no label; the label space "
-                f"`identities` has {self.num_identities} others"
+                f"{self.title}: identity {unknown[0]} is not in the label space of "
+                f"{self.num_identities} identities"
             )
         return np.searchsorted(self.identities, self.identity).astype(np.int32)
 
@@ -175,17 +169,14 @@ class Records:
         self,
         rows: Int[np.ndarray, " chosen"],
         size: tuple[int, int],
-        cache: str = "none",
+        cached: bool = False,
     ) -> UInt8[np.ndarray, "chosen height width 3"]:
-        """Decode the images of `rows`; `cache="host"` keeps them in memory, decoded.
+        """Decode the images of `rows`; with `cached` keep them in memory, decoded.
 
         The cache holds height x width x 3 bytes an image and belongs to the split: all
         selections from it share one.
         """
-        if cache not in ("none", "host"):
-            raise UserError(f"cache is {cache!r}; valid values: 'none', 'host'")
-        size = tuple(size)
-        if cache == "none":
+        if not cached:
             out = np.empty((len(rows), *size, 3), np.uint8)
             for slot, row in enumerate(rows):
                 out[slot] = self.image(row, size)
@@ -204,7 +195,7 @@ class Records:
         return pixels[positions]
 
     def silhouettes(self) -> UInt8[np.ndarray, "rows 32 16"]:
-        """Decode the mask of the visible body in every row, 0..255, 32 high, 16 wide.
+        """Decode the mask of the visible body in every row, 0..255.
 
         Raise UserError for a data set without them; only `walkers` has them.
         """
@@ -216,7 +207,11 @@ class Records:
                     f"{self.title} has no silhouettes; only the data set 'walkers' has"
                 )
             encoded = example["silhouette"].bytes_list.value[0]
-            masks[row] = decode(encoded, cv2.IMREAD_GRAYSCALE)
+            mask = decode(encoded, cv2.IMREAD_GRAYSCALE)
+            if mask is None:
+                name = f"the silhouette of {self.filename[row]!r}"
+                raise self.store.error(f"{name} cannot be decoded by OpenCV")
+            masks[row] = mask
         return masks
 
     def select(
@@ -246,27 +241,23 @@ def split_identities(
 ) -> tuple[Records, Records]:
     """Hold `held_out` identities out of a training set, for validation (our choice).
 
-    They are drawn, as a function of `seed` alone, from the identities seen in both
-    modalities. Return (train, validation); each has its own label space.
-    Raise UserError unless 1 <= held_out < the number of such identities.
+    `seed` alone draws them from the identities in both modalities. Return (train,
+    validation), each with its own label space. Raise UserError unless
+    1 <= held_out < the number of such identities.
     """
     candidates = np.intersect1d(
         records.of("visible").identity, records.of("infrared").identity
     )
     if not 1 <= held_out < len(candidates):
         raise UserError(
-            f"config.data.validation_identities is {held_out}; {records.title} has "
-            f"{len(candidates)} identities in both modalities, so choose 1 to "
-            f"{len(candidates) - 1}, or 0 for no validation"
+            f"config.data.validation_identities is {held_out}; valid values for "
+            f"{records.title}: 1 to {len(candidates) - 1}, or 0 for no validation"
         )
-    rng = np.random.default_rng(seed)
-    drawn = rng.choice(candidates, held_out, replace=False)
+    drawn = np.random.default_rng(seed).choice(candidates, held_out, replace=False)
     mask = np.isin(records.identity, drawn)
     train, validation = records.select(~mask), records.select(mask)
-    return (
-        replace(train, identities=np.unique(train.identity)),
-        replace(validation, identities=np.unique(validation.identity)),
-    )
+    own_labels = lambda part: replace(part, identities=np.unique(part.identity))
+    return own_labels(train), own_labels(validation)
 
 
 def load_records(
@@ -299,57 +290,51 @@ def load_records(
 def open_records(builder: Any, split: str, *, verify: bool = False) -> Records:
     """Index one split of a prepared TFDS builder (array_record files).
 
-    The first opening reads and hashes every record, and writes a manifest of the rows
-    beside the record files. Later ones read the manifest alone, while size and
-    modification time of the record files are those of then; otherwise, and with
-    `verify`, they read and hash every record again and compare.
-    Raise UserError for an unknown split, a missing or damaged file, for records that
-    differ from the manifest, and as `RecordStore.rows` does.
+    The first opening reads and hashes every record, and writes a manifest of the rows.
+    Later ones read the manifest alone, while size and modification time of the record
+    files are unchanged; otherwise, and with `verify`, they hash every record again and
+    compare. Raise UserError for an unknown split, a missing or damaged file, records
+    that differ from the manifest, and as `RecordStore.rows` does.
     """
     step = next_step(builder)
-    folder = Path(builder.data_path)
+    folder, info = Path(builder.data_path), builder.info
     for path in (folder / "dataset_info.json", folder / "features.json"):
         if not path.is_file() or path.stat().st_size == 0:
             raise UserError(f"{path} is missing or empty; {step}")
-    if split not in builder.info.splits:
-        raise UserError(
-            f"split is {split!r}; valid values for {builder.info.full_name}: "
-            f"{sorted(builder.info.splits)}"
-        )
-    instructions = builder.info.splits[split].file_instructions
+    if split not in info.splits:
+        valid = f"valid values for {info.full_name}: {sorted(info.splits)}"
+        raise UserError(f"split is {split!r}; {valid}")
+    instructions = info.splits[split].file_instructions
     if not instructions:
-        raise UserError(
-            f"{folder / 'dataset_info.json'} lists no rows of {split!r}; {step}"
-        )
+        path = folder / "dataset_info.json"
+        raise UserError(f"{path} lists no rows of {split!r}; {step}")
     files = RecordFiles(instructions, step)  # less to rebuild than TFDS's own reader
-    title = f"{builder.info.full_name}:{split}"
-    store = RecordStore(files, title, step)
+    store = RecordStore(files, f"{info.full_name}:{split}", step)
     manifest = folder / f"manifest-{split}.tsv"
     rows = None if verify else read_manifest(manifest, files.states)
     if rows is None:
         rows = store.rows()
         check_manifest(manifest, rows, files.states, step)
-    return _index(store, title, rows)
+    return _index(store, rows)
 
 
 def index_records(
     data_source: Any, title: str, next_step: str = "prepare the data set again"
 ) -> Records:
-    """Index serialised tf.train Examples: all that `data_source[0..len-1]` returns.
+    """Index a sequence of serialised tf.train Examples, as our builders write them.
 
-    They need the features of our builders: image, identity, camera, modality and
-    filename. `title` names the split in errors and in the fingerprint; errors end with
+    `title` names the split in errors and in the fingerprint; errors end with
     `next_step`. Raise UserError as `RecordStore.rows` does.
     """
     store = RecordStore(data_source, title, next_step)
-    return _index(store, title, store.rows())
+    return _index(store, store.rows())
 
 
-def _index(store: RecordStore, title: str, rows: Sequence[Row]) -> Records:
+def _index(store: RecordStore, rows: Sequence[Row]) -> Records:
     filename, identity, camera, modality, sha256, position = zip(*rows, strict=True)
     identity = np.array(identity, np.int32)
     return Records(
-        title=title,
+        title=store.title,
         identity=identity,
         camera=np.array(camera, np.int32),
         modality=np.array([MODALITIES.index(name) for name in modality], np.int32),

@@ -1,4 +1,4 @@
-"""Files and locks: a file is complete or missing, and one process at a time writes it."""
+"""Files and locks: a file is complete or missing, and one process writes it."""
 
 import contextlib
 import os
@@ -28,7 +28,7 @@ def replace_bytes(path: Path, content: bytes) -> None:
         new.write_bytes(content)
         os.replace(new, path)
     finally:
-        with contextlib.suppress(OSError):  # after the rename there is nothing to remove
+        with contextlib.suppress(OSError):  # it was renamed
             new.unlink()
 
 
