@@ -190,7 +190,9 @@ def test_odd_file_names_survive(tmp_path):
     rows = [Row(name, 0, 1, "visible", "ab", 0) for name in names]
     manifest.check_manifest(tmp_path / "m.tsv", rows, {}, "do this")
     manifest.check_manifest(tmp_path / "m.tsv", rows, {}, "do this")
-    with pytest.raises(ValueError, match=r"1 of 4 rows.* 'c\\td' \(the row is missing\)"):
+    with pytest.raises(
+        ValueError, match=r"1 of 4 rows.* 'c\\td' \(the row is missing\)"
+    ):
         manifest.check_manifest(tmp_path / "m.tsv", rows[:1] + rows[2:], {}, "do this")
 
 

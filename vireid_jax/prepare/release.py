@@ -77,14 +77,13 @@ def read_ids(path: Path) -> list[int]:
     for number, line in enumerate(rest, 2):
         if line.strip():
             raise UserError(
-                f"{path}, line {number}: {line[:40]!r} is one line too many; {valid}"
+                f"{path}, line {number}: {line[:40]!r} is too much; {valid}"
             )
     entries = first.split(",")
     for number, entry in enumerate(entries, 1):
         if not entry.strip().isdecimal():
-            raise UserError(
-                f"{path}, line 1, entry {number}: {entry[:40]!r} is no identity; {valid}"
-            )
+            where = f"{path}, line 1, entry {number}"
+            raise UserError(f"{where}: {entry[:40]!r} is no identity; {valid}")
     return [int(entry) for entry in entries]
 
 
