@@ -42,15 +42,13 @@ def find_builder(
     )
     if name not in known:
         raise UserError(f"data set is {name!r}; valid values: {known}")
-    module = importlib.import_module(
-        f"vireid_jax.datasets.{name}.{name}_dataset_builder"
-    )
+    package = f"{vireid_jax.datasets.__name__}.{name}"
+    module = importlib.import_module(f"{package}.{name}_dataset_builder")
     configs = sorted(module.Builder.builder_configs)
     if isinstance(config, Mapping):
         if not hasattr(module, "make_config"):
             raise UserError(
-                f"{name} takes no config arguments, but was given {dict(config)}; give "
-                f"one of its configs {configs}, or none"
+                f"config is {dict(config)}; valid values for {name}: {configs}, or none"
             )
         config = module.make_config(**config)
     elif config is not None and config not in configs:
@@ -74,13 +72,11 @@ def find_builder(
 
 def next_step(builder: Any, folder: Path | None = None) -> str:
     """Return the remedy for a damaged or changed set: how to replace it."""
-    folder = shlex.quote(str(folder or builder.data_path))
+    step = f"delete this set (rm -r {shlex.quote(str(folder or builder.data_path))})"
+    step += " and run the same command again"
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
-        return (
-            f"check the release, delete this set (rm -r {folder}) and run the same "
-            "command again with the release (manual_dir=)"
-        )
-    return f"delete this set (rm -r {folder}) and run the same command again"
+        return f"check the release, {step} with the release (manual_dir=)"
+    return step
 
 
 def prepare(
@@ -88,20 +84,18 @@ def prepare(
 ) -> None:
     """Prepare a set that is missing; a second process waits for the first.
 
-    `manual_dir` is the release of a set that needs one. An image of it that cannot be
-    decoded is an error; with `skip_unreadable` it is left out, and listed in
-    unreadable.txt beside the records.
-    Raise UserError for a missing or damaged release, and for a folder that is full or
-    cannot be written to.
+    `manual_dir` is the release of a set that needs one; with `skip_unreadable` its
+    images that cannot be decoded are left out, and listed in unreadable.txt. Raise
+    UserError for a missing or damaged release, and for a folder that is full or cannot
+    be written to.
     """
     folder = Path(builder.data_path)
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and manual_dir is None:
         instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
         config = builder.builder_config
         raise UserError(
-            f"{folder} is missing; it is made from the files of a release "
-            f"(manual_dir=). {instructions} --data_dir "
-            f"{shlex.quote(str(builder.data_dir_root))}"
+            f"{folder} is missing; it is made from the files of a release (manual_dir=)."
+            f" {instructions} --data_dir {shlex.quote(str(builder.data_dir_root))}"
             f"{f' --config {config.name}' if config else ''}"
         )
     if manual_dir is not None:

@@ -40,7 +40,7 @@ class RecordStore:
         # Here no thread is reading yet: two at once deadlock in its lazy modules.
         from tensorflow_datasets.proto import tf_example_pb2  # noqa: F401
 
-        self._data_source, self.title, self._next_step = data_source, title, next_step
+        self._data_source, self._title, self._next_step = data_source, title, next_step
         self.decoded: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
         """By size: the pixels of all positions, and a mask of those decoded so far."""
 
@@ -65,14 +65,27 @@ class RecordStore:
 
     def error(self, message: str) -> UserError:
         """Return an error that names the damaged split and the remedy."""
-        return UserError(f"{self.title}: {message}; {self._next_step}")
+        return UserError(f"{self._title}: {message}; {self._next_step}")
+
+    def decode(
+        self, position: SupportsIndex, feature: str, flags: int = cv2.IMREAD_COLOR_RGB
+    ) -> np.ndarray:
+        """Decode an image of a record; raise UserError if OpenCV cannot."""
+        example = self.example(position)
+        encoded = example[feature].bytes_list.value[0]
+        pixels = decode(encoded, flags)
+        if pixels is None:
+            name = f"{feature} {example['filename'].bytes_list.value[0].decode()!r}"
+            raise self.error(
+                f"{name} ({len(encoded)} bytes) cannot be decoded by OpenCV"
+            )
+        return pixels
 
     def rows(self) -> list[Row]:
-        """Read and hash all records, some 30,000 small images a second.
+        """Read and hash all records; return their rows, ordered by file name.
 
-        Return their rows, ordered by file name. Raise UserError for a damaged record,
-        an image that is truncated or not a JPEG, PNG or BMP, an unknown modality and a
-        repeated file name.
+        Raise UserError for a damaged record, an image that is truncated or not a JPEG,
+        PNG or BMP, an unknown modality and a repeated file name.
         """
         rows = []
         for position in range(len(self)):
@@ -103,9 +116,9 @@ class Records:
     """The rows of one split, ordered by file name, so the same on every machine.
 
     `identity` and `camera` are the data set's own numbers, `modality` indexes
-    MODALITIES (all int32 `[rows]`). `identities` is the label space, ascending: label i
-    means identity `identities[i]`. `select` keeps the label space, so that the
-    visible and the infrared half of a training set agree about labels.
+    MODALITIES. `identities` is the label space, ascending: label i means identity
+    `identities[i]`. `select` keeps it, so that the visible and the infrared half of a
+    training set agree about labels.
     """
 
     title: str  # data set, config, version and split
@@ -124,7 +137,7 @@ class Records:
 
     @property
     def labels(self) -> Int32[np.ndarray, " rows"]:
-        """Return every row's training label, 0..num_identities-1, int32 `[rows]`.
+        """Return every row's training label, 0..num_identities-1.
 
         Raise UserError for an identity that is not in the label space.
         """
@@ -155,15 +168,10 @@ class Records:
     ) -> UInt8[np.ndarray, "height width 3"]:
         """Decode the RGB image of `row` at `size` = (height, width).
 
-        A file of another size is resized (OpenCV INTER_AREA where no side grows, else
-        INTER_LINEAR). Raise UserError when the stored bytes are not an image.
+        A file of another size is resized (`fit`); a one-channel file gets three equal
+        channels. Raise UserError when the stored bytes are not an image.
         """
-        encoded = self.store.example(self.position[row])["image"].bytes_list.value[0]
-        pixels = decode(encoded)  # a one-channel file gets three equal channels
-        if pixels is None:
-            name = f"image {self.filename[row]!r} ({len(encoded)} bytes)"
-            raise self.store.error(f"{name} cannot be decoded by OpenCV")
-        return fit(pixels, size)
+        return fit(self.store.decode(self.position[row], "image"), size)
 
     def images(
         self,
@@ -199,25 +207,16 @@ class Records:
 
         Raise UserError for a data set without them; only `walkers` has them.
         """
-        masks = np.empty((len(self), 32, 16), np.uint8)
-        for row, position in enumerate(self.position):
-            example = self.store.example(position)
-            if "silhouette" not in example:
-                raise UserError(
-                    f"{self.title} has no silhouettes; only the data set 'walkers' has"
-                )
-            encoded = example["silhouette"].bytes_list.value[0]
-            mask = decode(encoded, cv2.IMREAD_GRAYSCALE)
-            if mask is None:
-                name = f"the silhouette of {self.filename[row]!r}"
-                raise self.store.error(f"{name} cannot be decoded by OpenCV")
-            masks[row] = mask
-        return masks
+        if "silhouette" not in self.store.example(self.position[0]):
+            raise UserError(f"{self.title} has no silhouettes; only walkers has")
+        grey = cv2.IMREAD_GRAYSCALE
+        masks = (self.store.decode(at, "silhouette", grey) for at in self.position)
+        return np.stack([*masks])
 
     def select(
         self, rows: Int[np.ndarray, " chosen"] | Bool[np.ndarray, " rows"]
     ) -> "Records":
-        """Keep `rows` (numbers in any order, or a mask), and the label space."""
+        """Keep `rows` (indices in any order, or a mask), and the label space."""
         rows = np.arange(len(self))[rows]
         return replace(
             self,
@@ -271,13 +270,12 @@ def load_records(
 ) -> Records:
     """Open one split of the data set `name`, preparing the set first if it is missing.
 
-    `config` is the name of a builder config, or keyword arguments for the builder
-    module's `make_config`, or None for the set's default. `data_dir` is where prepared
-    sets are kept (TFDS's default is ~/tensorflow_datasets). A set that is made from a
-    signed release is prepared from `manual_dir`, the folder of the release. For
-    `verify` see `open_records`.
-    Raise UserError for an unknown name, config or split, a missing release, a folder
-    that cannot be written to, and damaged or changed records.
+    `config` is the name of a builder config, keyword arguments for the builder module's
+    `make_config`, or None for the default. `data_dir` holds prepared sets (TFDS's
+    default is ~/tensorflow_datasets), `manual_dir` the release of a set that needs one.
+    For `verify` see `open_records`. Raise UserError for an unknown name, config or
+    split, a missing release, a folder that cannot be written to, and damaged or changed
+    records.
     """
     with only_errors():  # TFDS: that our configs are not among those it knows
         builder = find_builder(name, config, data_dir)
@@ -309,37 +307,36 @@ def open_records(builder: Any, split: str, *, verify: bool = False) -> Records:
         path = folder / "dataset_info.json"
         raise UserError(f"{path} lists no rows of {split!r}; {step}")
     files = RecordFiles(instructions, step)  # less to rebuild than TFDS's own reader
-    store = RecordStore(files, f"{info.full_name}:{split}", step)
-    manifest = folder / f"manifest-{split}.tsv"
+    title, manifest = f"{info.full_name}:{split}", folder / f"manifest-{split}.tsv"
     rows = None if verify else read_manifest(manifest, files.states)
     if rows is None:
-        rows = store.rows()
+        rows = RecordStore(files, title, step).rows()
         check_manifest(manifest, rows, files.states, step)
-    return _index(store, rows)
+    return index_records(files, title, step, rows)
 
 
 def index_records(
-    data_source: Any, title: str, next_step: str = "prepare the data set again"
+    data_source: Any,
+    title: str,
+    next_step: str = "prepare the data set again",
+    rows: Sequence[Row] | None = None,
 ) -> Records:
     """Index a sequence of serialised tf.train Examples, as our builders write them.
 
     `title` names the split in errors and in the fingerprint; errors end with
-    `next_step`. Raise UserError as `RecordStore.rows` does.
+    `next_step`. Without `rows` every record is read; raise UserError as
+    `RecordStore.rows` does.
     """
     store = RecordStore(data_source, title, next_step)
-    return _index(store, store.rows())
-
-
-def _index(store: RecordStore, rows: Sequence[Row]) -> Records:
-    filename, identity, camera, modality, sha256, position = zip(*rows, strict=True)
-    identity = np.array(identity, np.int32)
+    columns = zip(*(store.rows() if rows is None else rows), strict=True)
+    filename, identity, camera, modality, sha256, position = columns
     return Records(
-        title=store.title,
-        identity=identity,
+        title=title,
+        identity=np.array(identity, np.int32),
         camera=np.array(camera, np.int32),
         modality=np.array([MODALITIES.index(name) for name in modality], np.int32),
         filename=list(filename),
-        identities=np.unique(identity),
+        identities=np.unique(np.array(identity, np.int32)),
         store=store,
         position=np.array(position),
         digest=np.frombuffer(bytes.fromhex("".join(sha256)), np.uint8).reshape(-1, 32),
