@@ -98,12 +98,12 @@ def test_records_are_read_again_only_when_size_or_time_of_a_file_changed(folder,
     path = folder / RECORDS
     overwrite(4000, 3000, keep_time=True)(path)
     records = load(data)  # nothing that can be seen without reading
-    with pytest.raises(ValueError, match=f"{RECORDS} is damaged"):
+    with pytest.raises(ValueError, match=r"record \d is damaged"):
         records.images(np.arange(8), (32, 16))
-    with pytest.raises(ValueError, match=f"{RECORDS} is damaged"):
+    with pytest.raises(ValueError, match=r"record \d is damaged"):
         load(data, verify=True)
     os.utime(path)
-    assert f"{RECORDS} is damaged" in refusal(data)
+    assert re.search(r"record \d is damaged", refusal(data))
 
 
 def test_a_copy_with_other_times_is_read_once(folder, data):
@@ -127,7 +127,7 @@ def test_a_copy_with_other_times_is_read_once(folder, data):
             0,
             "modality was visible, .*",
         ),
-        (lambda rows: set_image(rows[4], PIXELS), 4, "the image has other bytes"),
+        (lambda rows: set_image(rows[4], PIXELS), 4, r"sha256 was \w+, is \w+"),
         (lambda rows: rows.pop(2), 2, "the row is missing"),
         (add_row, None, "the row is new"),
     ],
@@ -253,8 +253,6 @@ def cut(size):
         (cut(40000), "is damaged or cut short (ArrayRecord file should be at least"),
         (cut(0), "is damaged or cut short (ArrayRecord file should be at least"),
         (cut(-1), "is damaged or cut short (Invalid Riegeli/records file"),
-        (overwrite(4000, 3000), "is damaged or cut short (Corrupted Riegeli/records"),
-        (overwrite(0, 200), "is damaged or cut short (Corrupted Riegeli/records"),
         (lambda path: path.unlink(), "is missing"),
     ],
 )
@@ -317,9 +315,10 @@ def test_a_file_that_breaks_while_it_is_read_is_named(folder, data):
     records = load(data)
     overwrite(0, 60000)(folder / RECORDS)
     fresh = pickle.loads(pickle.dumps(records))
-    with pytest.raises(ValueError, match=r"is damaged .*; delete this") as caught:
+    with pytest.raises(
+        ValueError, match=r"train: record \d is damaged .*; delete this"
+    ):
         fresh.image(0, (32, 16))
-    assert str(folder / RECORDS) in str(caught.value)
 
 
 def test_a_truncated_image_in_a_set_is_named(folder, data):

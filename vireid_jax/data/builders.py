@@ -8,7 +8,6 @@ import io
 import os
 import shlex
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -91,12 +90,13 @@ def prepare(
     """
     folder = Path(builder.data_path)
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and manual_dir is None:
-        instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
-        config = builder.builder_config
+        command = [*builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split(), "--data_dir"]
+        command.append(shlex.quote(str(builder.data_dir_root)))
+        if builder.builder_config:
+            command += ["--config", builder.builder_config.name]
         raise UserError(
-            f"{folder} is missing; it is made from the files of a release (manual_dir=)."
-            f" {instructions} --data_dir {shlex.quote(str(builder.data_dir_root))}"
-            f"{f' --config {config.name}' if config else ''}"
+            f"{folder} is missing; it is made from the files of a release "
+            f"(manual_dir=). {' '.join(command)}"
         )
     if manual_dir is not None:
         manual_dir = Path(manual_dir).expanduser().absolute()
@@ -105,12 +105,7 @@ def prepare(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         path = folder.with_name(f".{folder.name}.lock")
-        with contextlib.ExitStack() as held:
-            try:
-                held.enter_context(lock(path))
-            except BlockingIOError:
-                sys.stderr.write(f"waiting for another process to prepare {folder}\n")
-                held.enter_context(lock(path, wait=True))
+        with lock(path, waiting=f"waiting for another process to prepare {folder}\n"):
             if not folder.exists():
                 _prepare_aside(builder, folder, manual_dir, skip_unreadable)
     except (OSError, RuntimeError) as error:
@@ -143,11 +138,9 @@ def _prepare_aside(
             config=builder.builder_config, data_dir=aside, file_format="array_record"
         )
         new.source, new.skip_unreadable = manual_dir, skip_unreadable
-        # TFDS prints about downloads of unknown size.
-        with contextlib.redirect_stdout(io.StringIO()):
-            new.download_and_prepare(
-                download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
-            )
+        download = tfds.download.DownloadConfig(manual_dir=manual_dir)
+        with contextlib.redirect_stdout(io.StringIO()):  # about downloads
+            new.download_and_prepare(download_config=download)
         if unreadable := getattr(new, "unreadable", None):
             text = "".join(f"{line}\n" for line in unreadable)
             (Path(new.data_path) / "unreadable.txt").write_text(text)

@@ -1,9 +1,8 @@
 """Store the rows of a prepared split beside its record files.
 
-`manifest-SPLIT.tsv` has one line an image, in the order of `Records`. With it goes
-`manifest-SPLIT.json`: the SHA-256 of these lines, and the size and modification time of
-each record file. While all of them match, the lines stand for the records; otherwise
-every record is read and compared with the lines.
+`manifest-SPLIT.tsv` has one line an image, in the order of `Records`;
+`manifest-SPLIT.json` the SHA-256 of these lines, and the size and modification time of
+each record file. While these match, no record needs to be read.
 """
 
 import contextlib
@@ -30,22 +29,23 @@ class Row(NamedTuple):
     record: int  # position in the record files
 
 
-def read_manifest(path: Path, files: Mapping[str, Sequence[int]]) -> list[Row] | None:
+def read_manifest(path: Path, files: Mapping[str, tuple[int, int]]) -> list[Row] | None:
     """Return the rows at `path`; None if they or a record file may have changed.
 
     `files` has the size and modification time (ns) of each record file, by name.
     """
-    try:
+    with contextlib.suppress(OSError, ValueError):
         content = path.read_bytes()
         if json.loads(path.with_suffix(".json").read_text()) == _seal(content, files):
             return _decode(content)
-    except (OSError, ValueError):
-        pass
     return None
 
 
 def check_manifest(
-    path: Path, rows: Sequence[Row], files: Mapping[str, Sequence[int]], next_step: str
+    path: Path,
+    rows: Sequence[Row],
+    files: Mapping[str, tuple[int, int]],
+    next_step: str,
 ) -> None:
     """Compare `rows`, just read, with the manifest at `path`, then write it.
 
@@ -72,21 +72,20 @@ def check_manifest(
             f"{path} differs from the records in {len(differing)} of {len(names)} "
             f"rows, the first being {first!r} ({difference}); {next_step}"
         )
-    content = _encode(rows)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    writer.writerows([Row._fields, *rows])
+    content = text.getvalue().encode()
     with contextlib.suppress(OSError):  # a set can be used where nothing can be written
         replace_bytes(path, content)
         replace_text(path.with_suffix(".json"), json.dumps(_seal(content, files)))
 
 
-def _seal(content: bytes, files: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-    return {"sha256": hashlib.sha256(content).hexdigest(), "files": dict(files)}
-
-
-def _encode(rows: Sequence[Row]) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
-    writer.writerows([Row._fields, *rows])
-    return text.getvalue().encode()
+def _seal(content: bytes, files: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
+    return {
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "files": {name: [*state] for name, state in files.items()},
+    }
 
 
 def _decode(content: bytes) -> list[Row]:
@@ -109,8 +108,5 @@ def _difference(before: tuple | None, now: tuple | None) -> str:
         return "the row is missing"
     if before is None:
         return "the row is new"
-    *labels, image = zip(Row._fields, before, now, strict=False)  # without the record
-    changes = [f"{name} was {old}, is {new}" for name, old, new in labels if old != new]
-    if image[1] != image[2]:
-        changes.append("the image has other bytes")
-    return ", ".join(changes)
+    columns = zip(Row._fields, before, now, strict=False)  # without the record
+    return ", ".join(f"{name} was {a}, is {b}" for name, a, b in columns if a != b)

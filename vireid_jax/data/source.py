@@ -21,7 +21,6 @@ from vireid_jax.data.any_image import fit
 from vireid_jax.data.builders import find_builder, next_step, prepare
 from vireid_jax.data.encoded import decode, truncation_error
 from vireid_jax.data.manifest import Row, check_manifest, read_manifest
-from vireid_jax.data.record_files import RecordFiles
 from vireid_jax.modality import MODALITIES
 from vireid_jax.run.errors import UserError
 from vireid_jax.run.runtime import only_errors
@@ -53,12 +52,12 @@ class RecordStore:
         from google.protobuf.message import DecodeError
         from tensorflow_datasets.proto import tf_example_pb2
 
-        record = self._data_source[int(position)]
         try:
+            record = self._data_source[int(position)]
             # TFDS's own reader takes longer for this than OpenCV for decoding a JPEG.
             features = tf_example_pb2.Example.FromString(record).features.feature
-        except DecodeError:
-            features = {}
+        except (DecodeError, IndexError, RuntimeError) as error:
+            raise self.error(f"record {position} is damaged{_reason(error)}") from error
         if not set(features) >= _FEATURES:
             raise self.error(f"record {position} is not a complete tf.train Example")
         return features
@@ -306,13 +305,51 @@ def open_records(builder: Any, split: str, *, verify: bool = False) -> Records:
     if not instructions:
         path = folder / "dataset_info.json"
         raise UserError(f"{path} lists no rows of {split!r}; {step}")
-    files = RecordFiles(instructions, step)  # less to rebuild than TFDS's own reader
+    files, states = _open_files(instructions, step)
     title, manifest = f"{info.full_name}:{split}", folder / f"manifest-{split}.tsv"
-    rows = None if verify else read_manifest(manifest, files.states)
+    rows = None if verify else read_manifest(manifest, states)
     if rows is None:
         rows = RecordStore(files, title, step).rows()
-        check_manifest(manifest, rows, files.states, step)
+        check_manifest(manifest, rows, states, step)
     return index_records(files, title, step, rows)
+
+
+def _open_files(
+    instructions: Sequence[Any], next_step: str
+) -> tuple[Any, dict[str, tuple[int, int]]]:
+    """Open the array_record files of TFDS's file `instructions`, by head and tail only.
+
+    Return a sequence of records, and each file's size and modification time (ns).
+    Raise UserError for a file that is missing, cut short, or has not as many records as
+    dataset_info.json says.
+    """
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    states = {}
+    for file in instructions:
+        path = Path(file.filename)
+        if not path.is_file():
+            raise UserError(f"{path} is missing; {next_step}")
+        states[path.name] = path.stat().st_size, path.stat().st_mtime_ns
+        try:
+            reader = ArrayRecordReader(str(path))
+            count = reader.num_records()
+            reader.close()
+        except RuntimeError as error:
+            reason = f"is damaged or cut short{_reason(error)}"
+            raise UserError(f"{path} {reason}; {next_step}") from error
+        if count != file.examples_in_shard:
+            raise UserError(
+                f"{path} holds {count} records, dataset_info.json says "
+                f"{file.examples_in_shard}; {next_step}"
+            )
+    return ArrayRecordDataSource(list(instructions)), states
+
+
+def _reason(error: Exception) -> str:
+    reason = str(error).partition("\n")[0]  # sometimes nothing
+    return f" ({reason})" if reason else ""
 
 
 def index_records(

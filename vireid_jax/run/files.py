@@ -4,6 +4,7 @@ import contextlib
 import os
 import platform
 import secrets
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,18 +34,22 @@ def replace_bytes(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def lock(path: Path, *, wait: bool = False) -> Iterator[None]:
+def lock(path: Path, *, waiting: str = "") -> Iterator[None]:
     """Hold the lock file `path`; the kernel frees it when this process dies.
 
-    Raise BlockingIOError, with the name of the process that holds it, unless `wait`.
+    If another process holds it, print the text `waiting` and wait; without that text
+    raise BlockingIOError, with the name of the process.
     """
     with path.open("a+") as file:
         if fcntl:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                file.seek(0)
-                raise BlockingIOError(file.read() or "another process") from error
+                if not waiting:
+                    file.seek(0)
+                    raise BlockingIOError(file.read() or "another process") from error
+                sys.stderr.write(waiting)
+                fcntl.flock(file, fcntl.LOCK_EX)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}")
         file.flush()
