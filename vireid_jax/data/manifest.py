@@ -109,4 +109,6 @@ def _difference(before: tuple | None, now: tuple | None) -> str:
     if before is None:
         return "the row is new"
     columns = zip(Row._fields, before, now, strict=False)  # without the record
-    return ", ".join(f"{name} was {a}, is {b}" for name, a, b in columns if a != b)
+    return ", ".join(
+        f"{name} was {a!s:.12}, is {b!s:.12}" for name, a, b in columns if a != b
+    )

@@ -1,8 +1,7 @@
 """Draw every training step's batch: P identities, K images of each.
 
-The stream has no state. What step 1,000 holds follows from (seed, 1000) alone, so that
-resuming is starting at another number, and any number of threads or processes reads the
-same batches.
+The stream has no state: the batch of step 1,000 follows from (seed, 1000) alone, for
+any number of threads and processes, and resuming is starting at another number.
 """
 
 import math
@@ -37,7 +36,7 @@ class PKStream:
       batches. The n mod P left over sit out that pass.
     - An identity gives K of its images without replacement while it has K, with
       replacement otherwise. Visible and infrared images are drawn independently.
-    - Identities with images of one modality only take no part; `left_out` lists them.
+    - Identities with images of one modality take no part; `left_out` lists them.
     """
 
     def __init__(
@@ -56,14 +55,10 @@ class PKStream:
         Raise UserError for P or K below 1, or fewer than P identities.
         """
         if P < 1 or K < 1:
-            raise UserError(
-                f"P={P} and K={K} must both be 1 or more; set config.batch.identities "
-                "and config.batch.images"
-            )
-        paired = infrared_ids is None
-        sides = [np.asarray(visible_ids)]
-        if not paired:
-            sides.append(np.asarray(infrared_ids))
+            names = "config.batch.identities and config.batch.images"
+            raise UserError(f"P={P} and K={K} must both be 1 or more; set {names}")
+        given = visible_ids, infrared_ids
+        sides = [np.asarray(ids) for ids in given if ids is not None]
         present = [np.unique(ids) for ids in sides]
         self.identities = np.intersect1d(present[0], present[-1]).astype(np.int32)
         self.left_out = np.setxor1d(present[0], present[-1]).astype(np.int32)

@@ -32,10 +32,7 @@ class RecordStore:
     """Read the records of one split, by position, and keep what is decoded of them."""
 
     def __init__(self, data_source: Any, title: str, next_step: str):
-        """Wrap a sequence of serialised tf.train Examples.
-
-        Errors begin with `title`, which names the split, and end with `next_step`.
-        """
+        """Wrap serialised tf.train Examples; errors are `title: ...; next_step`."""
         # Here no thread is reading yet: two at once deadlock in its lazy modules.
         from tensorflow_datasets.proto import tf_example_pb2  # noqa: F401
 
@@ -180,8 +177,7 @@ class Records:
     ) -> UInt8[np.ndarray, "chosen height width 3"]:
         """Decode the images of `rows`; with `cached` keep them in memory, decoded.
 
-        The cache holds height x width x 3 bytes an image and belongs to the split: all
-        selections from it share one.
+        All selections from a split share one cache.
         """
         if not cached:
             out = np.empty((len(rows), *size, 3), np.uint8)

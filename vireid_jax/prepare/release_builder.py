@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from vireid_jax.modality import MODALITIES
-from vireid_jax.prepare.image_files import read_images
-from vireid_jax.prepare.release import Image, Splits, find_root, images_folder
+from vireid_jax.prepare import release
+from vireid_jax.prepare.release import Image, Splits
 from vireid_jax.run.console import track
 from vireid_jax.run.errors import UserError
 
@@ -41,7 +41,7 @@ class ReleaseBuilder(  # type: ignore[call-arg]  # TFDS has no types
     @classmethod
     def root(cls, source: Path) -> Path:
         """Return the release's root; raise UserError if `source` is not that."""
-        return find_root(source, cls.ENTRIES, cls.TITLE)
+        return release.find_root(source, cls.ENTRIES, cls.TITLE)
 
     @classmethod
     def read(cls, root: Path, config: str) -> Splits:
@@ -90,7 +90,7 @@ class ReleaseBuilder(  # type: ignore[call-arg]  # TFDS has no types
         self.unreadable = []
         root = self.root(Path(self.source or dl_manager.manual_dir))
         return {
-            split: self._generate_examples(images_folder(root), split, images)
+            split: self._generate_examples(release.images_folder(root), split, images)
             for split, images in self.read(root, self.config_name).items()
         }
 
@@ -98,7 +98,7 @@ class ReleaseBuilder(  # type: ignore[call-arg]  # TFDS has no types
         self, root: Path, split: str, images: list[Image]
     ) -> Iterator[Example]:
         errors = []
-        files = read_images(root, [image.filename for image in images])
+        files = release.read_images(root, [image.filename for image in images])
         title = " ".join(filter(None, ["storing", self.name, self.config_name, split]))
         pairs = zip(images, files, strict=True)
         for image, (encoded, error) in track(pairs, title, len(images)):

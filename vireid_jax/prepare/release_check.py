@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 from vireid_jax.data.source import Records
 from vireid_jax.modality import MODALITIES
-from vireid_jax.prepare.image_files import read_images
-from vireid_jax.prepare.release import Splits, images_folder
+from vireid_jax.prepare.release import Splits, images_folder, read_images
 from vireid_jax.run.console import track
 from vireid_jax.run.errors import UserError
 
