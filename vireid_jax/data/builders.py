@@ -64,9 +64,8 @@ def find_builder(
         step = next_step(unread, folder)
         if isinstance(error.__cause__, PermissionError):
             step = "make it readable, or give another folder, --config.data.dir=DIR"
-        raise UserError(
-            f"{folder / 'dataset_info.json'} cannot be read ({reason}); {step}"
-        ) from error
+        path = folder / "dataset_info.json"
+        raise UserError(f"{path} cannot be read ({reason}); {step}") from error
 
 
 def next_step(builder: Any, folder: Path | None = None) -> str:

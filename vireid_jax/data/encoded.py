@@ -53,10 +53,7 @@ def _jpeg_ends(encoded: bytes) -> bool:
 
 
 def _bmp_size(encoded: bytes) -> int:
-    """Count the bytes by the header's width and height: its size field is often wrong.
-
-    Only compressed pixels cannot be counted.
-    """
+    """Count the bytes by width and height: the header's size field is often wrong."""
     if len(encoded) < 34:
         return 34  # the shortest possible image is longer
     stated, offset, header = struct.unpack_from("<I4xII", encoded, 2)
@@ -65,6 +62,6 @@ def _bmp_size(encoded: bytes) -> int:
         compression = 0
     else:
         width, height, bits, compression = struct.unpack_from("<ii2xHI", encoded, 18)
-    if compression in (1, 2):  # run lengths
+    if compression in (1, 2):  # run lengths: these cannot be counted
         return stated
     return offset + (width * bits + 31) // 32 * 4 * abs(height)

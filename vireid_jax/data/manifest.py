@@ -17,6 +17,9 @@ from typing import Any, NamedTuple
 from vireid_jax.run.errors import UserError
 from vireid_jax.run.files import replace_bytes, replace_text
 
+States = Mapping[str, tuple[int, int]]
+"""Size and modification time (ns) of each record file, by name."""
+
 
 class Row(NamedTuple):
     """One image of a split. The field names are the columns of the manifest."""
@@ -29,11 +32,8 @@ class Row(NamedTuple):
     record: int  # position in the record files
 
 
-def read_manifest(path: Path, files: Mapping[str, tuple[int, int]]) -> list[Row] | None:
-    """Return the rows at `path`; None if they or a record file may have changed.
-
-    `files` has the size and modification time (ns) of each record file, by name.
-    """
+def read_manifest(path: Path, files: States) -> list[Row] | None:
+    """Return the rows at `path`; None if they or a record file may have changed."""
     with contextlib.suppress(OSError, ValueError):
         content = path.read_bytes()
         if json.loads(path.with_suffix(".json").read_text()) == _seal(content, files):
@@ -42,10 +42,7 @@ def read_manifest(path: Path, files: Mapping[str, tuple[int, int]]) -> list[Row]
 
 
 def check_manifest(
-    path: Path,
-    rows: Sequence[Row],
-    files: Mapping[str, tuple[int, int]],
-    next_step: str,
+    path: Path, rows: Sequence[Row], files: States, next_step: str
 ) -> None:
     """Compare `rows`, just read, with the manifest at `path`, then write it.
 
@@ -81,7 +78,7 @@ def check_manifest(
         replace_text(path.with_suffix(".json"), json.dumps(_seal(content, files)))
 
 
-def _seal(content: bytes, files: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
+def _seal(content: bytes, files: States) -> dict[str, Any]:
     return {
         "sha256": hashlib.sha256(content).hexdigest(),
         "files": {name: [*state] for name, state in files.items()},

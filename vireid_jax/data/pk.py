@@ -78,7 +78,6 @@ class PKStream:
         self._rows = np.concatenate(rows)  # one side after the other
         self._first = np.stack(first) + [[0], [len(rows[0])]][: len(sides)]
         self._count = np.stack(count)
-        self._last_pass = (-1, np.empty(0, np.int64))
 
     def __getitem__(self, step: int) -> PKDraw:
         """Draw the batch of `step` >= 0: a pure function of (seed, step)."""
@@ -86,7 +85,9 @@ class PKStream:
         if step < 0:
             raise IndexError(f"step is {step}; steps count from 0")
         index, slot = divmod(step, self.steps_per_pass)
-        chosen = self._order(index)[slot * self.P : (slot + 1) * self.P]
+        rng = np.random.default_rng((self.seed, _PASS, index))
+        order = rng.permutation(len(self.identities))
+        chosen = order[slot * self.P : (slot + 1) * self.P]
         # [sides, P, draws]: K of each of two lists, or 2K of the only one.
         draws = 2 * self.K // len(self._count)
         rng = np.random.default_rng((self.seed, _IMAGES, step))
@@ -97,15 +98,6 @@ class PKStream:
             infrared_rows=rows[-1, :, -self.K :].reshape(-1),
             labels=np.repeat(self.identities[chosen], self.K),
         )
-
-    def _order(self, index: int) -> Int64[np.ndarray, " identities"]:
-        """Permute the identities for pass `index`; keep the last one."""
-        known, order = self._last_pass
-        if known != index:
-            rng = np.random.default_rng((self.seed, _PASS, index))
-            order = rng.permutation(len(self.identities))
-            self._last_pass = (index, order)  # one assignment: threads may share this
-        return order
 
 
 def _by_identity(

@@ -20,12 +20,13 @@ from jaxtyping import Bool, Int, Int32, UInt8
 from vireid_jax.data.any_image import fit
 from vireid_jax.data.builders import find_builder, next_step, prepare
 from vireid_jax.data.encoded import decode, truncation_error
-from vireid_jax.data.manifest import Row, check_manifest, read_manifest
+from vireid_jax.data.manifest import Row, States, check_manifest, read_manifest
 from vireid_jax.modality import MODALITIES
 from vireid_jax.run.errors import UserError
 from vireid_jax.run.runtime import only_errors
 
-_FEATURES = {"image", "identity", "camera", "modality", "filename"}
+_LABELS = "identity", "camera", "modality"
+_FEATURES = {"image", "filename", *_LABELS}
 
 
 class RecordStore:
@@ -71,10 +72,9 @@ class RecordStore:
         encoded = example[feature].bytes_list.value[0]
         pixels = decode(encoded, flags)
         if pixels is None:
-            name = f"{feature} {example['filename'].bytes_list.value[0].decode()!r}"
-            raise self.error(
-                f"{name} ({len(encoded)} bytes) cannot be decoded by OpenCV"
-            )
+            name = example["filename"].bytes_list.value[0].decode()
+            text = f"{feature} {name!r} ({len(encoded)} bytes)"
+            raise self.error(f"{text} cannot be decoded by OpenCV")
         return pixels
 
     def rows(self) -> list[Row]:
@@ -87,17 +87,14 @@ class RecordStore:
         for position in range(len(self)):
             example = self.example(position)
             filename = example["filename"].bytes_list.value[0].decode()
-            identity, camera, modality = (
-                example[name].int64_list.value[0]
-                for name in ("identity", "camera", "modality")
-            )
+            numbers = [example[name].int64_list.value[0] for name in _LABELS]
+            identity, camera, modality = numbers
             encoded = example["image"].bytes_list.value[0]
             if reason := truncation_error(encoded):
                 raise self.error(f"image {filename!r} ({len(encoded)} bytes) {reason}")
             if modality not in (0, 1):
-                raise self.error(
-                    f"the modality of {filename!r} is {modality}; valid values: 0, 1"
-                )
+                error = f"the modality of {filename!r} is {modality}"
+                raise self.error(f"{error}; valid values: 0, 1")
             labels = identity, camera, MODALITIES[modality]
             sha256 = hashlib.sha256(encoded).hexdigest()
             rows.append(Row(filename, *labels, sha256, position))
@@ -310,9 +307,7 @@ def open_records(builder: Any, split: str, *, verify: bool = False) -> Records:
     return index_records(files, title, step, rows)
 
 
-def _open_files(
-    instructions: Sequence[Any], next_step: str
-) -> tuple[Any, dict[str, tuple[int, int]]]:
+def _open_files(instructions: Sequence[Any], next_step: str) -> tuple[Any, States]:
     """Open the array_record files of TFDS's file `instructions`, by head and tail only.
 
     Return a sequence of records, and each file's size and modification time (ns).

@@ -13,10 +13,7 @@ _HIGHEST = 2**31 - 1  # of an int32
 
 
 def find_csv(source: Path) -> Path:
-    """Return the CSV file: `source` itself, or the only one in that folder.
-
-    Raise UserError if there is none, or more than one.
-    """
+    """Return `source`, or the only CSV file in it; raise UserError for none or more."""
     if source.is_file():
         return source
     if not source.is_dir():

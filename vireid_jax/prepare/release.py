@@ -132,21 +132,18 @@ def images_in(root: Path, folder: str) -> list[str]:
     )
 
 
-def check_ids(splits: Splits, ids: dict[str, Iterable[int]], where: Path) -> None:
-    """Raise UserError where splits share an identity, or one of `ids` has no images.
-
-    `where` is the folder of the id lists.
-    """
+def check_ids(splits: Splits, ids: dict[str, Iterable[int]], folder: Path) -> None:
+    """Raise UserError where splits share an identity, or one of `ids` has no images."""
     if both := sorted(set(ids["train"]) & set(ids["test"])):
         raise UserError(
-            f"{where}: identities {both[:5]} are in train and in test ({len(both)} in "
+            f"{folder}: identities {both[:5]} are in train and in test ({len(both)} in "
             "all); unpack the release again"
         )
     for split, wanted in ids.items():
         absent = sorted(set(wanted) - {image.identity for image in splits[split]})
         if absent:
             raise UserError(
-                f"{where}: identities {absent[:5]} of {split!r} have no folder with "
+                f"{folder}: identities {absent[:5]} of {split!r} have no folder with "
                 f"images in any camera ({len(absent)} in all); unpack the release again"
             )
 

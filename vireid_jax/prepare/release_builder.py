@@ -71,17 +71,15 @@ class ReleaseBuilder(  # type: ignore[call-arg]  # TFDS has no types
         return self.builder_config.name if self.builder_config else ""
 
     def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "identity": np.int64,
+            "camera": np.int64,
+            "modality": tfds.features.ClassLabel(names=list(MODALITIES)),
+            "filename": tfds.features.Text(),
+        }
         return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(None, None, 3)),
-                    "identity": np.int64,
-                    "camera": np.int64,
-                    "modality": tfds.features.ClassLabel(names=list(MODALITIES)),
-                    "filename": tfds.features.Text(),
-                }
-            ),
-            homepage=self.HOMEPAGE,
+            features=tfds.features.FeaturesDict(features), homepage=self.HOMEPAGE
         )
 
     def _split_generators(

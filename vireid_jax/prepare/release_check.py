@@ -49,9 +49,7 @@ def check_release(builder: Any, root: Path, configs: Sequence[str]) -> list[Find
             )
             if lonely := visible ^ infrared:
                 what = f"{split} identities in one modality only{where}"
-                rows.append(
-                    Finding(what, f"{len(lonely):,}")
-                )  # no reader depends on them
+                rows.append(Finding(what, f"{len(lonely):,}"))
     return rows + _file_rows(builder, root, read)
 
 
@@ -71,9 +69,8 @@ def check_same_release(
     is_left_out = lambda image: any(x.startswith(f"{image.filename} ") for x in lines)
     expected = [image for image in listed if not is_left_out(image)]
     modality = [MODALITIES[index] for index in records.modality]
-    labels = zip(
-        records.filename, records.identity, records.camera, modality, strict=True
-    )
+    columns = records.filename, records.identity, records.camera, modality
+    labels = zip(*columns, strict=True)
     stored = dict(zip(labels, map(bytes, records.digest), strict=True))
     different = []
     for image in expected:
@@ -108,16 +105,17 @@ def count(splits: Splits) -> dict[str, Count]:
 
 def _count_rows(counts: dict[str, dict[str, Count]], published: dict) -> list[Finding]:
     """Make a row of each count; configs that agree share it."""
-    names = dict.fromkeys(name for found in counts.values() for name in found)
+    names = dict.fromkeys(
+        name for found in [*counts.values(), published] for name in found
+    )
     rows = []
-    for name in names | dict.fromkeys(published):
-        groups: dict[Count, list[str]] = {}
+    for name in names:
+        groups = collections.defaultdict(list)
         for config, found in counts.items():
-            groups.setdefault(found.get(name, 0), []).append(config)
+            groups[found.get(name, 0)].append(config)
         for value, configs in groups.items():
-            all_agree = len(configs) == len(counts)
-            where = f" in {'each' if all_agree else ', '.join(configs)}"
-            where = where if len(counts) > 1 else ""
+            where = "each" if len(configs) == len(counts) else ", ".join(configs)
+            where = f" in {where}" if len(counts) > 1 else ""
             rows.append(_judge(name, value, published.get(name), where))
     return rows
 
@@ -126,11 +124,8 @@ def _judge(
     what: str, found: Count, expected: Count | str | None, where: str = ""
 ) -> Finding:
     """Judge a count, unless a text or nothing was published."""
-    text = lambda value: (
-        "{:,} of {:,} people".format(*value)
-        if isinstance(value, tuple)
-        else f"{value:,}"
-    )
+    images = lambda number, people: f"{number:,} of {people:,} people"
+    text = lambda value: images(*value) if isinstance(value, tuple) else f"{value:,}"
     if expected is None or isinstance(expected, str):
         return Finding(what, text(found) + where, expected or "")
     verdict = "ok" if found == expected else "differs"
