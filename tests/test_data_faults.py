@@ -94,30 +94,16 @@ def test_the_first_opening_writes_a_manifest_and_the_next_ones_leave_it(folder, 
     assert path.stat().st_ino == before.st_ino
 
 
-def test_an_early_manifest_is_compared_and_rewritten(folder, data):
-    """Without the column `record`, and the size and time of the record files."""
-    path = folder / "manifest-train.tsv"
-    whole = contents(folder)
-    lines = [line.rpartition("\t")[0] for line in path.read_text().splitlines()]
-    path.write_text("\n".join([*lines, ""]))
-    path.with_suffix(".json").unlink()
-    load(data)
-    assert contents(folder) == whole
-    path.write_text("\n".join(lines).replace("\t0\t", "\t5\t", 1))
-    path.with_suffix(".json").unlink()
-    assert "identity was 5, is 0" in refusal(data)
-
-
 def test_records_are_read_again_only_when_size_or_time_of_a_file_changed(folder, data):
     path = folder / RECORDS
     overwrite(4000, 3000, keep_time=True)(path)
     records = load(data)  # nothing that can be seen without reading
-    with pytest.raises(ValueError, match=f"{RECORDS} is damaged"):
+    with pytest.raises(ValueError, match=r"record \d is damaged"):
         records.images(np.arange(8), (32, 16))
-    with pytest.raises(ValueError, match=f"{RECORDS} is damaged"):
+    with pytest.raises(ValueError, match=r"record \d is damaged"):
         load(data, verify=True)
     os.utime(path)
-    assert f"{RECORDS} is damaged" in refusal(data)
+    assert re.search(r"record \d is damaged", refusal(data))
 
 
 def test_a_copy_with_other_times_is_read_once(folder, data):
@@ -141,7 +127,7 @@ def test_a_copy_with_other_times_is_read_once(folder, data):
             0,
             "modality was visible, .*",
         ),
-        (lambda rows: set_image(rows[4], PIXELS), 4, "the image has other bytes"),
+        (lambda rows: set_image(rows[4], PIXELS), 4, r"sha256 was \w+, is \w+"),
         (lambda rows: rows.pop(2), 2, "the row is missing"),
         (add_row, None, "the row is new"),
     ],
@@ -151,8 +137,8 @@ def test_a_changed_row_is_named(folder, data, change, which, what):
     rewrite(folder, change)
     message = refusal(data)
     path = re.escape(str(folder / "manifest-train.tsv"))
-    first = f"1 row is not as recorded there, the first being '{name}'"
-    assert re.match(rf"{path}: {first} \({what}\); ", message)
+    first = f"differs from the records in 1 of [789] rows, the first being '{name}'"
+    assert re.match(rf"{path} {first} \({what}\); ", message)
     assert_tells_to_delete(message, folder)
 
 
@@ -168,7 +154,7 @@ def test_all_changed_rows_are_counted_and_the_first_one_is_named(folder, data):
 
     rewrite(folder, swap)
     message = refusal(data)
-    assert f"3 rows are not as recorded there, the first being '{names[1]}'" in message
+    assert f"in 3 of 8 rows, the first being '{names[1]}'" in message
     assert "(identity was 0, is 1, camera was 1, is 5)" in message
 
 
@@ -181,7 +167,7 @@ def test_all_changed_rows_are_counted_and_the_first_one_is_named(folder, data):
         (lambda old: b"\xff\xfe" + old, "can't decode byte 0xff"),
         (lambda old: old + old.splitlines(True)[-1], "occurs more than once"),
         (lambda old: old[:-30], "line 9 has 5 columns"),
-        (lambda old: old[: old.rindex(b"\n", 0, -1)], "1 row is not as recorded"),
+        (lambda old: old[: old.rindex(b"\n", 0, -1)], "in 1 of 8 rows"),
     ],
 )
 def test_a_damaged_manifest_is_named(folder, data, damage, why):
@@ -204,14 +190,17 @@ def test_odd_file_names_survive(tmp_path):
     rows = [Row(name, 0, 1, "visible", "ab", 0) for name in names]
     manifest.check_manifest(tmp_path / "m.tsv", rows, {}, "do this")
     manifest.check_manifest(tmp_path / "m.tsv", rows, {}, "do this")
-    with pytest.raises(ValueError, match=r"1 row is .* 'c\\td' \(the row is missing\)"):
+    with pytest.raises(
+        ValueError, match=r"1 of 4 rows.* 'c\\td' \(the row is missing\)"
+    ):
         manifest.check_manifest(tmp_path / "m.tsv", rows[:1] + rows[2:], {}, "do this")
 
 
 def test_a_folder_that_cannot_be_written_to_gets_no_manifest(prepared, small_disk):
     disk = small_disk(1)
     shutil.copytree(prepared, disk / "data")
-    (disk / "data" / SET / "manifest-train.tsv").unlink()
+    for path in (disk / "data" / SET).glob("manifest-train.*"):
+        path.unlink()
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     before = contents(disk)
     assert len(load(disk / "data")) == 8
@@ -222,8 +211,8 @@ def test_a_manifest_is_whole_or_absent_whoever_is_killed(tmp_path):
     script = (
         "import os, pathlib, signal, sys\n"
         "from vireid_jax.data import manifest\n"
-        "manifest.os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "rows = [manifest.Row(f'{i}', 0, 0, 'visible', 'ab') for i in range(1000)]\n"
+        "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "rows = [manifest.Row(str(i), 0, 0, 'visible', 'ab', i) for i in range(9)]\n"
         "manifest.check_manifest(pathlib.Path(sys.argv[1]), rows, {}, 'do this')\n"
     )
     path = tmp_path / "manifest-train.tsv"
@@ -231,7 +220,7 @@ def test_a_manifest_is_whole_or_absent_whoever_is_killed(tmp_path):
     assert killed.returncode == -signal.SIGKILL
     assert not path.exists()
 
-    rows = [Row(f"{i}", 0, 0, "visible", "ab") for i in range(1000)]
+    rows = [Row(f"{i}", 0, 0, "visible", "ab", i) for i in range(1000)]
     raised = []
 
     def open_often():
@@ -264,8 +253,6 @@ def cut(size):
         (cut(40000), "is damaged or cut short (ArrayRecord file should be at least"),
         (cut(0), "is damaged or cut short (ArrayRecord file should be at least"),
         (cut(-1), "is damaged or cut short (Invalid Riegeli/records file"),
-        (overwrite(4000, 3000), "is damaged or cut short (Corrupted Riegeli/records"),
-        (overwrite(0, 200), "is damaged or cut short (Corrupted Riegeli/records"),
         (lambda path: path.unlink(), "is missing"),
     ],
 )
@@ -328,9 +315,10 @@ def test_a_file_that_breaks_while_it_is_read_is_named(folder, data):
     records = load(data)
     overwrite(0, 60000)(folder / RECORDS)
     fresh = pickle.loads(pickle.dumps(records))
-    with pytest.raises(ValueError, match=r"is damaged .*; delete this") as caught:
+    with pytest.raises(
+        ValueError, match=r"train: record \d is damaged .*; delete this"
+    ):
         fresh.image(0, (32, 16))
-    assert str(folder / RECORDS) in str(caught.value)
 
 
 def test_a_truncated_image_in_a_set_is_named(folder, data):

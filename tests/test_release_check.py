@@ -6,7 +6,7 @@ import pytest
 from data_sets import FIRST, RELEASES, TEST_ID, VISIBLE, edit, run, write
 from vireid_jax.datasets.regdb import regdb_dataset_builder as regdb
 
-from vireid_jax.prepare.release_check import Row, check_release, count
+from vireid_jax.prepare.release_check import Finding, check_release, count
 
 
 def rows(name, root):
@@ -50,7 +50,7 @@ def test_published_counts_are_ok(release, monkeypatch):
     monkeypatch.setattr(regdb.Builder, "PUBLISHED", published)
     monkeypatch.setattr(regdb.Builder, "more_counts", lambda root, splits: {})
     assert run("regdb", root, "--check") == ""
-    assert rows("regdb", root)["test visible images"] == Row(
+    assert rows("regdb", root)["test visible images"] == Finding(
         "test visible images", "4 in each", "4", "ok"
     )
 

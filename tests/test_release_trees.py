@@ -166,10 +166,10 @@ def test_regdb_labels_stand_for_the_same_folders_in_both_modalities():
         for split in ("train", "test"):
             people = [
                 {
-                    (line.label, line.filename.split("/")[1])
-                    for line in read_index(
+                    (label, filename.split("/")[1])
+                    for filename, label in read_index(
                         root / f"idx/{split}_{kind}_{trial}.txt", root
-                    )
+                    ).items()
                 }
                 for kind in ("visible", "thermal")
             ]
@@ -200,9 +200,9 @@ def test_llcm_has_an_empty_camera_and_lists_all_of_its_images():
     root = small("llcm")
     assert plan_tree("llcm", **SMALL).empty == ["test_nir/cam3"]
     listed = [
-        line.filename
+        filename
         for name in ("train_vis", "train_nir", "test_vis", "test_nir")
-        for line in read_index(root / f"idx/{name}.txt", root)
+        for filename in read_index(root / f"idx/{name}.txt", root)
     ]
     assert sorted(listed) == sorted(plan_tree("llcm", **SMALL).images)
 

@@ -53,11 +53,11 @@ class Builder(ReleaseBuilder):
         """List the images that the index trains on, and the folders of test ids."""
         del config  # there is only one
         train = [
-            Image(line.filename, _identity(line), _camera(line.filename), modality)
+            Image(filename, _identity(filename), _camera(filename), modality)
             for modality, name in _NAMES.items()
-            for line in read_index(root / f"idx/train_{name}.txt", root)
+            for filename in read_index(root / f"idx/train_{name}.txt", root)
         ]
-        ids = sorted({*read_ids(root / "idx/test_id.txt")})
+        ids = sorted(set(read_ids(root / "idx/test_id.txt")))
         test = [
             Image(filename, identity, camera, modality)
             for modality, name in _NAMES.items()
@@ -80,9 +80,11 @@ class Builder(ReleaseBuilder):
     def remarks(cls, root: Path, splits: Splits) -> dict[str, bool]:
         """Compare labels with folders; report the camera that is empty as released."""
         pairs = {
-            (line.label, _identity(line))
+            (label, _identity(filename))
             for name in _NAMES.values()
-            for line in read_index(root / f"idx/train_{name}.txt", root)
+            for filename, label in read_index(
+                root / f"idx/train_{name}.txt", root
+            ).items()
         }
         labels = {label for label, _ in pairs}
         remarks = {}
@@ -95,12 +97,12 @@ class Builder(ReleaseBuilder):
         return remarks
 
 
-def _identity(line) -> int:
+def _identity(filename: str) -> int:
     """Return the identity of a training image from its folder, as vis/0001/*.jpg."""
-    folder = PurePosixPath(line.filename).parent.name
+    folder = PurePosixPath(filename).parent.name
     if not folder.isdecimal():
         raise UserError(
-            f"{line.where}: {line.filename!r} is not in a folder named by the "
+            f"{filename!r} in the training index is not in a folder named by the "
             "identity's number, as vis/0001/"
         )
     return int(folder)

@@ -49,9 +49,11 @@ class Builder(ReleaseBuilder):
         trial = config.removeprefix("trial_")
         return {
             split: [
-                Image(line.filename, line.label, CAMERAS[modality], modality)
+                Image(filename, label, CAMERAS[modality], modality)
                 for modality, name in _NAMES.items()
-                for line in read_index(root / f"idx/{split}_{name}_{trial}.txt", root)
+                for filename, label in read_index(
+                    root / f"idx/{split}_{name}_{trial}.txt", root
+                ).items()
             ]
             for split in ("train", "test")
         }

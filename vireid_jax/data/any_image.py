@@ -1,13 +1,11 @@
 """Any image file or array, as a network takes it: RGB, uint8, of one size.
 
-Prepared data sets are not read here (source.py): their images are checked when they are
-prepared. The rules, all our choice:
+The rules, all our choice (images of prepared data sets only need `fit`):
 
 - one channel is repeated three times; an alpha channel is laid over mid grey;
 - more than 8 bits a channel, and floats, as thermal cameras write them: the darkest and
   the brightest percent of each image become 0 and 255, values between them are linear;
-- a side that grows is interpolated, else pixels are averaged (OpenCV), as in training;
-- an animated file is refused, and one of more than `MOST_PIXELS`.
+- an animated file, or one of more than `MOST_PIXELS`, is an error.
 """
 
 import io
@@ -34,11 +32,11 @@ CLIPPED = 1.0  # percent at each end
 def read_image(
     source: OneImage, size: tuple[int, int]
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Read a file, an array `[H, W]` or `[H, W, 1|3|4]`, or an image of Pillow.
+    """Read a file, an array `[H, W]` or `[H, W, 1|3|4]` in RGB, or an image of Pillow.
 
-    `size` is (height, width). The colours of an array are in the order RGB, like those
-    of the result. An image of Pillow gives the same as its file. Raise UserError, with
-    the name of the file, if it is unusable, and OSError if it cannot be opened.
+    `size` is (height, width). An image of Pillow gives the same as its file. Raise
+    UserError, with the name of the file, if it is unusable, and OSError if it cannot be
+    opened.
     """
     if isinstance(source, np.ndarray):
         name, pixels = "the array", source
@@ -52,7 +50,10 @@ def read_image(
 def fit(
     pixels: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Resize to (height, width), if it differs; proportions are not kept."""
+    """Resize to (height, width), if it differs; proportions are not kept.
+
+    Pixels are averaged (OpenCV INTER_AREA) where no side grows, else interpolated.
+    """
     height, width = size
     if pixels.shape[:2] == (height, width):
         return pixels
@@ -78,9 +79,7 @@ def _read_file(path: Path) -> np.ndarray:
     # As in training: turned as the camera was held, if the file says so.
     pixels = decode(encoded)
     if pixels is None:
-        raise UserError(
-            f"{path} cannot be decoded by OpenCV; convert it to PNG or JPEG"
-        )
+        raise UserError(f"{path} cannot be decoded by OpenCV; convert it to PNG")
     return pixels
 
 
@@ -97,9 +96,7 @@ def _check_header(encoded: bytes, path: Path) -> None:
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
         return  # OpenCV may still read it
     if pixels > MOST_PIXELS:
-        raise UserError(
-            f"{path} has more than {MOST_PIXELS:,} pixels; crop the person out of it"
-        )
+        raise UserError(f"{path} has more than {MOST_PIXELS:,} pixels; crop it")
     if frames > 1:
         raise UserError(f"{path} holds {frames} images; give one image a file")
 
@@ -117,10 +114,8 @@ def _three_channels(pixels: np.ndarray, name: str) -> UInt8[np.ndarray, "H W 3"]
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or not pixels.size:
-        raise UserError(
-            f"{name} has the shape {pixels.shape}; valid shapes: [height, width] and"
-            " [height, width, 1, 3 or 4]"
-        )
+        valid = "valid shapes: [height, width] and [height, width, 1, 3 or 4]"
+        raise UserError(f"{name} has the shape {pixels.shape}; {valid}")
     colours, alpha = pixels[..., :3], pixels[..., 3:]
     if pixels.dtype != np.uint8:
         colours = _eight_bits(colours, name)

@@ -2,8 +2,8 @@
 
 Each image of the global batch owns one row of random numbers, each purpose one column
 of it. `jax.random` (partitionable threefry, jax's default) computes number i from the
-key and i alone, so an image is augmented alike whether one device holds the batch or
-many, each device computes only its own rows, and switching a part off changes no other.
+key and i alone, so the result does not depend on the number of devices, each device
+computes only its own rows, and switching a part off changes no other.
 """
 
 import jax
@@ -20,18 +20,13 @@ ERASED_AREA = (0.02, 0.4)  # of the image
 ERASED_ASPECT = (0.3, 1 / 0.3)  # height over width
 _ERASING_TRIALS = 10
 _NUMBERS = 4 + 4 * _ERASING_TRIALS  # random ones an image: see `augment`
-# Folded into the keys of the two views made of visible images: callers fold in small
-# numbers.
-_CHANNEL, _RESPONSE = 1 << 30, 2 << 30
+_CHANNEL, _RESPONSE = 1 << 30, 2 << 30  # folded into keys; callers use small numbers
 
 
 def normalise(
     images: UInt8[Array, "batch height width 3"],
 ) -> Float32[Array, "batch height width 3"]:
-    """Scale uint8 RGB to float32 with ImageNet's mean 0 and standard deviation 1.
-
-    Training and evaluation both use it; both modalities alike.
-    """
+    """Scale RGB by ImageNet's mean and standard deviation, both modalities alike."""
     return images.astype(jnp.float32) * (1 / (255 * STD)) - MEAN / STD
 
 
@@ -55,14 +50,12 @@ def pseudo_infrared(
     images: UInt8[Array, "batch height width 3"],
     signed: ArrayLike = 0.5,
 ) -> UInt8[Array, "batch height width 3"]:
-    """See each visible image through a random linear response to colour.
+    """Convert visible images to grey by a random linear response to colour.
 
     Brightness is a weighted sum of the channels, scaled to mean 127.5 and standard
-    deviation 64, the same in all three channels. With probability `signed` an image
-    draws weights of any sign, otherwise one channel. Signed ones keep the borders
-    between garments, but not which side is the brighter: what a network can learn of
-    the infrared before it has seen one. Our choice, after RLE (Tan et al., NeurIPS
-    2024).
+    deviation 64. With probability `signed` an image draws weights of any sign, which
+    keep the borders between garments, but not which side is brighter; otherwise one
+    channel. Our choice, after RLE (Tan et al., NeurIPS 2024).
     """
     key = jax.random.fold_in(key, _RESPONSE)
     weights = jax.random.normal(key, (len(images), 1, 1, 3))
@@ -87,17 +80,15 @@ def augment(
 ) -> Float32[Array, "batch height width 3"]:
     """Crop, flip and erase at random, and normalise; the same for both modalities.
 
-    - `pad` pixels of black on each side, then a random crop of the original size (0: no
-      crop). Static: another value compiles again. The usual 10 belongs to 288x144.
+    - Pad each side by `pad` black pixels, then crop the original size at random.
+      Static: another value compiles again. The usual 10 belongs to 288x144.
     - Mirror left to right with probability `flip`.
-    - With probability `erase`, fill a rectangle with each channel's mean of
-      normalisation, so with 0 in the result. Its area is uniform in ERASED_AREA of the
-      image and its aspect uniform in ERASED_ASPECT, drawn up to 10 times until the
-      rectangle fits, else nothing is erased.
+    - With probability `erase`, set a rectangle to 0, the mean, in the result. Its area
+      is uniform in ERASED_AREA of the image and its aspect uniform in ERASED_ASPECT,
+      drawn up to 10 times until the rectangle fits, else nothing is erased.
 
-    The probabilities may be traced scalars, so changing them compiles nothing.
-    Source: CAJ (Ye et al., ICCV 2021); AGW pads with black likewise. CAJ's fill is
-    CIFAR's mean, un-normalised; ours is the neutral value.
+    The probabilities may be traced scalars, so changing them compiles nothing. Source:
+    CAJ (Ye et al., ICCV 2021), which fills with CIFAR's mean, un-normalised.
     """
     # One call for all purposes: each would add its own generator to compile.
     numbers = jax.random.uniform(key, (len(images), _NUMBERS))

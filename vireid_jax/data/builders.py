@@ -8,7 +8,6 @@ import io
 import os
 import shlex
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,15 +41,13 @@ def find_builder(
     )
     if name not in known:
         raise UserError(f"data set is {name!r}; valid values: {known}")
-    module = importlib.import_module(
-        f"vireid_jax.datasets.{name}.{name}_dataset_builder"
-    )
+    package = f"{vireid_jax.datasets.__name__}.{name}"
+    module = importlib.import_module(f"{package}.{name}_dataset_builder")
     configs = sorted(module.Builder.builder_configs)
     if isinstance(config, Mapping):
         if not hasattr(module, "make_config"):
             raise UserError(
-                f"{name} takes no config arguments, but was given {dict(config)}; give "
-                f"one of its configs {configs}, or none"
+                f"config is {dict(config)}; valid values for {name}: {configs}, or none"
             )
         config = module.make_config(**config)
     elif config is not None and config not in configs:
@@ -67,20 +64,17 @@ def find_builder(
         step = next_step(unread, folder)
         if isinstance(error.__cause__, PermissionError):
             step = "make it readable, or give another folder, --config.data.dir=DIR"
-        raise UserError(
-            f"{folder / 'dataset_info.json'} cannot be read ({reason}); {step}"
-        ) from error
+        path = folder / "dataset_info.json"
+        raise UserError(f"{path} cannot be read ({reason}); {step}") from error
 
 
 def next_step(builder: Any, folder: Path | None = None) -> str:
     """Return the remedy for a damaged or changed set: how to replace it."""
-    folder = shlex.quote(str(folder or builder.data_path))
+    step = f"delete this set (rm -r {shlex.quote(str(folder or builder.data_path))})"
+    step += " and run the same command again"
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
-        return (
-            f"check the release, delete this set (rm -r {folder}) and run the same "
-            "command again with the release (manual_dir=)"
-        )
-    return f"delete this set (rm -r {folder}) and run the same command again"
+        return f"check the release, {step} with the release (manual_dir=)"
+    return step
 
 
 def prepare(
@@ -88,21 +82,20 @@ def prepare(
 ) -> None:
     """Prepare a set that is missing; a second process waits for the first.
 
-    `manual_dir` is the release of a set that needs one. An image of it that cannot be
-    decoded is an error; with `skip_unreadable` it is left out, and listed in
-    unreadable.txt beside the records.
-    Raise UserError for a missing or damaged release, and for a folder that is full or
-    cannot be written to.
+    `manual_dir` is the release of a set that needs one; with `skip_unreadable` its
+    images that cannot be decoded are left out, and listed in unreadable.txt. Raise
+    UserError for a missing or damaged release, and for a folder that is full or cannot
+    be written to.
     """
     folder = Path(builder.data_path)
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and manual_dir is None:
-        instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
-        config = builder.builder_config
+        command = [*builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split(), "--data_dir"]
+        command.append(shlex.quote(str(builder.data_dir_root)))
+        if builder.builder_config:
+            command += ["--config", builder.builder_config.name]
         raise UserError(
             f"{folder} is missing; it is made from the files of a release "
-            f"(manual_dir=). {instructions} --data_dir "
-            f"{shlex.quote(str(builder.data_dir_root))}"
-            f"{f' --config {config.name}' if config else ''}"
+            f"(manual_dir=). {' '.join(command)}"
         )
     if manual_dir is not None:
         manual_dir = Path(manual_dir).expanduser().absolute()
@@ -111,12 +104,7 @@ def prepare(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         path = folder.with_name(f".{folder.name}.lock")
-        with contextlib.ExitStack() as held:
-            try:
-                held.enter_context(lock(path))
-            except BlockingIOError:
-                sys.stderr.write(f"waiting for another process to prepare {folder}\n")
-                held.enter_context(lock(path, wait=True))
+        with lock(path, waiting=f"waiting for another process to prepare {folder}\n"):
             if not folder.exists():
                 _prepare_aside(builder, folder, manual_dir, skip_unreadable)
     except (OSError, RuntimeError) as error:
@@ -149,11 +137,9 @@ def _prepare_aside(
             config=builder.builder_config, data_dir=aside, file_format="array_record"
         )
         new.source, new.skip_unreadable = manual_dir, skip_unreadable
-        # TFDS prints about downloads of unknown size.
-        with contextlib.redirect_stdout(io.StringIO()):
-            new.download_and_prepare(
-                download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
-            )
+        download = tfds.download.DownloadConfig(manual_dir=manual_dir)
+        with contextlib.redirect_stdout(io.StringIO()):  # about downloads
+            new.download_and_prepare(download_config=download)
         if unreadable := getattr(new, "unreadable", None):
             text = "".join(f"{line}\n" for line in unreadable)
             (Path(new.data_path) / "unreadable.txt").write_text(text)

@@ -1,9 +1,8 @@
 """Store the rows of a prepared split beside its record files.
 
-`manifest-SPLIT.tsv` has one line an image, in the order of `Records`. With it goes
-`manifest-SPLIT.json`: the SHA-256 of these lines, and the size and modification time of
-each record file. While all of them match, the lines stand for the records; otherwise
-every record is read and compared with the lines.
+`manifest-SPLIT.tsv` has one line an image, in the order of `Records`;
+`manifest-SPLIT.json` the SHA-256 of these lines, and the size and modification time of
+each record file. While these match, no record needs to be read.
 """
 
 import contextlib
@@ -11,13 +10,15 @@ import csv
 import hashlib
 import io
 import json
-import os
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vireid_jax.run.errors import UserError
+from vireid_jax.run.files import replace_bytes, replace_text
+
+States = Mapping[str, tuple[int, int]]
+"""Size and modification time (ns) of each record file, by name."""
 
 
 class Row(NamedTuple):
@@ -28,25 +29,20 @@ class Row(NamedTuple):
     camera: int
     modality: str  # a name in MODALITIES
     sha256: str  # of the encoded image, hex
-    record: int = -1  # position in the record files; -1 in an early manifest
+    record: int  # position in the record files
 
 
-def read_manifest(path: Path, files: Mapping[str, Sequence[int]]) -> list[Row] | None:
-    """Return the rows at `path`; None if they or a record file may have changed.
-
-    `files` has the size and modification time (ns) of each record file, by name.
-    """
-    try:
+def read_manifest(path: Path, files: States) -> list[Row] | None:
+    """Return the rows at `path`; None if they or a record file may have changed."""
+    with contextlib.suppress(OSError, ValueError):
         content = path.read_bytes()
         if json.loads(path.with_suffix(".json").read_text()) == _seal(content, files):
             return _decode(content)
-    except (OSError, ValueError):
-        pass
     return None
 
 
 def check_manifest(
-    path: Path, rows: Sequence[Row], files: Mapping[str, Sequence[int]], next_step: str
+    path: Path, rows: Sequence[Row], files: States, next_step: str
 ) -> None:
     """Compare `rows`, just read, with the manifest at `path`, then write it.
 
@@ -68,39 +64,39 @@ def check_manifest(
     differing = [name for name in names if before.get(name) != now.get(name)]
     if differing:
         first = differing[0]
-        count = "1 row is" if len(differing) == 1 else f"{len(differing)} rows are"
+        difference = _difference(before.get(first), now.get(first))
         raise UserError(
-            f"{path}: {count} not as recorded there, the first being {first!r} "
-            f"({_difference(before.get(first), now.get(first))}); {next_step}"
+            f"{path} differs from the records in {len(differing)} of {len(names)} "
+            f"rows, the first being {first!r} ({difference}); {next_step}"
         )
-    content = _encode(rows)
-    _write(path, content)
-    _write(path.with_suffix(".json"), json.dumps(_seal(content, files)).encode())
-
-
-def _seal(content: bytes, files: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-    return {"sha256": hashlib.sha256(content).hexdigest(), "files": dict(files)}
-
-
-def _encode(rows: Sequence[Row]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
     writer.writerows([Row._fields, *rows])
-    return text.getvalue().encode()
+    content = text.getvalue().encode()
+    with contextlib.suppress(OSError):  # a set can be used where nothing can be written
+        replace_bytes(path, content)
+        replace_text(path.with_suffix(".json"), json.dumps(_seal(content, files)))
+
+
+def _seal(content: bytes, files: States) -> dict[str, Any]:
+    return {
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "files": {name: [*state] for name, state in files.items()},
+    }
 
 
 def _decode(content: bytes) -> list[Row]:
     text = io.StringIO(content.decode(), newline="")
     header, *lines = [*csv.reader(text, delimiter="\t")] or [[]]
-    if tuple(header) not in (Row._fields, Row._fields[:-1]):
+    if tuple(header) != Row._fields:
         raise UserError(f"its first line is not {' '.join(Row._fields)}")
     rows = []
     for number, line in enumerate(lines, start=2):
         if len(line) != len(header):
             raise UserError(f"line {number} has {len(line)} columns")
-        filename, identity, camera, modality, sha256, *record = line
-        numbers = int(identity), int(camera)
-        rows.append(Row(filename, *numbers, modality, sha256, *map(int, record)))
+        filename, identity, camera, modality, sha256, record = line
+        labels = int(identity), int(camera), modality
+        rows.append(Row(filename, *labels, sha256, int(record)))
     return rows
 
 
@@ -109,19 +105,7 @@ def _difference(before: tuple | None, now: tuple | None) -> str:
         return "the row is missing"
     if before is None:
         return "the row is new"
-    *labels, image = zip(Row._fields, before, now, strict=False)  # without the record
-    changes = [f"{name} was {old}, is {new}" for name, old, new in labels if old != new]
-    if image[1] != image[2]:
-        changes.append("the image has other bytes")
-    return ", ".join(changes)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file atomically, whatever other processes write it at the same time."""
-    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        new.write_bytes(content)
-        os.replace(new, path)
-    except OSError:  # a set can be used where nothing can be written
-        with contextlib.suppress(OSError):
-            new.unlink()
+    columns = zip(Row._fields, before, now, strict=False)  # without the record
+    return ", ".join(
+        f"{name} was {a!s:.12}, is {b!s:.12}" for name, a, b in columns if a != b
+    )

@@ -37,14 +37,12 @@ def batches(
 
     A batch is a dict of `visible` and `infrared` (uint8 `[batch, height, width, 3]`,
     RGB) and `visible_id` (labels of both, int32 `[batch]`). Its rows are this process's
-    share: `batch` = P*K / process_count. With `infrared=None` both sides are visible
-    images, for a stream that was made so. `size` is (height, width).
+    share: `batch` = P*K / process_count; raise UserError where that leaves a remainder.
+    With `infrared=None` both sides are visible images, for a stream that was made so.
 
-    `threads` decode ahead (0: no thread, each batch when it is asked for); the bytes
-    are the same for every number. `cache="host"` keeps each decoded image in memory.
-    With `cache="device"` nothing is decoded: `visible` and `infrared` are row numbers,
-    int32 `[batch]`.
-    Raise UserError when P*K does not divide among the processes.
+    `threads` decode ahead (0: none); the bytes are the same for every number.
+    `cache="host"` keeps each decoded image in memory. With `cache="device"` nothing is
+    decoded: `visible` and `infrared` are row numbers, int32 `[batch]`.
     """
     share = _share(stream.P * stream.K, process_index, process_count)
     sides = visible, visible if infrared is None else infrared
@@ -55,14 +53,14 @@ def batches(
             images = [side_rows.astype(np.int32) for side_rows in rows]
         else:
             images = [
-                records.images(side_rows, size, cache)
+                records.images(side_rows, size, cached=cache == "host")
                 for records, side_rows in zip(sides, rows, strict=True)
             ]
         return {"visible": images[0], "infrared": images[1], "visible_id": labels}
 
     if cache == "device":  # drawing row numbers is faster than a thread's hand-over
         return map(load, range(start_step, start_step + num_steps))
-    return _ahead(load, start_step, num_steps, threads)
+    return ahead(load, start_step, num_steps, threads)
 
 
 def eval_batches(
@@ -79,9 +77,8 @@ def eval_batches(
 
     A batch is a dict of `image` (uint8 `[batch, height, width, 3]`), `row` (int32
     `[batch]`, from `rows`; -1 in padding) and `mask` (bool `[batch]`, False in padding,
-    whose images are black). Its rows are this process's share of a batch of
-    `batch_size`; every process yields the same number of batches.
-    Raise UserError when `batch_size` does not divide among the processes.
+    whose images are black): this process's share of `batch_size`. Raise UserError when
+    that does not divide among the processes.
     """
     num_batches = math.ceil(len(rows) / batch_size)
     padded = np.full(num_batches * batch_size, -1, np.int32)
@@ -95,26 +92,23 @@ def eval_batches(
         image[mask] = records.images(shares[index][mask], size)
         return {"image": image, "row": shares[index], "mask": mask}
 
-    return _ahead(load, 0, num_batches, threads)
+    return ahead(load, 0, num_batches, threads)
 
 
 def file_batches(
-    sources: Images,
-    *,
-    size: tuple[int, int],
-    batch_size: int,
-    threads: int = 2,
+    sources: Images, *, size: tuple[int, int], batch_size: int, threads: int = 2
 ) -> Iterator[dict[str, Any]]:
     """Yield files and arrays of any kind, in order, in batches of one shape.
 
-    A batch is a dict of `image` (uint8 `[batch, height, width, 3]`; the last ones are
-    black where images are missing), `indices` (in `sources`, of the other images) and
-    `errors` (by index, why an image could not be read).
+    A batch is a dict of `image` (uint8 `[batch, height, width, 3]`, black at the end
+    where images are missing), `indices` (in `sources`, of the others) and `errors` (by
+    index, why an image could not be read).
     """
 
     def load(batch: int) -> dict[str, Any]:
         image = np.zeros((batch_size, *size, 3), np.uint8)
-        indices, errors = [], {}
+        indices: list[int] = []
+        errors: dict[int, str] = {}
         first = batch * batch_size
         for index in range(first, min(first + batch_size, len(sources))):
             try:
@@ -128,20 +122,20 @@ def file_batches(
 
     count = math.ceil(len(sources) / batch_size)
     # One batch is read sooner than threads start.
-    return _ahead(load, 0, count, threads if count > 1 else 0)
+    return ahead(load, 0, count, threads if count > 1 else 0)
 
 
 def _share(batch_size: int, process_index: int, process_count: int) -> slice:
-    if batch_size % process_count:
+    local, remainder = divmod(batch_size, process_count)
+    if remainder:
         raise UserError(
             f"a batch of {batch_size} images does not divide among {process_count} "
             f"processes; make it a multiple of {process_count}"
         )
-    local = batch_size // process_count
     return slice(process_index * local, (process_index + 1) * local)
 
 
-def _ahead(
+def ahead(
     load: Callable[[int], Any], start: int, count: int, threads: int
 ) -> Iterator[Any]:
     """Yield load(start), load(start + 1), ...: `count` of them, computed ahead."""

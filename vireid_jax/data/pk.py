@@ -1,8 +1,7 @@
 """Draw every training step's batch: P identities, K images of each.
 
-The stream has no state. What step 1,000 holds follows from (seed, 1000) alone, so that
-resuming is starting at another number, and any number of threads or processes reads the
-same batches.
+The stream has no state: the batch of step 1,000 follows from (seed, 1000) alone, for
+any number of threads and processes, and resuming is starting at another number.
 """
 
 import math
@@ -37,7 +36,7 @@ class PKStream:
       batches. The n mod P left over sit out that pass.
     - An identity gives K of its images without replacement while it has K, with
       replacement otherwise. Visible and infrared images are drawn independently.
-    - Identities with images of one modality only take no part; `left_out` lists them.
+    - Identities with images of one modality take no part; `left_out` lists them.
     """
 
     def __init__(
@@ -56,14 +55,10 @@ class PKStream:
         Raise UserError for P or K below 1, or fewer than P identities.
         """
         if P < 1 or K < 1:
-            raise UserError(
-                f"P={P} and K={K} must both be 1 or more; set config.batch.identities "
-                "and config.batch.images"
-            )
-        paired = infrared_ids is None
-        sides = [np.asarray(visible_ids)]
-        if not paired:
-            sides.append(np.asarray(infrared_ids))
+            names = "config.batch.identities and config.batch.images"
+            raise UserError(f"P={P} and K={K} must both be 1 or more; set {names}")
+        given = visible_ids, infrared_ids
+        sides = [np.asarray(ids) for ids in given if ids is not None]
         present = [np.unique(ids) for ids in sides]
         self.identities = np.intersect1d(present[0], present[-1]).astype(np.int32)
         self.left_out = np.setxor1d(present[0], present[-1]).astype(np.int32)
@@ -83,7 +78,6 @@ class PKStream:
         self._rows = np.concatenate(rows)  # one side after the other
         self._first = np.stack(first) + [[0], [len(rows[0])]][: len(sides)]
         self._count = np.stack(count)
-        self._last_pass = (-1, np.empty(0, np.int64))
 
     def __getitem__(self, step: int) -> PKDraw:
         """Draw the batch of `step` >= 0: a pure function of (seed, step)."""
@@ -91,7 +85,9 @@ class PKStream:
         if step < 0:
             raise IndexError(f"step is {step}; steps count from 0")
         index, slot = divmod(step, self.steps_per_pass)
-        chosen = self._order(index)[slot * self.P : (slot + 1) * self.P]
+        rng = np.random.default_rng((self.seed, _PASS, index))
+        order = rng.permutation(len(self.identities))
+        chosen = order[slot * self.P : (slot + 1) * self.P]
         # [sides, P, draws]: K of each of two lists, or 2K of the only one.
         draws = 2 * self.K // len(self._count)
         rng = np.random.default_rng((self.seed, _IMAGES, step))
@@ -102,15 +98,6 @@ class PKStream:
             infrared_rows=rows[-1, :, -self.K :].reshape(-1),
             labels=np.repeat(self.identities[chosen], self.K),
         )
-
-    def _order(self, index: int) -> Int64[np.ndarray, " identities"]:
-        """Permute the identities for pass `index`; keep the last one."""
-        known, order = self._last_pass
-        if known != index:
-            rng = np.random.default_rng((self.seed, _PASS, index))
-            order = rng.permutation(len(self.identities))
-            self._last_pass = (index, order)  # one assignment: threads may share this
-        return order
 
 
 def _by_identity(

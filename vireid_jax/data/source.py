@@ -1,8 +1,7 @@
 """Index the rows of a data set split and decode their images on demand.
 
-`load_records` opens one split of a TFDS data set, and first makes a set that generates
-itself. Only the index stays in memory: identity, camera, modality and position of each
-image. Pixels are read from the array_record files when a batch asks for them.
+Only the index stays in memory: identity, camera, modality and position of each image.
+Pixels are read from the array_record files when a batch asks for them.
 """
 
 import functools
@@ -21,29 +20,24 @@ from jaxtyping import Bool, Int, Int32, UInt8
 from vireid_jax.data.any_image import fit
 from vireid_jax.data.builders import find_builder, next_step, prepare
 from vireid_jax.data.encoded import decode, truncation_error
-from vireid_jax.data.manifest import Row, check_manifest, read_manifest
-from vireid_jax.data.record_files import RecordFiles
+from vireid_jax.data.manifest import Row, States, check_manifest, read_manifest
 from vireid_jax.modality import MODALITIES
 from vireid_jax.run.errors import UserError
 from vireid_jax.run.runtime import only_errors
 
-_FEATURES = {"image", "identity", "camera", "modality", "filename"}
+_LABELS = "identity", "camera", "modality"
+_FEATURES = {"image", "filename", *_LABELS}
 
 
 class RecordStore:
     """Read the records of one split, by position, and keep what is decoded of them."""
 
     def __init__(self, data_source: Any, title: str, next_step: str):
-        """Wrap a sequence of serialised tf.train Examples.
-
-        Errors begin with `title`, which names the split, and end with `next_step`.
-        """
+        """Wrap serialised tf.train Examples; errors are `title: ...; next_step`."""
         # Here no thread is reading yet: two at once deadlock in its lazy modules.
         from tensorflow_datasets.proto import tf_example_pb2  # noqa: F401
 
-        self._data_source = data_source
-        self._title = title
-        self._next_step = next_step
+        self._data_source, self._title, self._next_step = data_source, title, next_step
         self.decoded: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
         """By size: the pixels of all positions, and a mask of those decoded so far."""
 
@@ -56,47 +50,53 @@ class RecordStore:
         from google.protobuf.message import DecodeError
         from tensorflow_datasets.proto import tf_example_pb2
 
-        record = self._data_source[int(position)]
         try:
+            record = self._data_source[int(position)]
             # TFDS's own reader takes longer for this than OpenCV for decoding a JPEG.
             features = tf_example_pb2.Example.FromString(record).features.feature
-        except DecodeError:
-            features = {}
+        except (DecodeError, IndexError, RuntimeError) as error:
+            raise self.error(f"record {position} is damaged{_reason(error)}") from error
         if not set(features) >= _FEATURES:
-            raise self.error(
-                f"record {position} is not a tf.train Example, or a feature is missing"
-            )
+            raise self.error(f"record {position} is not a complete tf.train Example")
         return features
 
     def error(self, message: str) -> UserError:
-        """Return an error that says which split is damaged, and what to do."""
+        """Return an error that names the damaged split and the remedy."""
         return UserError(f"{self._title}: {message}; {self._next_step}")
 
-    def rows(self) -> list[Row]:
-        """Read and hash all records, some 30,000 small images a second.
+    def decode(
+        self, position: SupportsIndex, feature: str, flags: int = cv2.IMREAD_COLOR_RGB
+    ) -> np.ndarray:
+        """Decode an image of a record; raise UserError if OpenCV cannot."""
+        example = self.example(position)
+        encoded = example[feature].bytes_list.value[0]
+        pixels = decode(encoded, flags)
+        if pixels is None:
+            name = example["filename"].bytes_list.value[0].decode()
+            text = f"{feature} {name!r} ({len(encoded)} bytes)"
+            raise self.error(f"{text} cannot be decoded by OpenCV")
+        return pixels
 
-        Return their rows, ordered by file name. Raise UserError for a damaged record,
-        an image that is truncated or not a JPEG, PNG or BMP, an unknown modality and a
-        repeated file name.
+    def rows(self) -> list[Row]:
+        """Read and hash all records; return their rows, ordered by file name.
+
+        Raise UserError for a damaged record, an image that is truncated or not a JPEG,
+        PNG or BMP, an unknown modality and a repeated file name.
         """
         rows = []
         for position in range(len(self)):
             example = self.example(position)
             filename = example["filename"].bytes_list.value[0].decode()
-            identity, camera, modality = (
-                example[name].int64_list.value[0]
-                for name in ("identity", "camera", "modality")
-            )
+            numbers = [example[name].int64_list.value[0] for name in _LABELS]
+            identity, camera, modality = numbers
             encoded = example["image"].bytes_list.value[0]
             if reason := truncation_error(encoded):
                 raise self.error(f"image {filename!r} ({len(encoded)} bytes) {reason}")
-            if not 0 <= modality < len(MODALITIES):
-                raise self.error(
-                    f"the modality of {filename!r} is {modality}; valid values: 0 to "
-                    f"{len(MODALITIES) - 1}, for {MODALITIES}"
-                )
-            sha256 = hashlib.sha256(encoded).hexdigest()
+            if modality not in (0, 1):
+                error = f"the modality of {filename!r} is {modality}"
+                raise self.error(f"{error}; valid values: 0, 1")
             labels = identity, camera, MODALITIES[modality]
+            sha256 = hashlib.sha256(encoded).hexdigest()
             rows.append(Row(filename, *labels, sha256, position))
         filename, count = Counter(row.filename for row in rows).most_common(1)[0]
         if count > 1:
@@ -109,9 +109,9 @@ class Records:
     """The rows of one split, ordered by file name, so the same on every machine.
 
     `identity` and `camera` are the data set's own numbers, `modality` indexes
-    MODALITIES (all int32 `[rows]`). `identities` is the label space, ascending: label i
-    means identity `identities[i]`. `select` keeps the label space, so that the
-    visible and the infrared half of a training set agree about labels.
+    MODALITIES. `identities` is the label space, ascending: label i means identity
+    `identities[i]`. `select` keeps it, so that the visible and the infrared half of a
+    training set agree about labels.
     """
 
     title: str  # data set, config, version and split
@@ -130,15 +130,15 @@ class Records:
 
     @property
     def labels(self) -> Int32[np.ndarray, " rows"]:
-        """Return every row's training label, 0..num_identities-1, int32 `[rows]`.
+        """Return every row's training label, 0..num_identities-1.
 
         Raise UserError for an identity that is not in the label space.
         """
         unknown = np.setdiff1d(self.identity, self.identities)
         if len(unknown):
             raise UserError(
-                f"{self.title}: identity {unknown[0]} has no label; the label space "
-                f"`identities` has {self.num_identities} others"
+                f"{self.title}: identity {unknown[0]} is not in the label space of "
+                f"{self.num_identities} identities"
             )
         return np.searchsorted(self.identities, self.identity).astype(np.int32)
 
@@ -161,31 +161,22 @@ class Records:
     ) -> UInt8[np.ndarray, "height width 3"]:
         """Decode the RGB image of `row` at `size` = (height, width).
 
-        A file of another size is resized (OpenCV INTER_AREA where no side grows, else
-        INTER_LINEAR). Raise UserError when the stored bytes are not an image.
+        A file of another size is resized (`fit`); a one-channel file gets three equal
+        channels. Raise UserError when the stored bytes are not an image.
         """
-        encoded = self.store.example(self.position[row])["image"].bytes_list.value[0]
-        pixels = decode(encoded)  # a one-channel file gets three equal channels
-        if pixels is None:
-            name = f"image {self.filename[row]!r} ({len(encoded)} bytes)"
-            raise self.store.error(f"{name} cannot be decoded by OpenCV")
-        return fit(pixels, size)
+        return fit(self.store.decode(self.position[row], "image"), size)
 
     def images(
         self,
         rows: Int[np.ndarray, " chosen"],
         size: tuple[int, int],
-        cache: str = "none",
+        cached: bool = False,
     ) -> UInt8[np.ndarray, "chosen height width 3"]:
-        """Decode the images of `rows`; `cache="host"` keeps them in memory, decoded.
+        """Decode the images of `rows`; with `cached` keep them in memory, decoded.
 
-        The cache holds height x width x 3 bytes an image and belongs to the split: all
-        selections from it share one.
+        All selections from a split share one cache.
         """
-        if cache not in ("none", "host"):
-            raise UserError(f"cache is {cache!r}; valid values: 'none', 'host'")
-        size = tuple(size)
-        if cache == "none":
+        if not cached:
             out = np.empty((len(rows), *size, 3), np.uint8)
             for slot, row in enumerate(rows):
                 out[slot] = self.image(row, size)
@@ -204,25 +195,20 @@ class Records:
         return pixels[positions]
 
     def silhouettes(self) -> UInt8[np.ndarray, "rows 32 16"]:
-        """Decode the mask of the visible body in every row, 0..255, 32 high, 16 wide.
+        """Decode the mask of the visible body in every row, 0..255.
 
         Raise UserError for a data set without them; only `walkers` has them.
         """
-        masks = np.empty((len(self), 32, 16), np.uint8)
-        for row, position in enumerate(self.position):
-            example = self.store.example(position)
-            if "silhouette" not in example:
-                raise UserError(
-                    f"{self.title} has no silhouettes; only the data set 'walkers' has"
-                )
-            encoded = example["silhouette"].bytes_list.value[0]
-            masks[row] = decode(encoded, cv2.IMREAD_GRAYSCALE)
-        return masks
+        if "silhouette" not in self.store.example(self.position[0]):
+            raise UserError(f"{self.title} has no silhouettes; only walkers has")
+        grey = cv2.IMREAD_GRAYSCALE
+        masks = (self.store.decode(at, "silhouette", grey) for at in self.position)
+        return np.stack([*masks])
 
     def select(
         self, rows: Int[np.ndarray, " chosen"] | Bool[np.ndarray, " rows"]
     ) -> "Records":
-        """Keep `rows` (numbers in any order, or a mask), and the label space."""
+        """Keep `rows` (indices in any order, or a mask), and the label space."""
         rows = np.arange(len(self))[rows]
         return replace(
             self,
@@ -246,27 +232,23 @@ def split_identities(
 ) -> tuple[Records, Records]:
     """Hold `held_out` identities out of a training set, for validation (our choice).
 
-    They are drawn, as a function of `seed` alone, from the identities seen in both
-    modalities. Return (train, validation); each has its own label space.
-    Raise UserError unless 1 <= held_out < the number of such identities.
+    `seed` alone draws them from the identities in both modalities. Return (train,
+    validation), each with its own label space. Raise UserError unless
+    1 <= held_out < the number of such identities.
     """
     candidates = np.intersect1d(
         records.of("visible").identity, records.of("infrared").identity
     )
     if not 1 <= held_out < len(candidates):
         raise UserError(
-            f"config.data.validation_identities is {held_out}; {records.title} has "
-            f"{len(candidates)} identities in both modalities, so choose 1 to "
-            f"{len(candidates) - 1}, or 0 for no validation"
+            f"config.data.validation_identities is {held_out}; valid values for "
+            f"{records.title}: 1 to {len(candidates) - 1}, or 0 for no validation"
         )
-    rng = np.random.default_rng(seed)
-    drawn = rng.choice(candidates, held_out, replace=False)
+    drawn = np.random.default_rng(seed).choice(candidates, held_out, replace=False)
     mask = np.isin(records.identity, drawn)
     train, validation = records.select(~mask), records.select(mask)
-    return (
-        replace(train, identities=np.unique(train.identity)),
-        replace(validation, identities=np.unique(validation.identity)),
-    )
+    own_labels = lambda part: replace(part, identities=np.unique(part.identity))
+    return own_labels(train), own_labels(validation)
 
 
 def load_records(
@@ -280,13 +262,12 @@ def load_records(
 ) -> Records:
     """Open one split of the data set `name`, preparing the set first if it is missing.
 
-    `config` is the name of a builder config, or keyword arguments for the builder
-    module's `make_config`, or None for the set's default. `data_dir` is where prepared
-    sets are kept (TFDS's default is ~/tensorflow_datasets). A set that is made from a
-    signed release is prepared from `manual_dir`, the folder of the release. For
-    `verify` see `open_records`.
-    Raise UserError for an unknown name, config or split, a missing release, a folder
-    that cannot be written to, and damaged or changed records.
+    `config` is the name of a builder config, keyword arguments for the builder module's
+    `make_config`, or None for the default. `data_dir` holds prepared sets (TFDS's
+    default is ~/tensorflow_datasets), `manual_dir` the release of a set that needs one.
+    For `verify` see `open_records`. Raise UserError for an unknown name, config or
+    split, a missing release, a folder that cannot be written to, and damaged or changed
+    records.
     """
     with only_errors():  # TFDS: that our configs are not among those it knows
         builder = find_builder(name, config, data_dir)
@@ -299,62 +280,91 @@ def load_records(
 def open_records(builder: Any, split: str, *, verify: bool = False) -> Records:
     """Index one split of a prepared TFDS builder (array_record files).
 
-    The first opening reads and hashes every record, and writes a manifest of the rows
-    beside the record files. Later ones read the manifest alone, while size and
-    modification time of the record files are those of then; otherwise, and with
-    `verify`, they read and hash every record again and compare.
-    Raise UserError for an unknown split, a missing or damaged file, for records that
-    differ from the manifest, and as `RecordStore.rows` does.
+    The first opening reads and hashes every record, and writes a manifest of the rows.
+    Later ones read the manifest alone, while size and modification time of the record
+    files are unchanged; otherwise, and with `verify`, they hash every record again and
+    compare. Raise UserError for an unknown split, a missing or damaged file, records
+    that differ from the manifest, and as `RecordStore.rows` does.
     """
     step = next_step(builder)
-    folder = Path(builder.data_path)
+    folder, info = Path(builder.data_path), builder.info
     for path in (folder / "dataset_info.json", folder / "features.json"):
         if not path.is_file() or path.stat().st_size == 0:
             raise UserError(f"{path} is missing or empty; {step}")
-    if split not in builder.info.splits:
-        raise UserError(
-            f"split is {split!r}; valid values for {builder.info.full_name}: "
-            f"{sorted(builder.info.splits)}"
-        )
-    instructions = builder.info.splits[split].file_instructions
+    if split not in info.splits:
+        valid = f"valid values for {info.full_name}: {sorted(info.splits)}"
+        raise UserError(f"split is {split!r}; {valid}")
+    instructions = info.splits[split].file_instructions
     if not instructions:
-        raise UserError(
-            f"{folder / 'dataset_info.json'} lists no rows of {split!r}; {step}"
-        )
-    files = RecordFiles(instructions, step)  # less to rebuild than TFDS's own reader
-    title = f"{builder.info.full_name}:{split}"
-    store = RecordStore(files, title, step)
-    manifest = folder / f"manifest-{split}.tsv"
-    rows = None if verify else read_manifest(manifest, files.states)
+        path = folder / "dataset_info.json"
+        raise UserError(f"{path} lists no rows of {split!r}; {step}")
+    files, states = _open_files(instructions, step)
+    title, manifest = f"{info.full_name}:{split}", folder / f"manifest-{split}.tsv"
+    rows = None if verify else read_manifest(manifest, states)
     if rows is None:
-        rows = store.rows()
-        check_manifest(manifest, rows, files.states, step)
-    return _index(store, title, rows)
+        rows = RecordStore(files, title, step).rows()
+        check_manifest(manifest, rows, states, step)
+    return index_records(files, title, step, rows)
+
+
+def _open_files(instructions: Sequence[Any], next_step: str) -> tuple[Any, States]:
+    """Open the array_record files of TFDS's file `instructions`, by head and tail only.
+
+    Return a sequence of records, and each file's size and modification time (ns).
+    Raise UserError for a file that is missing, cut short, or has not as many records as
+    dataset_info.json says.
+    """
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    states = {}
+    for file in instructions:
+        path = Path(file.filename)
+        if not path.is_file():
+            raise UserError(f"{path} is missing; {next_step}")
+        states[path.name] = path.stat().st_size, path.stat().st_mtime_ns
+        try:
+            reader = ArrayRecordReader(str(path))
+            count = reader.num_records()
+            reader.close()
+        except RuntimeError as error:
+            reason = f"is damaged or cut short{_reason(error)}"
+            raise UserError(f"{path} {reason}; {next_step}") from error
+        if count != file.examples_in_shard:
+            raise UserError(
+                f"{path} holds {count} records, dataset_info.json says "
+                f"{file.examples_in_shard}; {next_step}"
+            )
+    return ArrayRecordDataSource(list(instructions)), states
+
+
+def _reason(error: Exception) -> str:
+    reason = str(error).partition("\n")[0]  # sometimes nothing
+    return f" ({reason})" if reason else ""
 
 
 def index_records(
-    data_source: Any, title: str, next_step: str = "prepare the data set again"
+    data_source: Any,
+    title: str,
+    next_step: str = "prepare the data set again",
+    rows: Sequence[Row] | None = None,
 ) -> Records:
-    """Index serialised tf.train Examples: all that `data_source[0..len-1]` returns.
+    """Index a sequence of serialised tf.train Examples, as our builders write them.
 
-    They need the features of our builders: image, identity, camera, modality and
-    filename. `title` names the split in errors and in the fingerprint; errors end with
-    `next_step`. Raise UserError as `RecordStore.rows` does.
+    `title` names the split in errors and in the fingerprint; errors end with
+    `next_step`. Without `rows` every record is read; raise UserError as
+    `RecordStore.rows` does.
     """
     store = RecordStore(data_source, title, next_step)
-    return _index(store, title, store.rows())
-
-
-def _index(store: RecordStore, title: str, rows: Sequence[Row]) -> Records:
-    filename, identity, camera, modality, sha256, position = zip(*rows, strict=True)
-    identity = np.array(identity, np.int32)
+    columns = zip(*(store.rows() if rows is None else rows), strict=True)
+    filename, identity, camera, modality, sha256, position = columns
     return Records(
         title=title,
-        identity=identity,
+        identity=np.array(identity, np.int32),
         camera=np.array(camera, np.int32),
         modality=np.array([MODALITIES.index(name) for name in modality], np.int32),
         filename=list(filename),
-        identities=np.unique(identity),
+        identities=np.unique(np.array(identity, np.int32)),
         store=store,
         position=np.array(position),
         digest=np.frombuffer(bytes.fromhex("".join(sha256)), np.uint8).reshape(-1, 32),

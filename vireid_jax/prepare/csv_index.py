@@ -13,24 +13,19 @@ _HIGHEST = 2**31 - 1  # of an int32
 
 
 def find_csv(source: Path) -> Path:
-    """Return the CSV file: `source` itself, or the only one in that folder.
-
-    Raise UserError if there is none, or more than one.
-    """
+    """Return `source`, or the only CSV file in it; raise UserError for none or more."""
     if source.is_file():
         return source
     if not source.is_dir():
+        raise UserError(f"{source} does not exist; give a CSV file, or its folder")
+    paths = sorted(source.glob("*.csv"))
+    if len(paths) != 1:
+        names = ", ".join(path.name for path in paths) or "none"
         raise UserError(
-            f"{source} does not exist; give a CSV file, or a folder with one in it"
-        )
-    found = sorted(source.glob("*.csv"))
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
-        raise UserError(
-            f"{source} holds {len(found)} CSV files ({names}); give the file itself, "
+            f"{source} holds {len(paths)} CSV files ({names}); give the file itself, "
             f"with {','.join(COLUMNS)} as its first line"
         )
-    return found[0]
+    return paths[0]
 
 
 def read_csv(path: Path) -> Splits:
@@ -56,10 +51,8 @@ def read_csv(path: Path) -> Splits:
                 split = row["split"].strip()
                 first = lines.setdefault((split, image.filename), rows.line_num)
                 if first != rows.line_num:
-                    raise UserError(
-                        f"{where}: {image.filename!r} is in line {first} too; list "
-                        "each image once"
-                    )
+                    error = f"{image.filename!r} is in line {first} too"
+                    raise UserError(f"{where}: {error}; list each image once")
                 splits.setdefault(split, []).append(image)
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a CSV file in UTF-8 ({error})") from error
@@ -78,22 +71,17 @@ def _read_row(row: dict, where: str, folder: Path) -> Image:
     """Check a row and return its image."""
     if None in row or None in row.values():
         state = "more" if None in row else "fewer"
-        raise UserError(
-            f"{where}: it has {state} columns than the header; put a value with a "
-            "comma into quotes"
-        )
+        error = f"it has {state} columns than the header"
+        raise UserError(f"{where}: {error}; put a value with a comma into quotes")
     values = {column: row[column].strip() for column in COLUMNS}
     for column in ("identity", "camera"):
         if not values[column].isdecimal() or int(values[column]) > _HIGHEST:
-            raise UserError(
-                f"{where}: {column} is {values[column]!r}; valid values: whole numbers "
-                f"from 0 to {_HIGHEST}"
-            )
-    for column, valid in (("modality", MODALITIES), ("split", SPLITS)):
-        if values[column] not in valid:
-            raise UserError(
-                f"{where}: {column} is {values[column]!r}; valid values: {valid}"
-            )
+            valid = f"valid values: whole numbers from 0 to {_HIGHEST}"
+            raise UserError(f"{where}: {column} is {values[column]!r}; {valid}")
+    for column, names in (("modality", MODALITIES), ("split", SPLITS)):
+        if values[column] not in names:
+            valid = f"valid values: {names}"
+            raise UserError(f"{where}: {column} is {values[column]!r}; {valid}")
     name = PurePosixPath(values["image"])
     error = ""
     if not name.name.lower().endswith(SUFFIXES):

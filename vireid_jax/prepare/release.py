@@ -1,14 +1,19 @@
-"""Read what the releases are made of: folders, id lists, and indices of images."""
+"""Read what the releases are made of: folders, id lists, indices, and images."""
 
+import math
 import os
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from vireid_jax.data.encoded import decode, truncation_error
+from vireid_jax.data.pipeline import ahead
+from vireid_jax.run.cpu import cores
 from vireid_jax.run.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+_CHUNK = 32  # images a thread takes at a time
 
 
 class Image(NamedTuple):
@@ -23,19 +28,10 @@ class Image(NamedTuple):
 Splits = dict[str, list[Image]]
 
 
-class IndexLine(NamedTuple):
-    """A line `path label` of an index file."""
-
-    filename: str
-    label: int
-    where: str  # the index file and the line's number
-
-
 def find_root(source: Path, entries: Sequence[str], title: str) -> Path:
     """Return `source` if it is the root of the release, which holds `entries`.
 
-    Raise UserError if it does not exist, is empty, has not all entries, or is one level
-    above or below the root; the error then names the root.
+    Raise UserError otherwise; it names a root that is one level above or below.
     """
     layout = f"{title} holds {', '.join(entries)}"
     if not source.is_dir():
@@ -47,17 +43,14 @@ def find_root(source: Path, entries: Sequence[str], title: str) -> Path:
     missing = [entry for entry in entries if entry not in names]
     if not missing:
         return source
-    candidates = [*(("high", source / name) for name in names)]
-    candidates.append(("deep", source.absolute().parent))
-    for level, root in candidates:
+    below = [("high", source / name) for name in names]
+    for level, root in [*below, ("deep", source.absolute().parent)]:
         if all((root / entry).exists() for entry in entries):
             raise UserError(
                 f"{source} is one level too {level}: the release begins at {root}; "
                 f"give --source {shlex.quote(str(root))}"
             )
-    raise UserError(
-        f"{source} has no {', '.join(missing)}; {layout}. Give the folder that has them"
-    )
+    raise UserError(f"{source} has no {', '.join(missing)}; {layout}")
 
 
 def images_folder(root: Path) -> Path:
@@ -75,9 +68,7 @@ def read_lines(path: Path) -> list[str]:
     except UnicodeDecodeError:
         state = "not text"
     if state:
-        raise UserError(
-            f"{path} is {state}; it is part of the release: unpack that again"
-        )
+        raise UserError(f"{path} is {state}; unpack the release again")
     return lines
 
 
@@ -87,54 +78,49 @@ def read_ids(path: Path) -> list[int]:
     Raise UserError, with the line and entry, for anything else.
     """
     first, *rest = read_lines(path)
+    valid = "valid values: whole numbers in line 1, with commas between them"
     for number, line in enumerate(rest, 2):
         if line.strip():
             raise UserError(
-                f"{path}, line {number}: {line[:40]!r} is one line too many; write all "
-                "identities in line 1, with commas between them"
+                f"{path}, line {number}: {line[:40]!r} is too much; {valid}"
             )
     entries = first.split(",")
     for number, entry in enumerate(entries, 1):
         if not entry.strip().isdecimal():
-            raise UserError(
-                f"{path}, line 1, entry {number}: {entry[:40]!r} is not an identity; "
-                "valid values: whole numbers with commas between them"
-            )
+            where = f"{path}, line 1, entry {number}"
+            raise UserError(f"{where}: {entry[:40]!r} is no identity; {valid}")
     return [int(entry) for entry in entries]
 
 
-def read_index(path: Path, root: Path) -> list[IndexLine]:
-    """Read an index file of lines `path label`; the paths are below `root`.
+def read_index(path: Path, root: Path) -> dict[str, int]:
+    """Read an index file of lines `path label`; return labels by path, below `root`.
 
-    Raise UserError, with the line, where one is malformed or repeated, or its image is
-    missing.
+    Raise UserError, with the line, where one is malformed or repeated, and for missing
+    images.
     """
-    index: dict[str, IndexLine] = {}
+    labels: dict[str, int] = {}
     for number, line in enumerate(read_lines(path), 1):
         if not line.strip():
             continue
-        where = f"{path}, line {number}"
         name, *label = line.split()
+        filename, error = str(PurePosixPath(name)), ""
         if len(label) != 1 or not label[0].isdecimal():
-            raise UserError(
-                f"{where}: {line[:80]!r} is malformed; a line is a path, a space and a "
-                "label, a whole number from 0 on"
-            )
-        filename = str(PurePosixPath(name))
-        if ".." in PurePosixPath(name).parts or filename.startswith("/"):
-            raise UserError(f"{where}: {name!r} is not below {root}")
-        if filename in index:
-            raise UserError(f"{where}: {name!r} is repeated; list each image once")
-        index[filename] = IndexLine(filename, int(label[0]), where)
-    absent = [line for line in index.values() if not (root / line.filename).is_file()]
-    if absent:
-        path = root / absent[0].filename
-        missing = "" if path.parent.is_dir() else f" (so is the folder {path.parent})"
+            error = f"{line[:80]!r} is malformed; give a path, a space, a whole number"
+        elif ".." in PurePosixPath(name).parts or filename.startswith("/"):
+            error = f"{name!r} is not below {root}"
+        elif filename in labels:
+            error = f"{name!r} is repeated; list each image once"
+        if error:
+            raise UserError(f"{path}, line {number}: {error}")
+        labels[filename] = int(label[0])
+    if absent := [name for name in labels if not (root / name).is_file()]:
+        folder = (root / absent[0]).parent
+        state = "missing" if folder.is_dir() else f"missing, with its folder {folder}"
         raise UserError(
-            f"{absent[0].where}: {path} is missing{missing}, and so are {len(absent)} "
-            f"of {len(index)} images; unpack the release again"
+            f"{path}: {root / absent[0]} is {state}; {len(absent)} of {len(labels)} "
+            "images are missing: unpack the release again"
         )
-    return list(index.values())
+    return labels
 
 
 def images_in(root: Path, folder: str) -> list[str]:
@@ -146,20 +132,42 @@ def images_in(root: Path, folder: str) -> list[str]:
     )
 
 
-def check_ids(splits: Splits, ids: dict[str, Iterable[int]], where: Path) -> None:
-    """Raise UserError where splits share an identity, or one of `ids` has no images.
-
-    `where` is the folder of the id lists.
-    """
+def check_ids(splits: Splits, ids: dict[str, Iterable[int]], folder: Path) -> None:
+    """Raise UserError where splits share an identity, or one of `ids` has no images."""
     if both := sorted(set(ids["train"]) & set(ids["test"])):
         raise UserError(
-            f"{where}: identities {both[:5]} are in train and in test ({len(both)} in "
+            f"{folder}: identities {both[:5]} are in train and in test ({len(both)} in "
             "all); unpack the release again"
         )
     for split, wanted in ids.items():
         absent = sorted(set(wanted) - {image.identity for image in splits[split]})
         if absent:
             raise UserError(
-                f"{where}: identities {absent[:5]} of {split!r} have no folder with "
+                f"{folder}: identities {absent[:5]} of {split!r} have no folder with "
                 f"images in any camera ({len(absent)} in all); unpack the release again"
             )
+
+
+def read_images(root: Path, filenames: Sequence[str]) -> Iterator[tuple[bytes, str]]:
+    """Yield each file's bytes and what is wrong with it ("": nothing), in order.
+
+    Threads read and decode ahead: OpenCV releases the interpreter lock meanwhile.
+    """
+
+    def load(chunk: int) -> list[tuple[bytes, str]]:
+        names = filenames[chunk * _CHUNK : (chunk + 1) * _CHUNK]
+        return [_read(root / name) for name in names]
+
+    for files in ahead(load, 0, math.ceil(len(filenames) / _CHUNK), cores()):
+        yield from files
+
+
+def _read(path: Path) -> tuple[bytes, str]:
+    try:
+        encoded = path.read_bytes()
+    except OSError as error:
+        return b"", f"cannot be read ({error.strerror})"
+    reason = truncation_error(encoded)
+    if not reason and decode(encoded) is None:
+        reason = "cannot be decoded by OpenCV"
+    return encoded, reason

@@ -1,27 +1,26 @@
-"""What the builders of the releases share: features, reading, a fast writer."""
+"""What the builders of the releases share: features and reading."""
 
 import io
-import os
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
-from array_record.python.array_record_module import ArrayRecordWriter
-from tensorflow_datasets.proto import tf_example_pb2
 
 from vireid_jax.modality import MODALITIES
-from vireid_jax.prepare.image_files import read_images
-from vireid_jax.prepare.release import Image, Splits, find_root, images_folder
+from vireid_jax.prepare import release
+from vireid_jax.prepare.release import Image, Splits
 from vireid_jax.run.console import track
 from vireid_jax.run.errors import UserError
 
-_SHARD_BYTES = 2**28
+Example = tuple[str, dict[str, Any]]  # a key and the features
 _NAMED = 5  # unreadable images that an error names
 
 
-class ReleaseBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class ReleaseBuilder(  # type: ignore[call-arg]  # TFDS has no types
+    tfds.core.GeneratorBasedBuilder, skip_registration=True
+):
     """Build a set from a release; the files are stored byte for byte.
 
     Pass `file_format="array_record"`. A subclass defines `read`.
@@ -42,7 +41,7 @@ class ReleaseBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     @classmethod
     def root(cls, source: Path) -> Path:
         """Return the release's root; raise UserError if `source` is not that."""
-        return find_root(source, cls.ENTRIES, cls.TITLE)
+        return release.find_root(source, cls.ENTRIES, cls.TITLE)
 
     @classmethod
     def read(cls, root: Path, config: str) -> Splits:
@@ -72,30 +71,32 @@ class ReleaseBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return self.builder_config.name if self.builder_config else ""
 
     def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "identity": np.int64,
+            "camera": np.int64,
+            "modality": tfds.features.ClassLabel(names=list(MODALITIES)),
+            "filename": tfds.features.Text(),
+        }
         return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(None, None, 3)),
-                    "identity": np.int64,
-                    "camera": np.int64,
-                    "modality": tfds.features.ClassLabel(names=list(MODALITIES)),
-                    "filename": tfds.features.Text(),
-                }
-            ),
-            homepage=self.HOMEPAGE,
+            features=tfds.features.FeaturesDict(features), homepage=self.HOMEPAGE
         )
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[Example]]:
         self.unreadable = []
         root = self.root(Path(self.source or dl_manager.manual_dir))
         return {
-            split: self._generate_examples(images_folder(root), split, images)
+            split: self._generate_examples(release.images_folder(root), split, images)
             for split, images in self.read(root, self.config_name).items()
         }
 
-    def _generate_examples(self, root: Path, split: str, images: list[Image]):
+    def _generate_examples(
+        self, root: Path, split: str, images: list[Image]
+    ) -> Iterator[Example]:
         errors = []
-        files = read_images(root, [image.filename for image in images])
+        files = release.read_images(root, [image.filename for image in images])
         title = " ".join(filter(None, ["storing", self.name, self.config_name, split]))
         pairs = zip(images, files, strict=True)
         for image, (encoded, error) in track(pairs, title, len(images)):
@@ -111,59 +112,5 @@ class ReleaseBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 f"{'; ...' if len(errors) > _NAMED else ''}. Unpack the release again "
                 "or leave them out with --skip-unreadable"
             )
-
-    def _download_and_prepare(self, dl_manager, download_config=None) -> None:
-        """Write the records without TFDS's serializer, which takes half of its time."""
-        del download_config
-        splits = [
-            self._write(split, (example for _, example in examples))
-            for split, examples in self._split_generators(dl_manager).items()
-        ]
-        self.info.set_splits(tfds.core.splits.SplitDict(splits))
-
-    def _write(self, split: str, examples: Iterable[dict[str, Any]]) -> Any:
-        """Write a split's record files; return TFDS's SplitInfo."""
-        template = tfds.core.naming.ShardedFileTemplate(
-            data_dir=Path(self.data_path),
-            dataset_name=self.name,
-            split=split,
-            filetype_suffix="array_record",
-        )
-        part = Path(self.data_path) / f"{split}.writing"
-        lengths, sizes, writer = [], [], None
-        for record in map(_serialize, examples):
-            if writer is None or sizes[-1] >= _SHARD_BYTES:
-                if writer:
-                    writer.close()
-                # One record a group, as in TFDS: records are read at random.
-                writer = ArrayRecordWriter(f"{part}-{len(lengths)}", "group_size:1")
-                lengths.append(0)
-                sizes.append(0)
-            writer.write(record)
-            lengths[-1] += 1
-            sizes[-1] += len(record)
-        if writer is None:
+        if len(errors) == len(images):
             raise UserError(f"{self.name}: no image of {split!r} is left to store")
-        writer.close()
-        for shard in range(len(lengths)):
-            new = template.sharded_filepath(shard_index=shard, num_shards=len(lengths))
-            os.rename(f"{part}-{shard}", new)
-        return tfds.core.splits.SplitInfo(
-            name=split,
-            shard_lengths=lengths,
-            num_bytes=sum(sizes),
-            filename_template=template,
-        )
-
-
-def _serialize(example: dict[str, Any]) -> bytes:
-    """Serialise an example as TFDS does."""
-    out = tf_example_pb2.Example()
-    feature = out.features.feature
-    feature["image"].bytes_list.value.append(example["image"].getvalue())
-    feature["filename"].bytes_list.value.append(example["filename"].encode())
-    feature["identity"].int64_list.value.append(example["identity"])
-    feature["camera"].int64_list.value.append(example["camera"])
-    modality = MODALITIES.index(example["modality"])
-    feature["modality"].int64_list.value.append(modality)
-    return out.SerializeToString()

@@ -1,8 +1,10 @@
-"""Files and locks: a file is whole or absent, and one process at a time writes it."""
+"""Files and locks: a file is complete or missing, and one process writes it."""
 
 import contextlib
 import os
 import platform
+import secrets
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,25 +22,34 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def replace_bytes(path: Path, content: bytes) -> None:
-    """Write a binary file atomically: a crash leaves the old file intact."""
-    new = path.with_name(f".{path.name}.new")
-    new.write_bytes(content)
-    os.replace(new, path)
+    """Write a binary file atomically: an error or crash leaves the old file intact."""
+    # Not `tempfile`: its files are readable by their owner alone, whatever the umask.
+    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        new.write_bytes(content)
+        os.replace(new, path)
+    finally:
+        with contextlib.suppress(OSError):  # it was renamed
+            new.unlink()
 
 
 @contextlib.contextmanager
-def lock(path: Path, *, wait: bool = False) -> Iterator[None]:
+def lock(path: Path, *, waiting: str = "") -> Iterator[None]:
     """Hold the lock file `path`; the kernel frees it when this process dies.
 
-    Raises BlockingIOError, with the name of the process that holds it, unless `wait`.
+    If another process holds it, print the text `waiting` and wait; without that text
+    raise BlockingIOError, with the name of the process.
     """
     with path.open("a+") as file:
         if fcntl:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                file.seek(0)
-                raise BlockingIOError(file.read() or "another process") from error
+                if not waiting:
+                    file.seek(0)
+                    raise BlockingIOError(file.read() or "another process") from error
+                sys.stderr.write(waiting)
+                fcntl.flock(file, fcntl.LOCK_EX)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}")
         file.flush()
