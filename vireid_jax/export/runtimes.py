@@ -77,7 +77,7 @@ def in_onnxruntime(path: Path, _: Group) -> Run:
 def in_openvino(path: Path, _: Group) -> Run:
     """Open an ONNX file in OpenVINO, on the CPU, in float32."""
     # Without this its import reports to Google Analytics, from a fork of this process.
-    sys.modules.setdefault("openvino_telemetry", None)
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
     settings = {
