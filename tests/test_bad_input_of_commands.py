@@ -216,7 +216,7 @@ class TestImages:
         refuses(
             "a modality that the checkpoint has no stream for",
             extract(run, "infrared"),
-            "this network has not seen infrared images",
+            "'infrared'; valid values, because this network was trained on them: ['visible']",
         )
 
     @pytest.mark.mistakes("checkpoints")

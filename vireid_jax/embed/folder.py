@@ -148,9 +148,8 @@ def extract(
         done = start
         with (partial / _ROWS).open("ab" if start else "wb") as file:
             for number, batch in enumerate(batches, 1):
-                content = batch.embeddings.tobytes()
-                file.write(content)
-                checksum = zlib.crc32(content, checksum)
+                file.write(batch.embeddings.tobytes())
+                checksum = zlib.crc32(batch.embeddings.tobytes(), checksum)
                 errors |= {filename[start + i]: why for i, why in batch.errors.items()}
                 done += len(batch.indices) + len(batch.errors)
                 if number % BATCHES_A_SAVE == 0 or done == len(filename):
@@ -269,11 +268,12 @@ def open_gallery(
             f"--gallery_modality is missing; {path} is a folder, so give the modality"
             f" of its images. Valid values: {list(MODALITIES)}"
         )
-    batches = list(embed_folder(embedder, path, filename, modality, console))
-    for error in (error for batch in batches for error in batch.errors.values()):
-        console.print(f"Left out: {error}", soft_wrap=True, markup=False)
-    read = [filename[index] for batch in batches for index in batch.indices]
+    read, parts = [], []
+    for batch in embed_folder(embedder, path, filename, modality, console):
+        read += [filename[index] for index in batch.indices]
+        parts.append(batch.embeddings)
+        for error in batch.errors.values():
+            console.print(f"Left out: {error}", soft_wrap=True, markup=False)
     if not read:
         raise UserError(f"none of the {len(filename)} images in {path} can be read")
-    features = np.concatenate([batch.embeddings for batch in batches])
-    return Gallery(features, read, path, modality)
+    return Gallery(np.concatenate(parts), read, path, modality)

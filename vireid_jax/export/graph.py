@@ -71,7 +71,7 @@ class Graph:
         self.weights: dict[str, np.ndarray] = {}
 
     def node(self, kind: str, *inputs: Any, name: str = "", **attributes: Any) -> str:
-        """Add a node; an input is a value, or a constant: a float, or integers `[n]`."""
+        """Add a node; an input is a value, a float, or a tuple of integers."""
         name = name or f"{kind}_{len(self.nodes)}"
         values = []
         for x in inputs:
@@ -110,15 +110,11 @@ class Stream:
             mirror = self.node("Slice", x, (-1,), (_BEFORE_THE_FIRST,), (3,), (-1,))
             x = self.node("Concat", x, mirror, axis=0)
         x = self.trunk(x)
-        height = -(-self.embedder.size[0] // 4) // 4  # of the last map
-        pooled = [self.generalised_mean(x)]
-        pooled += self.pooled_stripes(x, height, self.model.num_stripes)
-        features = [self.affine(self.node("Concat", *pooled, axis=-1), "head/neck")]
-        if self.embedder.feature == "all":
-            features += [
-                self.granularity(self.pooled_stripes(x, height, count))
-                for count in self.model.granularities
-            ]
+        pooled = self.pooled_stripes(x, self.model.num_stripes)
+        pooled = self.node("Concat", self.generalised_mean(x), *pooled, axis=-1)
+        features = [self.affine(pooled, "head/neck")]
+        for count in self.model.granularities if self.embedder.feature == "all" else ():
+            features.append(self.granularity(self.pooled_stripes(x, count)))
         x = self.l2_normalise(self.node("Concat", *features, axis=-1))
         if self.embedder.flip:
             halves = [f"{x}_image", f"{x}_mirror"]
@@ -172,8 +168,9 @@ class Stream:
         mean = self.node("Flatten", self.node("GlobalAveragePool", cubes))
         return self.node("Pow", mean, 1 / 3)
 
-    def pooled_stripes(self, x: str, height: int, count: int) -> list[str]:
-        """Cut a map into stripes and pool each."""
+    def pooled_stripes(self, x: str, count: int) -> list[str]:
+        """Cut the last map into stripes and pool each."""
+        height = -(-self.embedder.size[0] // 4) // 4
         cuts = [((cut.start,), (cut.stop,)) for cut in stripe_rows(height, count)]
         stripes = [self.node("Slice", x, *cut, (2,)) for cut in cuts]
         return [self.generalised_mean(stripe) for stripe in stripes]
