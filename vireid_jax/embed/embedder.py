@@ -276,9 +276,8 @@ def _nearest(query: jax.Array, gallery: jax.Array, top: int) -> Sequence[jax.Arr
 
 def images_at_once(size: tuple[int, int], batch_size: int) -> int:
     """Return how many images of a batch a CPU embeds fastest together: a divisor."""
-    most = PIXELS_AT_ONCE // (size[0] * size[1])
-    fits = range(max(1, min(most, batch_size)), 0, -1)
-    return next(count for count in fits if batch_size % count == 0)
+    most = max(1, min(PIXELS_AT_ONCE // (size[0] * size[1]), batch_size))
+    return next(count for count in range(most, 0, -1) if batch_size % count == 0)
 
 
 def load(

@@ -7,7 +7,7 @@ import os
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -78,21 +78,6 @@ def _check_name(path: Path, folder: Path) -> None:
 def is_inside(path: Path, folder: Path) -> bool:
     """Return whether a path, its links followed, is in the folder."""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
-
-
-def describe(embedder: Embedder, folder: Path, modality: str) -> dict[str, Any]:
-    """Return what made a file's features: its `about`."""
-    return {
-        "network": embedder.fingerprint,
-        "modality": modality,
-        "dim": embedder.dim,
-        "feature": embedder.feature,
-        "flip": embedder.flip,
-        "size": list(embedder.size),
-        "step": embedder.about.step,
-        "folder": str(folder.resolve()),
-        "version": __version__,
-    }
 
 
 def embed_folder(
@@ -169,7 +154,18 @@ def extract(
             )
         shape = (len(read), embedder.dim)
         features = np.memmap(partial / _ROWS, np.float32, "r", shape=shape)
-        write_features(out, read, features, describe(embedder, folder, modality))
+        about = {
+            "network": embedder.fingerprint,
+            "modality": modality,
+            "dim": embedder.dim,
+            "feature": embedder.feature,
+            "flip": embedder.flip,
+            "size": list(embedder.size),
+            "step": embedder.about.step,
+            "folder": str(folder.resolve()),
+            "version": __version__,
+        }
+        write_features(out, read, features, about)
         lines = "".join(f"{name}\t{error}\n" for name, error in errors.items())
         listed = out.with_name(f"{out.name}.unreadable.txt")
         replace_text(listed, lines) if lines else listed.unlink(missing_ok=True)

@@ -114,9 +114,8 @@ def _compare(
     """Rank by both; metrics are fractions."""
     by_direction = {}
     for protocol in trial.protocols:
-        query, gallery = (
-            rows(trial.records, 0) for rows in (protocol.queries, protocol.gallery)
-        )
+        query = protocol.queries(trial.records, 0)
+        gallery = protocol.gallery(trial.records, 0)
         row: dict[str, Any] = {}
         distances = []
         for name, embeddings in {"jax": reference, "exported": features}.items():
