@@ -60,7 +60,7 @@ def prove(
     show_status("embedding with JAX")
     images = {m: _spread(trial.records, m, embedder.size) for m in embedder.modalities}
     expected = {m: embedder.embed(x, m) for m, x in images.items()}
-    runs: list[dict[str, Any]] = []
+    runs = []
     for target in targets:  # an error comes before anything that takes long
         show_status(f"comparing {target}")
         errors = [np.abs(target.embed(images[m], m) - expected[m]) for m in images]
@@ -71,8 +71,8 @@ def prove(
                 f" checkpoint by {difference:.2g}, {LIMIT:g} is allowed; nothing was"
                 " written. Please report this with the checkpoint's config.json"
             )
-        run = {"largest_difference": difference}
-        runs.append({"runtime": target.runtime, "precision": target.precision} | run)
+        run: dict[str, Any] = {"runtime": target.runtime, "precision": target.precision}
+        runs.append(run | {"largest_difference": difference})
     reference = embedder.embed_records(trial.records) if trial.protocols else None
     for target, run in zip(targets, runs, strict=True):
         if reference is not None:
