@@ -284,12 +284,12 @@ def start_up(checkpoint: Path, rounds: int = 5) -> str:
 
 def conditions(rounds: int) -> str:
     """Return a sentence with machine and conditions."""
-    from vireid_jax.export.runtimes import threads
-    from vireid_jax.run.environment import commit, processor
+    from vireid_jax.run.cpu import cores, processor
+    from vireid_jax.run.environment import commit
 
     return (
         f"Images of {SIZE[0]}x{SIZE[1]}, one stream without the mirror, random weights;"
-        f" medians of {rounds} rounds in which all took turns, on {threads()} of"
+        f" medians of {rounds} rounds in which all took turns, on {cores()} of"
         f" {os.cpu_count()} cores of {processor()}, commit `{commit()}`. Written by"
         " `python -m benchmarks.deployment`."
     )

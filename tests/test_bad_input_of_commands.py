@@ -216,7 +216,8 @@ class TestImages:
         refuses(
             "a modality that the checkpoint has no stream for",
             extract(run, "infrared"),
-            "this network has not seen infrared images",
+            "modality is 'infrared'; valid values",
+            "['visible']",
         )
 
     @pytest.mark.mistakes("checkpoints")
@@ -262,7 +263,7 @@ class TestExport:
         refuses(
             "both streams of a checkpoint that has one",
             lambda: command("export.__main__", *given),
-            "the network has seen visible images alone",
+            "the network was trained on visible images alone",
         )
 
 

@@ -73,20 +73,38 @@ class TestEmbed:
         assert list(errors) == [1, 2]
         assert errors[2] == f"{tmp_path / 'c.png'}: No such file or directory"
 
-    def test_a_modality_that_training_did_not_show_is_refused(self, embedder):
-        alone = Embedder(
-            embedder.model,
-            embedder.variables,
-            size=(32, 16),
-            batch_size=4,
-            modalities=["visible"],
-        )
-        with pytest.raises(ValueError, match="has not seen infrared images"):
-            alone.embed(IMAGES, "infrared")
-        with pytest.raises(ValueError, match=r"'thermal'; valid values: \['visible'"):
-            alone.embed(IMAGES, "thermal")
+    def test_a_modality_that_was_not_in_training_is_refused(self, embedder):
+        options = {"size": (32, 16), "batch_size": 4, "modalities": ["visible"]}
+        alone = Embedder(embedder.model, embedder.variables, **options)
+        for modality in ("infrared", "thermal"):
+            with pytest.raises(ValueError, match=rf"'{modality}'; .*: \['visible'\]"):
+                alone.embed(IMAGES, modality)
         with pytest.raises(ValueError, match=r"array \(32, 16, 3\)"):
             alone.embed(IMAGES[0], "visible")
+
+
+def test_the_fingerprint_is_of_weights_and_options_not_of_the_class(embedder):
+    class Larger(Small):
+        unused: int = 0
+
+    class Half(Small):
+        dtype: str = "bfloat16"
+
+    def fingerprint(model=embedder.model, variables=embedder.variables, **changes):
+        options = {"size": (32, 16), "flip": False, "batch_size": 4} | changes
+        return Embedder(model, variables, **options).fingerprint
+
+    assert fingerprint(Larger(3), batch_size=8) == embedder.fingerprint
+    others = [
+        fingerprint(Half(3)),
+        fingerprint(variables=jax.tree.map(lambda x: x + 1, embedder.variables)),
+        fingerprint(variables={"renamed": embedder.variables}),
+        *(
+            fingerprint(**{name: x})
+            for name, x in {"size": (64, 16), "flip": True, "feature": "all"}.items()
+        ),
+    ]
+    assert len({embedder.fingerprint, *others}) == 1 + len(others)
 
 
 class TestRank:
@@ -113,7 +131,7 @@ class TestRank:
         refuses(
             "embeddings of another dimension than the network's",
             lambda: embedder.rank(ours, other),
-            "gallery has embeddings of 5 numbers",
+            "gallery has the shape (2, 5); give [rows, 8]",
         )
         with pytest.raises(ValueError, match=r"query has the shape .*; give \[rows, "):
             embedder.rank(ours[0], ours)

@@ -350,5 +350,5 @@ class TestMistakes:
             filename=np.array([name]),
             about=np.array(json.dumps(about)),
         )
-        with pytest.raises(ValueError, match="outside its folder"):
+        with pytest.raises(ValueError, match="outside the folder"):
             read_features(tmp_path / "a.npz")

@@ -58,17 +58,16 @@ def rank_images(
 
     Raise UserError for a query that cannot be read, and for a `top` below 1.
     """
-    embeddings = embedder.embed(queries, modality)
+    ranked = embedder.rank(embedder.embed(queries, modality), gallery.features, top)
+    size, folder = embedder.size, gallery.folder
     lists = []
-    ranked = embedder.rank(embeddings, gallery.features, top)
     for query, indices, scores in zip(queries, *ranked, strict=True):
-        nearest = []
-        for index, score in zip(indices, scores, strict=True):
-            name = gallery.filename[index]
-            picture = _picture(gallery.folder / name, embedder.size, gallery.folder)
-            nearest.append(Shown(name, picture, float(score)))
-        shown = Shown(str(query), _picture(query, embedder.size))
-        lists.append(RankList(shown, nearest))
+        names = [gallery.filename[index] for index in indices]
+        nearest = [
+            Shown(name, _picture(folder / name, size, folder), float(score))
+            for name, score in zip(names, scores, strict=True)
+        ]
+        lists.append(RankList(Shown(str(query), _picture(query, size)), nearest))
     return lists
 
 

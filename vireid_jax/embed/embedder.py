@@ -31,7 +31,7 @@ from vireid_jax.models.build import create_model, feature_of
 from vireid_jax.models.precision import EXACT
 from vireid_jax.run import processes
 from vireid_jax.run.errors import UserError
-from vireid_jax.training.checkpoint import read
+from vireid_jax.training.checkpoint import by_path, read
 from vireid_jax.training.run_info import RunInfo
 from vireid_jax.training.sharding import (
     batch_sharding,
@@ -95,26 +95,24 @@ class Embedder:
         # A CPU's cache holds the maps of a few images; other devices take all at once.
         alone_on_cpu = self._mesh.size == 1 and jax.default_backend() == "cpu"
         at_once = images_at_once(self.size, batch_size) if alone_on_cpu else 0
-        self._steps = {
-            modality: jax.jit(
-                make_embed_step(
-                    model, modality, flip=flip, feature=feature, at_once=at_once
-                ),
-                in_shardings=(replicated(self._mesh), batch_sharding(self._mesh)),
-                out_shardings=batch_sharding(self._mesh),
-            )
-            for modality in MODALITIES
-        }
+        rows = batch_sharding(self._mesh)
+        jit = functools.partial(
+            jax.jit, in_shardings=(replicated(self._mesh), rows), out_shardings=rows
+        )
+        make_step = functools.partial(
+            make_embed_step, model, flip=flip, feature=feature, at_once=at_once
+        )
+        self._steps = {modality: jit(make_step(modality)) for modality in MODALITIES}
 
     def embed(
         self, images: Images | OneImage, modality: str
     ) -> Float32[np.ndarray, "images dim"]:
         """Return L2-normalised embeddings, in the order of `images`.
 
-        `images` are paths, arrays and Pillow images in any mixture, one path or one
-        Pillow image, or an array `[images, H, W, 1, 3 or 4]`; how each becomes what the
-        network takes: `vireid_jax.data.any_image`. Raise UserError for the first image
-        that cannot be read, and for an unknown `modality`.
+        `images` are paths, arrays and Pillow images in any mixture, one path or Pillow
+        image, or an array `[images, H, W, 1, 3 or 4]`; `vireid_jax.data.any_image` has
+        the rules. Raise UserError for the first image that cannot be read, and for an
+        unknown `modality`.
         """
         if isinstance(images, str | Path | Image.Image):
             images = [images]
@@ -138,16 +136,11 @@ class Embedder:
         `threads` read the next images meanwhile. Unlike `embed`, leave out an image
         that cannot be read, and give the error.
         """
-        if modality not in MODALITIES:
-            raise UserError(
-                f"modality is {modality!r}; valid values: {list(MODALITIES)}"
-            )
         if modality not in self.modalities:
             raise UserError(
-                f"this network has not seen {modality} images: it was trained on"
-                f" {' and '.join(self.modalities)} images alone, as a start for others."
-                " Train from it: python -m vireid_jax.main --config CONFIG"
-                " --config.init_from=WORKDIR"
+                f"modality is {modality!r}; valid values, because this network was"
+                f" trained on them: {list(self.modalities)}. To train it on others:"
+                " python -m vireid_jax.main --config CONFIG --config.init_from=WORKDIR"
             )
         batches = file_batches(
             images, size=self.size, batch_size=self.batch_size, threads=threads
@@ -189,12 +182,16 @@ class Embedder:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Return a hash of the weights and all else that decides an embedding (hex)."""
-        rest = (self.model, self.size, self.flip, self.feature)
-        sha = hashlib.sha256(repr(rest).encode())
-        for path, leaf in jax.tree_util.tree_leaves_with_path(self.variables):
-            sha.update(jax.tree_util.keystr(path).encode())
-            sha.update(np.asarray(jax.device_get(leaf)).tobytes())
+        """Return a hash of the weights and all else that decides an embedding (hex).
+
+        Not of the network's class: versions that embed alike have equal fingerprints.
+        """
+        dtype = getattr(self.model, "dtype", "float32")
+        options = (self.size, self.flip, self.feature, dtype)
+        sha = hashlib.sha256(repr(options).encode())
+        for path, leaf in by_path(self.variables).items():
+            sha.update(path.encode())
+            sha.update(np.asarray(leaf).tobytes())
         return sha.hexdigest()
 
     def rank(
@@ -210,14 +207,10 @@ class Embedder:
         another shape, such as another network's dimension.
         """
         for name, features in {"query": query, "gallery": gallery}.items():
-            if features.ndim != 2:
+            if features.ndim != 2 or features.shape[1] != self.dim:
                 raise UserError(
-                    f"{name} has the shape {features.shape}; give [rows, {self.dim}]"
-                )
-            if features.shape[1] != self.dim:
-                raise UserError(
-                    f"{name} has embeddings of {features.shape[1]} numbers, this"
-                    f" network's have {self.dim}; embed both with one checkpoint"
+                    f"{name} has the shape {features.shape}; give [rows, {self.dim}],"
+                    " and embed both with one checkpoint"
                 )
         return nearest(query, gallery, top)
 
@@ -228,9 +221,9 @@ class Embedder:
 
         Each process embeds its share of every batch; all return the complete array.
         """
-
-        def placed(index: int) -> Iterator[dict[str, Any]]:
-            for batch in eval_batches(
+        rows, parts = [], []
+        for index, modality in enumerate(MODALITIES):
+            batches = eval_batches(
                 records,
                 np.flatnonzero(records.modality == index),
                 size=self.size,
@@ -238,12 +231,12 @@ class Embedder:
                 threads=threads,
                 process_index=jax.process_index(),
                 process_count=jax.process_count(),
-            ):
-                yield batch | place_batch({"image": batch["image"]}, self._mesh)
-
-        rows, parts = [], []
-        for index, modality in enumerate(MODALITIES):
-            for batch, embeddings in self._embed_ahead(placed(index), modality):
+            )
+            placed = (
+                batch | place_batch({"image": batch["image"]}, self._mesh)
+                for batch in batches
+            )
+            for batch, embeddings in self._embed_ahead(placed, modality):
                 rows.append(batch["row"])
                 parts.append(own_rows(embeddings))
         row = np.concatenate(processes.gather(np.concatenate(rows)))
@@ -268,11 +261,9 @@ def nearest(
             f"top is {top}, of {len(gallery)} gallery rows; both must be at least 1"
         )
     gallery = jnp.asarray(gallery)
-    blocks = range(0, max(1, len(query)), _QUERIES)
-    parts = [
-        jax.device_get(_nearest(query[start : start + _QUERIES], gallery, top=top))
-        for start in blocks
-    ]
+    starts = range(0, max(1, len(query)), _QUERIES)
+    blocks = (query[start : start + _QUERIES] for start in starts)
+    parts = [jax.device_get(_nearest(block, gallery, top=top)) for block in blocks]
     scores, indices = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return Ranked(indices, scores)
 
@@ -285,9 +276,8 @@ def _nearest(query: jax.Array, gallery: jax.Array, top: int) -> Sequence[jax.Arr
 
 def images_at_once(size: tuple[int, int], batch_size: int) -> int:
     """Return how many images of a batch a CPU embeds fastest together: a divisor."""
-    most = PIXELS_AT_ONCE // (size[0] * size[1])
-    fits = range(max(1, min(most, batch_size)), 0, -1)
-    return next(count for count in fits if batch_size % count == 0)
+    most = max(1, min(PIXELS_AT_ONCE // (size[0] * size[1]), batch_size))
+    return next(count for count in range(most, 0, -1) if batch_size % count == 0)
 
 
 def load(
@@ -300,10 +290,8 @@ def load(
     safetensors` serves as well. `feature` is "all", or "global" without the parts;
     None: as the run's config has it. Raise UserError where there is no such checkpoint.
     """
-    if Path(path).suffix == ".safetensors":
-        variables, about = _read_safetensors(Path(path).expanduser().resolve())
-    else:
-        variables, about = read(path, which)
+    is_file = Path(path).suffix == ".safetensors"
+    variables, about = _read_safetensors(path) if is_file else read(path, which)
     config = with_defaults(about.config)
     config.eval.feature = feature or config.eval.feature
     mesh = make_mesh()
@@ -320,7 +308,8 @@ def load(
     )
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Any], RunInfo]:
+def _read_safetensors(path: str | Path) -> tuple[dict[str, Any], RunInfo]:
+    path = Path(path).expanduser().resolve()
     if not path.is_file():
         raise UserError(f"there is no file {path}; give one, or a run's --workdir")
     tensors, metadata = read_file(path)

@@ -23,15 +23,8 @@ SUFFIXES = (".npz", ".parquet")
 _ROWS_A_GROUP = 2**14  # of a Parquet file
 
 # What reading a file raises that is truncated, or was not written by vireid_jax.
-_DAMAGED = (
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    EOFError,
-    MemoryError,
-    zipfile.BadZipFile,
-)
+_DAMAGED = (ValueError, LookupError, TypeError, AttributeError)
+_DAMAGED += (EOFError, MemoryError, zipfile.BadZipFile)
 
 
 class FeatureFile(NamedTuple):
@@ -63,12 +56,9 @@ def write_features(
     modality = np.full(len(filename), MODALITIES.index(about["modality"]), np.int8)
     if path.suffix == ".npz":
         with new.open("wb") as file:
+            names, text = np.array(filename, str), np.array(json.dumps(about))
             np.savez(
-                file,
-                features=features,
-                filename=np.array(filename, str),
-                modality=modality,
-                about=np.array(json.dumps(about)),
+                file, features=features, filename=names, modality=modality, about=text
             )
     else:
         import pyarrow as pa
@@ -92,10 +82,8 @@ def read_features(path: Path) -> FeatureFile:
     file that would lie outside its folder.
     """
     check_suffix(path)
-    how = (
-        "python -m vireid_jax.extract --checkpoint DIR --images FOLDER --modality"
-        f" MODALITY --out {path}"
-    )
+    how = "python -m vireid_jax.extract --checkpoint DIR --images FOLDER --modality"
+    how += f" MODALITY --out {path}"
     if not path.is_file():
         raise UserError(f"there is no file {path}; make it: {how}")
     try:
@@ -108,12 +96,6 @@ def read_features(path: Path) -> FeatureFile:
         raise UserError(
             f"{path} is no file of features ({reason}); make it again: {how}"
         ) from error
-    for name in filename:
-        inner = PurePosixPath(name)
-        if inner.is_absolute() or ".." in inner.parts:
-            raise UserError(
-                f"{path} names {name!r}, outside its folder; make it again: {how}"
-            )
     return FeatureFile(features, filename, about)
 
 
@@ -140,5 +122,8 @@ def _check(features: np.ndarray, filename: list, about: dict[str, Any]) -> None:
     texts = [about["network"], about["folder"], *filename]
     if not all(isinstance(text, str) for text in texts):
         raise UserError("the network, the folder and the file names are not all texts")
+    for path in map(PurePosixPath, filename):
+        if path.is_absolute() or ".." in path.parts:
+            raise UserError(f"the file name {str(path)!r} is outside the folder")
     if about["modality"] not in MODALITIES:
         raise UserError(f"its modality is {about['modality']!r}")

@@ -7,7 +7,7 @@ import os
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -80,21 +80,6 @@ def is_inside(path: Path, folder: Path) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
-def describe(embedder: Embedder, folder: Path, modality: str) -> dict[str, Any]:
-    """Return what made a file's features: its `about`."""
-    return {
-        "network": embedder.fingerprint,
-        "modality": modality,
-        "dim": embedder.dim,
-        "feature": embedder.feature,
-        "flip": embedder.flip,
-        "size": list(embedder.size),
-        "step": embedder.about.step,
-        "folder": str(folder.resolve()),
-        "version": __version__,
-    }
-
-
 def embed_folder(
     embedder: Embedder,
     folder: Path,
@@ -148,9 +133,8 @@ def extract(
         done = start
         with (partial / _ROWS).open("ab" if start else "wb") as file:
             for number, batch in enumerate(batches, 1):
-                content = batch.embeddings.tobytes()
-                file.write(content)
-                checksum = zlib.crc32(content, checksum)
+                file.write(batch.embeddings.tobytes())
+                checksum = zlib.crc32(batch.embeddings.tobytes(), checksum)
                 errors |= {filename[start + i]: why for i, why in batch.errors.items()}
                 done += len(batch.indices) + len(batch.errors)
                 if number % BATCHES_A_SAVE == 0 or done == len(filename):
@@ -170,7 +154,18 @@ def extract(
             )
         shape = (len(read), embedder.dim)
         features = np.memmap(partial / _ROWS, np.float32, "r", shape=shape)
-        write_features(out, read, features, describe(embedder, folder, modality))
+        about = {
+            "network": embedder.fingerprint,
+            "modality": modality,
+            "dim": embedder.dim,
+            "feature": embedder.feature,
+            "flip": embedder.flip,
+            "size": list(embedder.size),
+            "step": embedder.about.step,
+            "folder": str(folder.resolve()),
+            "version": __version__,
+        }
+        write_features(out, read, features, about)
         lines = "".join(f"{name}\t{error}\n" for name, error in errors.items())
         listed = out.with_name(f"{out.name}.unreadable.txt")
         replace_text(listed, lines) if lines else listed.unlink(missing_ok=True)
@@ -269,11 +264,12 @@ def open_gallery(
             f"--gallery_modality is missing; {path} is a folder, so give the modality"
             f" of its images. Valid values: {list(MODALITIES)}"
         )
-    batches = list(embed_folder(embedder, path, filename, modality, console))
-    for error in (error for batch in batches for error in batch.errors.values()):
-        console.print(f"Left out: {error}", soft_wrap=True, markup=False)
-    read = [filename[index] for batch in batches for index in batch.indices]
+    read, parts = [], []
+    for batch in embed_folder(embedder, path, filename, modality, console):
+        read += [filename[index] for index in batch.indices]
+        parts.append(batch.embeddings)
+        for error in batch.errors.values():
+            console.print(f"Left out: {error}", soft_wrap=True, markup=False)
     if not read:
         raise UserError(f"none of the {len(filename)} images in {path} can be read")
-    features = np.concatenate([batch.embeddings for batch in batches])
-    return Gallery(features, read, path, modality)
+    return Gallery(np.concatenate(parts), read, path, modality)

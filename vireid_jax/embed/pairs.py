@@ -30,11 +30,8 @@ def compare_images(
     verdict. Raise UserError for an image that cannot be read, and for a rate that the
     checkpoint has no threshold of.
     """
-    one, two = (
-        embedder.embed(image, modality)[0]
-        for image, modality in zip(images, modalities, strict=True)
-    )
-    cosine = float(one @ two)
+    one, two = map(embedder.embed, images, modalities)
+    cosine = float(one[0] @ two[0])
     kind = next("-".join(k) for k in KINDS if sorted(k) == sorted(modalities))
     stored = embedder.about.thresholds.get(kind, {})
     thresholds = {float(r): x for r, x in stored.get("thresholds", {}).items()}

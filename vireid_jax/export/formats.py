@@ -16,11 +16,11 @@ from vireid_jax.run.environment import commit
 from vireid_jax.run.errors import UserError
 from vireid_jax.training.step import make_embed_step
 
-FORMATS = ("onnx", "jax", "safetensors")
+_NEEDED = {"onnx": ("onnx", "onnxruntime"), "jax": ("flatbuffers",), "safetensors": ()}
+FORMATS = tuple(_NEEDED)
 STREAMS = ("separate", "both")
 PLATFORMS = ("cpu", "cuda", "tpu")  # that a file of jax.export runs on
 WEIGHTS = "network.safetensors"
-_NEEDED = {"onnx": ("onnx", "onnxruntime"), "jax": ("flatbuffers",), "safetensors": ()}
 
 RESIZING = (
     "To the network's height and width, proportions not kept: OpenCV's INTER_AREA where"
@@ -52,8 +52,7 @@ def describe(embedder: Embedder, format: str) -> dict[str, Any]:
     """Return `model.json`: what a program must know to use the files."""
     height, width = embedder.size
     about = embedder.about
-    inside = ["ImageNet normalisation"]
-    inside += ["the sum of image and mirror"] if embedder.flip else []
+    mirror = ["the sum of image and mirror"] if embedder.flip else []
     version = importlib.metadata.version("vireid-jax")
     return {
         "format": format,
@@ -64,7 +63,7 @@ def describe(embedder: Embedder, format: str) -> dict[str, Any]:
             "resizing": RESIZING,
         },
         "output": {"type": "float32", "shape": ["batch", embedder.dim]},
-        "inside": [*inside, "L2 normalisation"],
+        "inside": ["ImageNet normalisation", *mirror, "L2 normalisation"],
         "modalities": list(embedder.modalities),
         "network": about.config["model"],
         "feature": embedder.feature,
@@ -86,9 +85,16 @@ def write(
     A safetensors file always holds both. `about` goes into ONNX files as metadata.
     """
     separate = [(modality,) for modality in embedder.modalities]
-    if format == "safetensors":
-        _write_safetensors(embedder, folder / WEIGHTS)
-        return Files("float32", dict.fromkeys(separate, folder / WEIGHTS))
+    if format == "safetensors":  # all variables by path, for `vireid_jax.load`
+        from safetensors.numpy import save_file
+
+        leaves = flatten_dict(jax.device_get(embedder.variables), sep="/")
+        tensors = {name: np.ascontiguousarray(leaf) for name, leaf in leaves.items()}
+        path = folder / WEIGHTS
+        save_file(
+            tensors, path, metadata={"about": json.dumps(embedder.about.to_json())}
+        )
+        return Files("float32", dict.fromkeys(separate, path))
     paths = {}
     for group in [embedder.modalities] if streams == "both" else separate:
         paths[group] = folder / f"{'both' if streams == 'both' else group[0]}.{format}"
@@ -106,26 +112,15 @@ def _jax(embedder: Embedder, group: tuple[str, ...]) -> bytes:
     """Export `images -> embedding`, or a tuple of all streams' from all images."""
     from jax import export
 
-    variables = jax.device_get(embedder.variables)
-    options = {"flip": embedder.flip, "feature": embedder.feature}
-    steps = [make_embed_step(embedder.model, m, **options) for m in group]
+    model, variables = embedder.model, jax.device_get(embedder.variables)
+    flip, feature = embedder.flip, embedder.feature
+    steps = [make_embed_step(model, m, flip=flip, feature=feature) for m in group]
 
     def embed(*images: jax.Array) -> Any:
         out = tuple(step(variables, x) for step, x in zip(steps, images, strict=True))
         return out if len(group) > 1 else out[0]
 
     batches = export.symbolic_shape(", ".join(f"{m}_batch" for m in group))
-    shapes = [
-        jax.ShapeDtypeStruct((batch, *embedder.size, 3), np.uint8) for batch in batches
-    ]
-    exported = export.export(jax.jit(embed), platforms=PLATFORMS)(*shapes)
+    images = [jax.ShapeDtypeStruct((n, *embedder.size, 3), np.uint8) for n in batches]
+    exported = export.export(jax.jit(embed), platforms=PLATFORMS)(*images)
     return bytes(exported.serialize())
-
-
-def _write_safetensors(embedder: Embedder, path: Path) -> None:
-    """Write all variables by path, not folded; `vireid_jax.load` reads the file."""
-    from safetensors.numpy import save_file
-
-    leaves = flatten_dict(jax.device_get(embedder.variables), sep="/")
-    tensors = {name: np.ascontiguousarray(leaf) for name, leaf in leaves.items()}
-    save_file(tensors, path, metadata={"about": json.dumps(embedder.about.to_json())})

@@ -30,9 +30,9 @@ def onnx_model(
 ) -> onnx.ModelProto:
     """Write the streams of `modalities` into one model.
 
-    A single stream has the names `images` and `embedding`; of several, each has those
-    of its modality, and weights that are equal are stored once. Raise UserError for a
-    network other than TwoStreamOSNet.
+    The input of a single stream is `images` and its output `embedding`; of several
+    streams they have the modality in the name, and equal weights are stored once. Raise
+    UserError for a network other than TwoStreamOSNet.
     """
     if not isinstance(embedder.model, TwoStreamOSNet):
         raise UserError(
@@ -41,16 +41,15 @@ def onnx_model(
         )
     graph, inputs, outputs = Graph(), [], []
     for modality in modalities:
-        alone = len(modalities) == 1
-        images = "images" if alone else modality
-        output = "embedding" if alone else f"{modality}_embedding"
-        batch = "batch" if alone else f"{modality}_batch"
-        stream = Stream(graph, embedder, modality)
-        graph.node("Identity", stream.embed(images), name=output)
-        shape = (batch, *embedder.size, 3)
-        inputs.append(helper.make_tensor_value_info(images, TensorProto.UINT8, shape))
-        shape = (batch, embedder.dim)
-        outputs.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, shape))
+        images, prefix = modality, f"{modality}_"
+        if len(modalities) == 1:
+            images, prefix = "images", ""
+        output, batch = f"{prefix}embedding", f"{prefix}batch"
+        embedding = Stream(graph, embedder, modality).embed(images)
+        graph.node("Identity", embedding, name=output)
+        describe, shape = helper.make_tensor_value_info, (batch, *embedder.size, 3)
+        inputs.append(describe(images, TensorProto.UINT8, shape))
+        outputs.append(describe(output, TensorProto.FLOAT, (batch, embedder.dim)))
     weights = [numpy_helper.from_array(x, name) for name, x in graph.weights.items()]
     model = helper.make_model(
         helper.make_graph(graph.nodes, "vireid_jax", inputs, outputs, weights),
@@ -72,17 +71,16 @@ class Graph:
         self.weights: dict[str, np.ndarray] = {}
 
     def node(self, kind: str, *inputs: Any, name: str = "", **attributes: Any) -> str:
-        """Add a node; an input is a value, a float or a tuple of integers."""
+        """Add a node; an input is a value, a float, or a tuple of integers."""
         name = name or f"{kind}_{len(self.nodes)}"
-        inputs = [x if isinstance(x, str) else self.constant(x) for x in inputs]
-        node = helper.make_node(kind, inputs, [name], f"node_{name}", **attributes)
+        values = []
+        for x in inputs:
+            dtype = np.float32 if isinstance(x, float) else np.int64
+            is_value = isinstance(x, str)
+            values.append(x if is_value else self.weight(str(x), np.array(x, dtype)))
+        node = helper.make_node(kind, values, [name], f"node_{name}", **attributes)
         self.nodes.append(node)
         return name
-
-    def constant(self, value: float | tuple[int, ...]) -> str:
-        """Add numbers: a float32 scalar or int64 `[n]`."""
-        dtype = np.float32 if isinstance(value, float) else np.int64
-        return self.weight(str(value), np.array(value, dtype))
 
     def weight(self, name: str, value: np.ndarray) -> str:
         """Add a weight once; one that differs from that of this name gets another."""
@@ -112,15 +110,11 @@ class Stream:
             mirror = self.node("Slice", x, (-1,), (_BEFORE_THE_FIRST,), (3,), (-1,))
             x = self.node("Concat", x, mirror, axis=0)
         x = self.trunk(x)
-        height = -(-self.embedder.size[0] // 4) // 4  # of the last map
-        pooled = [self.generalised_mean(x)]
-        pooled += self.pooled_stripes(x, height, self.model.num_stripes)
-        features = [self.affine(self.node("Concat", *pooled, axis=-1), "head/neck")]
-        if self.embedder.feature == "all":
-            features += [
-                self.granularity(self.pooled_stripes(x, height, count))
-                for count in self.model.granularities
-            ]
+        pooled = self.pooled_stripes(x, self.model.num_stripes)
+        pooled = self.node("Concat", self.generalised_mean(x), *pooled, axis=-1)
+        features = [self.affine(pooled, "head/neck")]
+        for count in self.model.granularities if self.embedder.feature == "all" else ():
+            features.append(self.granularity(self.pooled_stripes(x, count)))
         x = self.l2_normalise(self.node("Concat", *features, axis=-1))
         if self.embedder.flip:
             halves = [f"{x}_image", f"{x}_mirror"]
@@ -164,8 +158,7 @@ class Stream:
         """Apply an instance norm, if the network has one at `path`."""
         if f"{path}/scale" not in self.weights:
             return x
-        scale, bias = self.get(f"{path}/scale"), self.get(f"{path}/bias")
-        inputs = (x, scale, bias)
+        inputs = (x, self.get(f"{path}/scale"), self.get(f"{path}/bias"))
         return self.node("InstanceNormalization", *inputs, epsilon=folding.EPSILON)
 
     def generalised_mean(self, x: str) -> str:
@@ -175,8 +168,9 @@ class Stream:
         mean = self.node("Flatten", self.node("GlobalAveragePool", cubes))
         return self.node("Pow", mean, 1 / 3)
 
-    def pooled_stripes(self, x: str, height: int, count: int) -> list[str]:
-        """Cut a map into stripes and pool each."""
+    def pooled_stripes(self, x: str, count: int) -> list[str]:
+        """Cut the last map into stripes and pool each."""
+        height = -(-self.embedder.size[0] // 4) // 4
         cuts = [((cut.start,), (cut.stop,)) for cut in stripe_rows(height, count)]
         stripes = [self.node("Slice", x, *cut, (2,)) for cut in cuts]
         return [self.generalised_mean(stripe) for stripe in stripes]
@@ -191,20 +185,16 @@ class Stream:
     def trunk(self, x: str) -> str:
         """Run `conv1` to `conv5`."""
         x = self.instance_norm(self.conv(x, "conv1/conv"), "conv1/bn")
-        window = {"kernel_shape": (3, 3), "pads": (1, 1, 1, 1), "strides": (2, 2)}
-        x = self.node("MaxPool", self.node("Relu", x), **window)
+        x, halved, pads = self.node("Relu", x), (2, 2), (1, 1, 1, 1)
+        x = self.node("MaxPool", x, kernel_shape=(3, 3), pads=pads, strides=halved)
         for stage in STAGES[1:4]:
             for index in (0, 1):
                 x = self.block(x, f"{stage}/{index}")
             # AIN has its reductions beside the stages.
-            for path in (
-                f"{stage}/2/0/conv",
-                f"{stage.replace('conv', 'pool')}/0/conv",
-            ):
-                if f"{path}/kernel" in self.weights:
-                    x = self.conv_relu(x, path)
-                    window = {"kernel_shape": (2, 2), "strides": (2, 2)}
-                    x = self.node("AveragePool", x, **window)
+            for name in (f"{stage}/2", stage.replace("conv", "pool")):
+                if f"{name}/0/conv/kernel" in self.weights:
+                    x = self.conv_relu(x, f"{name}/0/conv")
+                    x = self.node("AveragePool", x, kernel_shape=(2, 2), strides=halved)
         return self.conv_relu(x, "conv5/conv")
 
     def block(self, x: str, path: str) -> str:
@@ -216,10 +206,9 @@ class Stream:
             y = x
             for light in self.lights(path, depth):
                 y = self.conv_relu(self.conv(y, f"{light}/conv1"), f"{light}/conv2")
-            mean = self.node("GlobalAveragePool", y)
-            gate = self.conv(
-                self.conv_relu(mean, f"{path}/gate/fc1"), f"{path}/gate/fc2"
-            )
+            gate = self.node("GlobalAveragePool", y)
+            gate = self.conv_relu(gate, f"{path}/gate/fc1")
+            gate = self.conv(gate, f"{path}/gate/fc2")
             y = self.node("Mul", self.node("Sigmoid", gate), y)
             total = self.node("Add", total, y) if total else y
         x = self.conv(total, f"{path}/conv3/conv")
@@ -249,8 +238,7 @@ class Stream:
         if self.model.relation == "attention":
             related = self.attention(self.reducer(parts, f"{path}/part"), path)
         else:
-            total = self.node("ReduceSum", parts, (0,))
-            rest = self.node("Sub", total, parts)
+            rest = self.node("Sub", self.node("ReduceSum", parts, (0,)), parts)
             rest = self.node("Mul", rest, 1 / (len(pooled) - 1))
             x = self.reducer(parts, f"{path}/parts/part")
             rest = self.reducer(rest, f"{path}/parts/rest")

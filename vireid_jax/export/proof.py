@@ -71,13 +71,8 @@ def prove(
                 f" checkpoint by {difference:.2g}, {LIMIT:g} is allowed; nothing was"
                 " written. Please report this with the checkpoint's config.json"
             )
-        runs.append(
-            {
-                "runtime": target.runtime,
-                "precision": target.precision,
-                "largest_difference": difference,
-            }
-        )
+        run: dict[str, Any] = {"runtime": target.runtime, "precision": target.precision}
+        runs.append(run | {"largest_difference": difference})
     reference = embedder.embed_records(trial.records) if trial.protocols else None
     for target, run in zip(targets, runs, strict=True):
         if reference is not None:
@@ -87,8 +82,8 @@ def prove(
                 rows = np.flatnonzero(trial.records.modality == index)
                 for start in range(0, len(rows), target.at_once):
                     batch = rows[start : start + target.at_once]
-                    batch_images = trial.records.images(batch, embedder.size)
-                    features[batch] = target.embed(batch_images, modality)
+                    pixels = trial.records.images(batch, embedder.size)
+                    features[batch] = target.embed(pixels, modality)
             run["walkers"] = _compare(trial, reference, features)
         show_status(f"timing {target}")
         run["latency_ms"] = _latencies(target, images)
@@ -119,17 +114,16 @@ def _compare(
     """Rank by both; metrics are fractions."""
     by_direction = {}
     for protocol in trial.protocols:
+        query = protocol.queries(trial.records, 0)
+        gallery = protocol.gallery(trial.records, 0)
         row: dict[str, Any] = {}
+        distances = []
         for name, embeddings in {"jax": reference, "exported": features}.items():
             metrics = evaluate(protocol, trial.records, embeddings).headline()
             row[name] = {metric: metrics[metric] for metric in ("Rank-1", "mAP")}
+            distances.append(cosine_distances(embeddings[query], embeddings[gallery]))
         row["rank_1_lost"] = row["jax"]["Rank-1"] - row["exported"]["Rank-1"]
-        query = protocol.queries(trial.records, 0)
-        gallery = protocol.gallery(trial.records, 0)
-        row["rank_lists"] = compare_lists(
-            cosine_distances(reference[query], reference[gallery]),
-            cosine_distances(features[query], features[gallery]),
-        )
+        row["rank_lists"] = compare_lists(*distances)
         by_direction[protocol.direction] = row
     return by_direction
 
@@ -156,11 +150,7 @@ def compare_lists(
 
 
 def _latencies(target: Target, images: dict[str, np.ndarray]) -> dict[str, float]:
-    """Return the median time of a run, in ms, by the number of images at once.
-
-    Of one file per modality, the first; one of both streams gets as many images of
-    each.
-    """
+    """Return the first file's median ms, by the number of images of each modality."""
     group, run = next(iter(target.runs.items()))
     medians = {}
     for count in LATENCIES:

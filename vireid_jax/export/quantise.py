@@ -5,11 +5,7 @@ have one scale, from their values on calibration images. The gates stay float32 
 have one pixel each, and weigh everything else), and so do layers after the last map.
 """
 
-import contextlib
-import io
 import logging
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
@@ -37,55 +33,42 @@ def calibration_images(
 
 def quantise(files: Files, images: dict[str, UInt8[np.ndarray, "_ H W 3"]]) -> Files:
     """Write `NAME.int8.onnx` beside every file; `images` calibrate, by modality."""
-    paths = {}
-    for group, path in files.paths.items():
-        names = ["images"] if len(group) == 1 else group
-        inputs = {name: images[m] for name, m in zip(names, group, strict=True)}
-        paths[group] = path.with_suffix(".int8.onnx")
-        _quantise(path, paths[group], inputs)
-    return Files("int8", paths)
-
-
-def _quantise(path: Path, out: Path, images: dict[str, np.ndarray]) -> None:
     import onnx
     from onnxruntime import quantization
 
     class Reader(quantization.CalibrationDataReader):
         """Return a few images at a time, None at the end."""
 
-        def __init__(self):
-            starts = range(0, min(map(len, images.values())), _AT_ONCE)
+        def __init__(self, group: tuple[str, ...]):
+            names = ["images"] if len(group) == 1 else group
+            inputs = dict(zip(names, (images[m] for m in group), strict=True))
             self._batches = (
-                {name: x[start : start + _AT_ONCE] for name, x in images.items()}
-                for start in starts
+                {name: x[start : start + _AT_ONCE] for name, x in inputs.items()}
+                for start in range(0, min(map(len, inputs.values())), _AT_ONCE)
             )
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self._batches, None)
 
-    nodes = onnx.load(path).graph.node
-    gates = [node.name for node in nodes if any("/gate/" in x for x in node.input)]
-    with _silent():
-        quantization.quantize_static(
-            path,
-            out,
-            Reader(),
-            quant_format=quantization.QuantFormat.QDQ,
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-            per_channel=True,
-            op_types_to_quantize=["Conv"],
-            nodes_to_exclude=gates,
-        )
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Hide onnxruntime's advice to preprocess, because the folding has done that."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)
+    paths, before = {}, logging.root.manager.disable
+    for group, path in files.paths.items():
+        paths[group] = path.with_suffix(".int8.onnx")
+        nodes = onnx.load(path).graph.node
+        gates = [node.name for node in nodes if any("/gate/" in x for x in node.input)]
+        # onnxruntime advises to preprocess, but the folding has done that.
+        logging.disable(logging.WARNING)
+        try:
+            quantization.quantize_static(
+                path,
+                paths[group],
+                Reader(group),
+                quant_format=quantization.QuantFormat.QDQ,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+                per_channel=True,
+                op_types_to_quantize=["Conv"],
+                nodes_to_exclude=gates,
+            )
+        finally:
+            logging.disable(before)
+    return Files("int8", paths)

@@ -77,7 +77,7 @@ def in_onnxruntime(path: Path, _: Group) -> Run:
 def in_openvino(path: Path, _: Group) -> Run:
     """Open an ONNX file in OpenVINO, on the CPU, in float32."""
     # Without this its import reports to Google Analytics, from a fork of this process.
-    sys.modules.setdefault("openvino_telemetry", None)
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
     settings = {
@@ -86,12 +86,7 @@ def in_openvino(path: Path, _: Group) -> Run:
         "PERFORMANCE_HINT": "LATENCY",
     }
     model = openvino.Core().compile_model(str(path), "CPU", settings)
-
-    def run(images: list[np.ndarray]) -> list[np.ndarray]:
-        results = model(images)
-        return [results[output] for output in model.outputs]
-
-    return run
+    return lambda images: model(images).to_tuple()
 
 
 def in_jax(path: Path, _: Group) -> Run:
@@ -100,11 +95,7 @@ def in_jax(path: Path, _: Group) -> Run:
     from jax import export
 
     embed = jax.jit(export.deserialize(bytearray(path.read_bytes())).call)
-
-    def run(images: list[np.ndarray]) -> list[np.ndarray]:
-        return [np.asarray(x) for x in jax.tree.leaves(embed(*images))]
-
-    return run
+    return lambda images: list(map(np.asarray, jax.tree.leaves(embed(*images))))
 
 
 def in_vireid_jax(path: Path, group: Group) -> Run:
