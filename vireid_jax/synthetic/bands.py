@@ -48,13 +48,15 @@ def _weave(raster: Raster, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the patterned pixels and how far each is from colour a to colour b."""
     waves = table[:, garments.WAVES]
     patterned = np.flatnonzero(np.any(waves, axis=1)[raster.part])
-    along, arc = raster.weave_position(patterned)
+    part, u = raster.part[patterned], raster.u[patterned]
+    # Where on the cloth they lie: metres along and around.
+    metre, start, turn = np.take(raster.cloth, part, axis=1)
+    along = raster.inside[patterned] * metre + start
+    arc = u * (1 + np.float32(0.28) * u * u) + turn  # close to the arc sine
+    arc = arc * raster.radius[patterned] * metre
     # In steps of the sine table, 1024 a cycle.
-    s1, a1, s2, a2, m1, m2, sharp = np.take(
-        (waves * [1024, 1024, 1024, 1024, 1, 1, 1]).T.astype(np.float32),
-        raster.part[patterned],
-        axis=1,
-    )
+    steps = (waves * [1024, 1024, 1024, 1024, 1, 1, 1]).T.astype(np.float32)
+    s1, a1, s2, a2, m1, m2, sharp = np.take(steps, part, axis=1)
     first = _SINE[(s1 * along + a1 * arc).astype(np.int32) & 1023]
     second = _SINE[(s2 * along + a2 * arc).astype(np.int32) & 1023]
     mixed = 0.5 + sharp * (m1 * first + m2 * second)

@@ -75,8 +75,8 @@ def weave(rng: np.random.Generator) -> np.ndarray:
     ])  # fmt: skip
 
 
-def _plain(rgb: Iterable[float], nir: float, warmth: float) -> np.ndarray:
-    """Return the table row of a surface without a pattern."""
+def plain(rgb: Iterable[float], nir: float, warmth: float) -> np.ndarray:
+    """Return the row of a surface without a pattern, `[NUM_COLUMNS]`."""
     return np.array([*rgb, *rgb, nir, nir, warmth, 0, 0, 0, 0, 0, 0, 0])
 
 
@@ -96,7 +96,7 @@ def surface_table(
         nir, yarn, shift, warmth = matter.random(4).tolist()
         nir, warmth = 0.16 + 0.76 * nir, low + (high - low) * warmth
         rgb = cloth_colour(looks)
-        row = _plain(rgb, nir, warmth)
+        row = plain(rgb, nir, warmth)
         if looks.random() < _PATTERNED.get(surface, 0.0):
             other, pattern = cloth_colour(looks), weave(looks)
             if np.abs(luma(rgb - other)) < 0.12:
@@ -110,14 +110,14 @@ def surface_table(
     skin = np.clip(looks.choice(_SKINS) + looks.normal(0, 0.015, 3), 0.1, 0.97)
     hair = np.clip(looks.choice(_HAIRS) + looks.normal(0, 0.02, 3), 0.03, 0.9)
     skin_nir, hair_nir = matter.uniform(0.6, 0.72), matter.uniform(0.14, 0.45)
-    table[SKIN] = _plain(skin, skin_nir, matter.uniform(0.84, 0.93))
-    table[HANDS] = _plain(skin, skin_nir, matter.uniform(0.72, 0.9))
-    table[FACE] = _plain(np.clip(skin * 1.03, 0, 1), skin_nir, 1.0)
-    table[HAIR] = _plain(hair, hair_nir, matter.uniform(0.4, 0.62))
-    table[EYES] = _plain(skin * 0.45, skin_nir * 0.55, 1.04)
-    table[GLASSES] = _plain((0.07, 0.07, 0.09), 0.12, matter.uniform(0.2, 0.4))
+    table[SKIN] = plain(skin, skin_nir, matter.uniform(0.84, 0.93))
+    table[HANDS] = plain(skin, skin_nir, matter.uniform(0.72, 0.9))
+    table[FACE] = plain(np.clip(skin * 1.03, 0, 1), skin_nir, 1.0)
+    table[HAIR] = plain(hair, hair_nir, matter.uniform(0.4, 0.62))
+    table[EYES] = plain(skin * 0.45, skin_nir * 0.55, 1.04)
+    table[GLASSES] = plain((0.07, 0.07, 0.09), 0.12, matter.uniform(0.2, 0.4))
     # Retro-reflective tape: pale grey, bright under a flash, and it mirrors the sky.
-    table[TRIM] = _plain((0.82, 0.83, 0.8), 0.97, matter.uniform(-0.05, 0.1))
+    table[TRIM] = plain((0.82, 0.83, 0.8), 0.97, matter.uniform(-0.05, 0.1))
     # A print is dye on the same cloth: only the visible colour differs.
     table[PRINT] = table[TOP]
     table[PRINT, RGB_A] = table[PRINT, RGB_B] = cloth_colour(looks)

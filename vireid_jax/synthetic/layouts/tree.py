@@ -1,7 +1,6 @@
 """A release tree: which images and index files it holds."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 
@@ -19,20 +18,6 @@ class Tree:
     """MATLAB files, by path: their variables."""
     empty: list[str] = dataclasses.field(default_factory=list)
     """Folders without files, which the release has too."""
-
-    def write_index(self, root: Path, note: str) -> None:
-        """Write everything but the images, and `note` as README.txt."""
-        import scipy.io
-
-        for filename, text in {"README.txt": note, **self.texts}.items():
-            path = root / filename
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8", newline="\n")
-        for filename, variables in self.matrices.items():
-            (root / filename).parent.mkdir(parents=True, exist_ok=True)
-            scipy.io.savemat(root / filename, variables, do_compression=True)
-        for folder in self.empty:
-            (root / folder).mkdir(parents=True, exist_ok=True)
 
 
 def deal(
