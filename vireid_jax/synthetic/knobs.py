@@ -37,8 +37,7 @@ class Knobs:
             top = highest.get(knob, 1.0)
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not 0 <= value <= top:
-                valid = f"numbers from 0 to {top:g}"
-                raise UserError(f"knob {knob}={value!r}: valid values are {valid}")
+                raise UserError(f"knob {knob}={value!r}: valid values are 0 to {top:g}")
 
 
 PRESETS: dict[str, Knobs] = {
@@ -63,7 +62,5 @@ def preset(name: str, **overrides: float) -> Knobs:
         raise UserError(f"difficulty {name!r} is unknown: choose {', '.join(PRESETS)}")
     knobs = PRESETS[name]
     for knob in overrides.keys() - vars(knobs):
-        raise UserError(
-            f"knob {knob!r} is unknown: choose among {', '.join(vars(knobs))}"
-        )
+        raise UserError(f"knob {knob!r} is unknown: choose among {list(vars(knobs))}")
     return dataclasses.replace(knobs, **overrides)

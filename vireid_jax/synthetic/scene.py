@@ -136,10 +136,8 @@ def compose(
     spec: Spec, *, seed: int, canvas: tuple[int, int], knobs: Knobs
 ) -> tuple[Scene, np.random.Generator]:
     """Draw the scene of one image, and return it with the stream for its noise."""
-    variant, modality = (
-        list(CAMERAS).index(spec.variant),
-        MODALITIES.index(spec.modality),
-    )
+    variant = list(CAMERAS).index(spec.variant)
+    modality = MODALITIES.index(spec.modality)
     key = (seed, _SHOT, variant, spec.identity, modality, spec.camera, spec.index)
     rng = np.random.default_rng(key)
     cam = camera(seed, spec.variant, spec.camera)

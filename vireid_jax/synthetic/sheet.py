@@ -29,19 +29,19 @@ def contact_sheet(
     With two variants, the columns are visible, thermal and NIR of the same people.
     """
     blocks = []
-    for number, variant in enumerate([variants[0], *variants]):
-        modality = "infrared" if number else "visible"
-        specs = [
-            s for s in plan(variant, identities, columns) if s.modality == modality
-        ]
+    bands = [(variants[0], "visible"), *((variant, "infrared") for variant in variants)]
+    for variant, modality in bands:
+        specs = plan(variant, identities, columns)
+        specs = [spec for spec in specs if spec.modality == modality]
         specs.sort(key=lambda spec: (spec.identity, spec.index))
         shots = [render(s, seed=seed, size=size, knobs=knobs).image for s in specs]
         shots = [_margin(shot, 1) for shot in shots]
         rows = [shots[at : at + columns] for at in range(0, len(shots), columns)]
         block = np.concatenate([_margin(np.concatenate(row, 1), 1) for row in rows])
         header = np.full((_HEADER, block.shape[1], 3), 255, np.uint8)
-        title, font = _TITLES[variant] if number else modality, cv2.FONT_HERSHEY_SIMPLEX
-        cv2.putText(header, title, (3, _HEADER - 11), font, 0.62, _INK, 1, cv2.LINE_AA)
+        title = _TITLES[variant] if modality == "infrared" else modality
+        font = cv2.FONT_HERSHEY_SIMPLEX, 0.62, _INK, 1, cv2.LINE_AA
+        cv2.putText(header, title, (3, _HEADER - 11), *font)
         blocks.append(_margin(np.concatenate([header, block]), _GAP))
     return np.concatenate(blocks, 1)
 
