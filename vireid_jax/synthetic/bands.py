@@ -17,31 +17,34 @@ Rng = np.random.Generator
 _SKIN_TEMPERATURE = 33.0  # degrees C
 _COLDEST = 5000  # hundredths of a degree, added to keep temperatures positive
 _TILE = 1024
+_Y, _X = np.mgrid[-1:1:32j, -1:1:64j]
+_FOOTING = np.round(255 * np.exp(-3.2 * (_X * _X + _Y * _Y))).astype(np.uint8)
+"""A soft disk that darkens the ground at the feet."""
 _SINE = np.sin(np.arange(1024) * (2 * math.pi / 1024)).astype(np.float32)
 
 
-@functools.lru_cache(maxsize=1)
-def _grain() -> Float32[np.ndarray, "tile tile"]:
-    """Return a tile of unit normal noise; images take random windows of it."""
+@functools.cache
+def _tile(smooth: bool) -> Float32[np.ndarray, "tile tile"]:
+    """Return a tile of noise: smooth, the folds of cloth, or unit normal, the grain."""
+    if smooth:
+        return background.cloud(np.random.default_rng(32), _TILE, _TILE, 24)
     return np.random.default_rng(31).standard_normal((_TILE, _TILE), np.float32)
 
 
-@functools.lru_cache(maxsize=1)
-def _folds() -> Float32[np.ndarray, "tile tile"]:
-    """Return a tile of smooth noise: the folds of cloth."""
-    rng = np.random.default_rng(32)
-    return background.cloud(rng, _TILE, _TILE, 24)
-
-
-def _window(tile: np.ndarray, rng: Rng, shape: Size) -> np.ndarray:
-    """Return a random window of a tile; a small tile repeats."""
+def _noise(rng: Rng, shape: Size, smooth: bool = False) -> np.ndarray:
+    """Return a random window of a tile of noise; a small tile repeats."""
+    tile, (height, width) = _tile(smooth), shape
     top, left = rng.integers(0, _TILE, 2)
-    height, width = shape
     if top + height > _TILE or left + width > _TILE:
         top, left = top % max(1, _TILE - height), left % max(1, _TILE - width)
     if height > _TILE or width > _TILE:
         tile = np.tile(tile, (height // _TILE + 1, width // _TILE + 1))
     return tile[top : top + height, left : left + width]
+
+
+def _folds(raster: Raster, rng: Rng) -> np.ndarray:
+    """Return the folds of cloth at the seen pixels."""
+    return _noise(rng, raster.labels.shape, smooth=True).reshape(-1)[raster.seen]
 
 
 def _weave(raster: Raster, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -81,13 +84,6 @@ def _behind(scene: Scene, band: np.ndarray, canvas: Size) -> np.ndarray:
     return cv2.resize(crop, canvas[::-1], interpolation=cv2.INTER_LINEAR)
 
 
-@functools.lru_cache(maxsize=1)
-def _blob() -> UInt8[np.ndarray, "32 64"]:
-    """Return the soft disk that darkens the ground at the feet."""
-    y, x = np.mgrid[-1:1:32j, -1:1:64j]
-    return np.round(255 * np.exp(-3.2 * (x * x + y * y))).astype(np.uint8)
-
-
 def _contact_shadow(scene: Scene, behind: np.ndarray, depth: float) -> None:
     """Darken the ground at the person's feet, in place."""
     view = scene.view
@@ -97,7 +93,7 @@ def _contact_shadow(scene: Scene, behind: np.ndarray, depth: float) -> None:
     rows = slice(max(0, top), max(0, min(height, top + high)))
     columns = slice(max(0, left), max(0, min(width, left + wide)))
     patch = behind[rows, columns]
-    dark = 1 - np.float32(depth / 255) * cv2.resize(_blob(), (wide, high))
+    dark = 1 - np.float32(depth / 255) * cv2.resize(_FOOTING, (wide, high))
     dark = dark[rows.start - top :, columns.start - left :]
     dark = dark[: patch.shape[0], : patch.shape[1]]
     dark = dark[..., None] if behind.ndim == 3 else dark
@@ -114,8 +110,7 @@ def _albedo(
     raster: Raster, a: np.ndarray, b: np.ndarray, weave: tuple[np.ndarray, np.ndarray]
 ) -> np.ndarray:
     """Return the albedo of the seen pixels, given the parts' two colours `[parts]`."""
-    albedo = np.take(a.astype(np.float32), raster.part)
-    patterned, mixed = weave
+    albedo, (patterned, mixed) = np.take(a.astype(np.float32), raster.part), weave
     change = np.take((b - a).astype(np.float32), raster.part[patterned])
     albedo[patterned] += mixed * change
     return albedo
@@ -131,7 +126,7 @@ def _expose(
     tones = 4 + 251 * np.minimum(np.outer(levels, gains), 1) ** gamma
     signal = cv2.LUT(small, tones.astype(np.uint8)[None])
     amplitude = (noise * np.sqrt(levels + 0.12)).astype(np.float32)
-    grain = _window(_grain(), rng, (height, width * len(gains))).reshape(small.shape)
+    grain = _noise(rng, (height, width * len(gains))).reshape(small.shape)
     grain = cv2.multiply(cv2.LUT(small, amplitude), grain)
     return cv2.add(signal, grain, dtype=cv2.CV_8U)  # rounds and saturates
 
@@ -156,16 +151,15 @@ def visible(
     canvas = raster.labels.shape
     image = _behind(scene, place.rgb, canvas)
     _contact_shadow(scene, image, 0.55)
-    folds = _window(_folds(), rng, canvas).reshape(-1)[raster.seen]
+    folds = _folds(raster, rng)
     shade = scene.diffuse * (0.62 + 0.38 * raster.facing)
     shade += (1 - scene.diffuse) * 1.35 * _lambert(raster, scene.light)
     shade *= (1 + 0.16 * folds) * np.float32(255)
     table = scene.surfaces[raster.surface]
     weave = _weave(raster, table)
+    colours = table[:, garments.RGB_A].T, table[:, garments.RGB_B].T
     channels = cv2.split(image)
-    for channel, a, b in zip(
-        channels, table[:, garments.RGB_A].T, table[:, garments.RGB_B].T, strict=True
-    ):
+    for channel, a, b in zip(channels, *colours, strict=True):
         _paint(channel, raster, _albedo(raster, a, b, weave) * shade)
     small = reduce(cv2.merge(channels), size)
     cam = scene.camera
@@ -184,7 +178,7 @@ def near_infrared(
     far = 1 - cam.flash * rng.uniform(0.35, 0.75)
     image = cv2.convertScaleAbs(image, alpha=0.72 * far)
     _contact_shadow(scene, image, 0.3)
-    folds = _window(_folds(), rng, canvas).reshape(-1)[raster.seen]
+    folds = _folds(raster, rng)
     near = cam.flash * (0.15 + 0.85 * raster.facing)
     near += (1 - cam.flash) * (0.5 + 0.5 * _lambert(raster, scene.light))
     table = scene.surfaces[raster.surface]
@@ -218,7 +212,7 @@ def thermal(
     # Wind, effort and time outdoors: every garment is a little different each time.
     warmth = warmth * rng.uniform(0.9, 1.06) + rng.normal(0, 0.025, warmth.size)
     warmth = warmth[raster.surface].astype(np.float32)[raster.part]
-    folds = _window(_folds(), rng, canvas).reshape(-1)[raster.seen]
+    folds = _folds(raster, rng)
     above = (_SKIN_TEMPERATURE - scene.ambient) * warmth * (0.86 + 0.14 * raster.facing)
     above += 1.1 * folds
     # In hundredths of a degree: integers blur alike on every processor.
@@ -237,7 +231,7 @@ def thermal(
     low, high = ranked[int(0.015 * ranked.size)], ranked[int(0.993 * ranked.size)]
     span = max(float(high - low), 400.0) * rng.uniform(0.98, 1.12)
     level = (heat - low) * np.float32(218 / span) + np.float32(rng.uniform(8, 26))
-    grain = _window(_grain(), rng, (height + 1, width))
+    grain = _noise(rng, (height + 1, width))
     level += (grain[1:] * 2.2 + grain[:1] * 1.5) * np.float32(scene.camera.noise)
     grey = np.minimum(np.maximum(level, 0), 255).astype(np.uint8)
     return cv2.merge([grey, grey, grey])

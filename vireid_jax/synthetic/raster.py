@@ -1,6 +1,5 @@
 """Project parts into a canvas: which part each pixel shows, and how it is turned."""
 
-import functools
 import math
 from typing import NamedTuple
 
@@ -130,7 +129,7 @@ def rasterise(actors: list[Actor], view: View, size: tuple[int, int]) -> Raster:
     # No index is out of range; "clip" spares the check and the copy that goes with it.
     columns = np.take(table, part, axis=1, mode="clip")
     nx, ny, n0, ex, ey, e0, long, thick, taper, bulge = columns
-    x, y = (np.take(grid, seen, mode="clip") for grid in _grids(size))
+    y, x = (place.astype(np.float32) for place in np.divmod(seen, size[1]))
     inside = ex * x + ey * y + e0
     clipped = np.minimum(np.maximum(inside, 0), long)
     radius = np.maximum(thick + taper * clipped, np.float32(0.5))
@@ -143,10 +142,3 @@ def rasterise(actors: list[Actor], view: View, size: tuple[int, int]) -> Raster:
         labels, seen, part, u, w, facing, radius, inside, rows[:, 0].astype(np.int64),
         across.astype(np.float32), axis.astype(np.float32), cloth,
     )  # fmt: skip
-
-
-@functools.lru_cache(maxsize=8)
-def _grids(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the x and y of every canvas pixel, flat float32."""
-    y, x = np.mgrid[: size[0], : size[1]].astype(np.float32)
-    return x.ravel(), y.ravel()
