@@ -12,6 +12,7 @@ from vireid_jax.synthetic.raster import Raster
 from vireid_jax.synthetic.scene import Scene
 
 Size = tuple[int, int]
+Image = UInt8[np.ndarray, "height width 3"]
 Rng = np.random.Generator
 
 _SKIN_TEMPERATURE = 33.0  # degrees C
@@ -78,7 +79,7 @@ def _lambert(raster: Raster, light: np.ndarray) -> np.ndarray:
 
 def _behind(scene: Scene, band: np.ndarray, canvas: Size) -> np.ndarray:
     """Return the scene's window of a place, `[height, width]` or with 3 channels."""
-    _, left, top, tall = scene.window
+    left, top, tall = scene.window
     wide = round(tall * canvas[1] / canvas[0])
     crop = band[top : top + tall, left : left + wide]
     return cv2.resize(crop, canvas[::-1], interpolation=cv2.INTER_LINEAR)
@@ -89,15 +90,10 @@ def _contact_shadow(scene: Scene, behind: np.ndarray, depth: float) -> None:
     view = scene.view
     wide, high = int(0.85 * view.scale), max(4, int(0.24 * view.scale))
     left, top = int(view.x - wide / 2), int(view.y - 0.5 * high)
-    height, width = behind.shape[:2]
-    rows = slice(max(0, top), max(0, min(height, top + high)))
-    columns = slice(max(0, left), max(0, min(width, left + wide)))
-    patch = behind[rows, columns]
+    patch = behind[max(0, top) : max(0, top + high), max(0, left) : max(0, left + wide)]
     dark = 1 - np.float32(depth / 255) * cv2.resize(_FOOTING, (wide, high))
-    dark = dark[rows.start - top :, columns.start - left :]
-    dark = dark[: patch.shape[0], : patch.shape[1]]
-    dark = dark[..., None] if behind.ndim == 3 else dark
-    patch[...] = (patch * dark).astype(behind.dtype)
+    dark = dark[max(0, -top) :, max(0, -left) :][: patch.shape[0], : patch.shape[1]]
+    patch[...] = patch * (dark[..., None] if behind.ndim == 3 else dark)
 
 
 def _paint(canvas: np.ndarray, raster: Raster, values: np.ndarray) -> None:
@@ -117,16 +113,17 @@ def _albedo(
 
 
 def _expose(
-    small: np.ndarray, scene: Scene, gains: list, gamma: float, noise: float, rng: Rng
+    small: np.ndarray, scene: Scene, gains: np.ndarray, gamma: float, noise: float
 ) -> np.ndarray:
     """Return what the sensor makes of light: blur, tone curve, shot and read noise."""
     height, width = small.shape[:2]
+    gamma, noise = gamma * scene.camera.gamma, noise * scene.camera.noise
     small = _blur(small, scene.camera.blur * height / 128)
     levels = np.arange(256) / 255
     tones = 4 + 251 * np.minimum(np.outer(levels, gains), 1) ** gamma
     signal = cv2.LUT(small, tones.astype(np.uint8)[None])
     amplitude = (noise * np.sqrt(levels + 0.12)).astype(np.float32)
-    grain = _noise(rng, (height, width * len(gains))).reshape(small.shape)
+    grain = _noise(scene.rng, (height, width * len(gains))).reshape(small.shape)
     grain = cv2.multiply(cv2.LUT(small, amplitude), grain)
     return cv2.add(signal, grain, dtype=cv2.CV_8U)  # rounds and saturates
 
@@ -144,17 +141,13 @@ def _blur(image: np.ndarray, sigma: float) -> np.ndarray:
     return cv2.GaussianBlur(image, (reach, reach), sigma)
 
 
-def visible(
-    scene: Scene, raster: Raster, place: background.Place, size: Size, rng: Rng
-) -> UInt8[np.ndarray, "height width 3"]:
+def visible(scene: Scene, raster: Raster, size: Size) -> Image:
     """Image the scene in colour: albedo x light, shadow, white balance, noise."""
-    canvas = raster.labels.shape
-    image = _behind(scene, place.rgb, canvas)
+    image = _behind(scene, scene.place.rgb, raster.labels.shape)
     _contact_shadow(scene, image, 0.55)
-    folds = _folds(raster, rng)
     shade = scene.diffuse * (0.62 + 0.38 * raster.facing)
     shade += (1 - scene.diffuse) * 1.35 * _lambert(raster, scene.light)
-    shade *= (1 + 0.16 * folds) * np.float32(255)
+    shade *= (1 + 0.16 * _folds(raster, scene.rng)) * np.float32(255)
     table = scene.surfaces[raster.surface]
     weave = _weave(raster, table)
     colours = table[:, garments.RGB_A].T, table[:, garments.RGB_B].T
@@ -162,33 +155,28 @@ def visible(
     for channel, a, b in zip(channels, *colours, strict=True):
         _paint(channel, raster, _albedo(raster, a, b, weave) * shade)
     small = reduce(cv2.merge(channels), size)
-    cam = scene.camera
-    gains = 1.04 * scene.exposure * cam.gain * cam.tint * scene.tint
-    return _expose(small, scene, list(gains), cam.gamma, 7.0 * cam.noise, rng)
+    gains = 1.04 * scene.exposure * scene.camera.gain * scene.camera.tint * scene.tint
+    return _expose(small, scene, gains, 1.0, 7.0)
 
 
-def near_infrared(
-    scene: Scene, raster: Raster, place: background.Place, size: Size, rng: Rng
-) -> UInt8[np.ndarray, "height width 3"]:
+def near_infrared(scene: Scene, raster: Raster, size: Size) -> Image:
     """Image the scene in the near infrared: albedo x (ambient + flash n.v / d^2)."""
-    canvas = raster.labels.shape
-    cam = scene.camera
-    image = _behind(scene, place.nir, canvas)
+    flash, rng = scene.camera.flash, scene.rng
+    image = _behind(scene, scene.place.nir, raster.labels.shape)
     # The flash fades with the square of the distance; the wall is further away.
-    far = 1 - cam.flash * rng.uniform(0.35, 0.75)
+    far = 1 - flash * rng.uniform(0.35, 0.75)
     image = cv2.convertScaleAbs(image, alpha=0.72 * far)
     _contact_shadow(scene, image, 0.3)
-    folds = _folds(raster, rng)
-    near = cam.flash * (0.15 + 0.85 * raster.facing)
-    near += (1 - cam.flash) * (0.5 + 0.5 * _lambert(raster, scene.light))
+    near = flash * (0.15 + 0.85 * raster.facing)
+    near += (1 - flash) * (0.5 + 0.5 * _lambert(raster, scene.light))
     table = scene.surfaces[raster.surface]
     a, b = table[:, garments.NIR_A], table[:, garments.NIR_B]
     albedo = _albedo(raster, a, b, _weave(raster, table))
-    _paint(image, raster, albedo * near * (1 + 0.1 * folds) * np.float32(255))
-    small = reduce(image, size)
-    small = cv2.multiply(small, _vignette(size), dtype=cv2.CV_8U)
-    gain = 1.05 * scene.exposure * cam.gain
-    grey = _expose(small, scene, [gain], 0.9 * cam.gamma, 8.0 * cam.noise, rng)
+    lit = albedo * near * (1 + 0.1 * _folds(raster, rng)) * np.float32(255)
+    _paint(image, raster, lit)
+    small = cv2.multiply(reduce(image, size), _vignette(size), dtype=cv2.CV_8U)
+    gain = 1.05 * scene.exposure * scene.camera.gain
+    grey = _expose(small, scene, np.array([gain]), 0.9, 8.0)
     return cv2.merge([grey, grey, grey])
 
 
@@ -199,32 +187,27 @@ def _vignette(size: Size) -> Float32[np.ndarray, "height width"]:
     return (1 - 0.22 * (0.7 * y * y + 0.3 * x * x)).astype(np.float32)
 
 
-def thermal(
-    scene: Scene, raster: Raster, place: background.Place, size: Size, rng: Rng
-) -> UInt8[np.ndarray, "height width 3"]:
+def thermal(scene: Scene, raster: Raster, size: Size) -> Image:
     """Image the scene in the long-wave infrared: T = T_amb + (33 - T_amb) warmth.
 
     The camera's gain control maps percentiles to 8 bits, its optics blur, and its
     local contrast leaves a dark halo around warm things.
     """
-    canvas = raster.labels.shape
+    rng, (height, width) = scene.rng, size
     warmth = scene.surfaces[:, garments.WARMTH]
     # Wind, effort and time outdoors: every garment is a little different each time.
     warmth = warmth * rng.uniform(0.9, 1.06) + rng.normal(0, 0.025, warmth.size)
     warmth = warmth[raster.surface].astype(np.float32)[raster.part]
-    folds = _folds(raster, rng)
     above = (_SKIN_TEMPERATURE - scene.ambient) * warmth * (0.86 + 0.14 * raster.facing)
-    above += 1.1 * folds
+    above += 1.1 * _folds(raster, rng)
     # In hundredths of a degree: integers blur alike on every processor.
-    heat = _behind(scene, place.heat, canvas).astype(np.float32) - 128
-    heat = (_COLDEST + heat * rng.uniform(6, 11)).astype(np.uint16)
+    heat = _behind(scene, scene.place.heat, raster.labels.shape).astype(np.float32)
+    heat = (_COLDEST + (heat - 128) * rng.uniform(6, 11)).astype(np.uint16)
     heat.reshape(-1)[raster.seen] = (_COLDEST + 100 * above).astype(np.uint16)
-    heat = reduce(heat, size)
-    height, width = size
-    heat = _blur(heat, 1.1 * scene.camera.blur * height / 128 + 0.25)
+    heat = _blur(reduce(heat, size), 1.1 * scene.camera.blur * height / 128 + 0.25)
     halo = cv2.resize(heat, (width // 4, height // 4), interpolation=cv2.INTER_AREA)
     halo = cv2.resize(
-        _blur(halo, 1.6), (width, height), interpolation=cv2.INTER_LINEAR_EXACT
+        _blur(halo, 1.6), size[::-1], interpolation=cv2.INTER_LINEAR_EXACT
     )
     heat = heat.astype(np.float32) - np.float32(rng.uniform(0.12, 0.3)) * halo
     ranked = np.sort(heat[::2, ::2], axis=None)

@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 
 from vireid_jax.run.cpu import cores
 from vireid_jax.run.errors import UserError
-from vireid_jax.synthetic import background, bands
+from vireid_jax.synthetic import bands
 from vireid_jax.synthetic.knobs import Knobs
 from vireid_jax.synthetic.plan import Spec
 from vireid_jax.synthetic.raster import rasterise
@@ -62,12 +62,11 @@ def render(spec: Spec, *, seed: int, size: tuple[int, int], knobs: Knobs) -> Sho
     # Drawn on at least 192 rows and averaged; the optics hide the edges of large ones.
     rows = max(height, min(2 * height, _ROWS))
     canvas = (rows, round(rows * width / height))
-    scene, rng = compose(spec, seed=seed, canvas=canvas, knobs=knobs)
+    scene = compose(spec, seed=seed, canvas=canvas, knobs=knobs)
     raster = rasterise(scene.actors, scene.view, canvas)
     infrared = bands.thermal if spec.variant == "thermal" else bands.near_infrared
     imaging = bands.visible if spec.modality == "visible" else infrared
-    place = background.place(seed, scene.window[0])
-    image = imaging(scene, raster, place, size, rng)
+    image = imaging(scene, raster, size)
     own = cv2.inRange(raster.labels, 1, len(scene.actors[0].parts))
     return Shot(image, cv2.resize(own, (16, 32), interpolation=cv2.INTER_AREA))
 

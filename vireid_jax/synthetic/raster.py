@@ -42,15 +42,13 @@ class Raster(NamedTuple):
     labels: UInt8[np.ndarray, "height width"]
     seen: Int64[np.ndarray, "pixels"]
     part: Int64[np.ndarray, "pixels"]
-    u: Float32[np.ndarray, "pixels"]
-    """Position across the part, -1 to 1: the sideways component of the normal."""
-    w: Float32[np.ndarray, "pixels"]
-    """Component of the normal along the part, non-zero at round ends."""
-    facing: Float32[np.ndarray, "pixels"]
-    """Component of the normal towards the camera."""
+    u: Float32[
+        np.ndarray, "pixels"
+    ]  # normal across the part, and the position, -1 to 1
+    w: Float32[np.ndarray, "pixels"]  # normal along the part, non-zero at round ends
+    facing: Float32[np.ndarray, "pixels"]  # normal towards the camera
     radius: Float32[np.ndarray, "pixels"]
-    inside: Float32[np.ndarray, "pixels"]
-    """Position along the part, canvas pixels."""
+    inside: Float32[np.ndarray, "pixels"]  # position along the part, canvas pixels
     surface: Int64[np.ndarray, "parts"]
     across: Float32[np.ndarray, "parts 2"]
     axis: Float32[np.ndarray, "parts 2"]

@@ -5,6 +5,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from numpy.random import Generator
 
 from vireid_jax.modality import MODALITIES
 from vireid_jax.synthetic import background, garments
@@ -38,13 +39,15 @@ class Scene(NamedTuple):
     actors: list[Actor]  # the person first
     surfaces: np.ndarray  # those of all actors, [surfaces, garments.NUM_COLUMNS]
     view: View
-    window: tuple[int, int, int, int]  # place, left, top, height in its pixels
+    place: background.Place
+    window: tuple[int, int, int]  # left, top, height in the place's pixels
     camera: Camera
     ambient: float  # degrees C
     exposure: float
     light: np.ndarray  # direction to the light: right, down, towards the camera
     diffuse: float  # part of the light that comes from everywhere
     tint: np.ndarray  # colour of the light
+    rng: Generator  # for the noise
 
 
 @functools.lru_cache(maxsize=32)
@@ -67,12 +70,12 @@ def camera(seed: int, variant: str, number: int) -> Camera:
     )
 
 
-def _side(rng: np.random.Generator) -> int:
+def _side(rng: Generator) -> int:
     """Draw left (1) or right (-1)."""
     return (-1, 1)[rng.integers(2)]
 
 
-def _occluder(rng: np.random.Generator) -> Actor:
+def _occluder(rng: Generator) -> Actor:
     """Return a pole or a car before the person."""
     paint = rng.uniform(0.2, 0.8) + rng.uniform(-0.15, 0.15, 3)
     surfaces = [
@@ -100,7 +103,7 @@ def _occluder(rng: np.random.Generator) -> Actor:
     return Actor(parts, np.array(surfaces))
 
 
-def _pose(rng: np.random.Generator) -> Pose:
+def _pose(rng: Generator) -> Pose:
     """Draw the moment of the gait."""
     standing = rng.random() < 0.12
     return Pose(
@@ -112,9 +115,7 @@ def _pose(rng: np.random.Generator) -> Pose:
     )
 
 
-def _cast(
-    rng: np.random.Generator, who: Person, seed: int, knobs: Knobs
-) -> list[Actor]:
+def _cast(rng: Generator, who: Person, seed: int, knobs: Knobs) -> list[Actor]:
     """Return the actors, the person first."""
     turn = math.radians(knobs.heading_range)
     parts = dress(who, _pose(rng))
@@ -132,10 +133,8 @@ def _cast(
     return actors
 
 
-def compose(
-    spec: Spec, *, seed: int, canvas: tuple[int, int], knobs: Knobs
-) -> tuple[Scene, np.random.Generator]:
-    """Draw the scene of one image, and return it with the stream for its noise."""
+def compose(spec: Spec, *, seed: int, canvas: tuple[int, int], knobs: Knobs) -> Scene:
+    """Draw the scene of one image."""
     variant = list(CAMERAS).index(spec.variant)
     modality = MODALITIES.index(spec.modality)
     key = (seed, _SHOT, variant, spec.identity, modality, spec.camera, spec.index)
@@ -147,12 +146,11 @@ def compose(
     # Detectors cut tight boxes: half of a person's height shows in the crop's scale.
     box = 1.12 * (0.5 * stature + 0.86) * (1 + 0.09 * spread * rng.normal())
     height, width = canvas
-    scale = height / max(box, 1.1 * stature)
     view = View(
         pitch=max(0.0, cam.pitch + math.radians(6) * spread * rng.normal()),
         roll=math.radians(2.4) * spread * rng.normal(),
         distance=rng.uniform(5, 13),
-        scale=scale,
+        scale=height / max(box, 1.1 * stature),
         x=width * (0.5 + 0.07 * spread * rng.normal()),
         y=height * (0.95 + 0.025 * spread * rng.normal()),
     )
@@ -162,19 +160,19 @@ def compose(
     left = rng.integers(background.WIDTH - tall * width // height)
     top = min(max(background.FOOT - horizon * tall, 0), background.HEIGHT - tall)
     elevation, azimuth = rng.uniform(0.4, 1.2), rng.uniform(-1.3, 1.3)
-    light = [math.sin(azimuth), -math.sin(elevation), math.cos(azimuth)]
-    light = np.array(light) * [math.cos(elevation), 1, math.cos(elevation)]
+    flat, down = math.cos(elevation), -math.sin(elevation)
     warm = 0.08 * dim * rng.normal()
-    scene = Scene(
+    return Scene(
         actors=actors,
         surfaces=np.concatenate([actor.surfaces for actor in actors]),
         view=view,
-        window=(cam.places[rng.integers(len(cam.places))], int(left), int(top), tall),
+        place=background.place(seed, cam.places[rng.integers(len(cam.places))]),
+        window=(int(left), int(top), tall),
         camera=cam,
         ambient=12 + 14 * dim * rng.uniform(-1, 1),
         exposure=float(np.exp(0.28 * dim * rng.normal())),
-        light=light,
+        light=np.array([math.sin(azimuth) * flat, down, math.cos(azimuth) * flat]),
         diffuse=rng.uniform(0.45, 0.8),
         tint=np.array([1 + warm, 1, 1 - warm]),
+        rng=rng,
     )
-    return scene, rng
