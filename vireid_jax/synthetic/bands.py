@@ -98,8 +98,7 @@ def _contact_shadow(scene: Scene, behind: np.ndarray, depth: float) -> None:
 
 def _paint(canvas: np.ndarray, raster: Raster, values: np.ndarray) -> None:
     """Write the values of the seen pixels, clipped, into a uint8 canvas."""
-    clipped = np.minimum(np.maximum(values, 0), 255)
-    canvas.reshape(-1)[raster.seen] = clipped.astype(np.uint8)
+    canvas.reshape(-1)[raster.seen] = np.clip(values, 0, 255)
 
 
 def _albedo(
@@ -128,10 +127,8 @@ def _expose(
     return cv2.add(signal, grain, dtype=cv2.CV_8U)  # rounds and saturates
 
 
-def reduce(image: np.ndarray, size: Size) -> np.ndarray:
+def _reduce(image: np.ndarray, size: Size) -> np.ndarray:
     """Average a canvas, at most twice as large, down to `(height, width)`."""
-    if image.shape[:2] == size:
-        return image
     return cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR_EXACT)
 
 
@@ -154,7 +151,7 @@ def visible(scene: Scene, raster: Raster, size: Size) -> Image:
     channels = cv2.split(image)
     for channel, a, b in zip(channels, *colours, strict=True):
         _paint(channel, raster, _albedo(raster, a, b, weave) * shade)
-    small = reduce(cv2.merge(channels), size)
+    small = _reduce(cv2.merge(channels), size)
     gains = 1.04 * scene.exposure * scene.camera.gain * scene.camera.tint * scene.tint
     return _expose(small, scene, gains, 1.0, 7.0)
 
@@ -174,17 +171,13 @@ def near_infrared(scene: Scene, raster: Raster, size: Size) -> Image:
     albedo = _albedo(raster, a, b, _weave(raster, table))
     lit = albedo * near * (1 + 0.1 * _folds(raster, rng)) * np.float32(255)
     _paint(image, raster, lit)
-    small = cv2.multiply(reduce(image, size), _vignette(size), dtype=cv2.CV_8U)
+    # The flash falls off towards the corners, too.
+    y, x = np.ogrid[-1 : 1 : size[0] * 1j, -1 : 1 : size[1] * 1j]
+    vignette = (1 - 0.22 * (0.7 * y * y + 0.3 * x * x)).astype(np.float32)
+    small = cv2.multiply(_reduce(image, size), vignette, dtype=cv2.CV_8U)
     gain = 1.05 * scene.exposure * scene.camera.gain
     grey = _expose(small, scene, np.array([gain]), 0.9, 8.0)
     return cv2.merge([grey, grey, grey])
-
-
-@functools.lru_cache(maxsize=8)
-def _vignette(size: Size) -> Float32[np.ndarray, "height width"]:
-    """Return the fall of the flash towards the corners."""
-    y, x = np.mgrid[-1 : 1 : size[0] * 1j, -1 : 1 : size[1] * 1j]
-    return (1 - 0.22 * (0.7 * y * y + 0.3 * x * x)).astype(np.float32)
 
 
 def thermal(scene: Scene, raster: Raster, size: Size) -> Image:
@@ -204,7 +197,7 @@ def thermal(scene: Scene, raster: Raster, size: Size) -> Image:
     heat = _behind(scene, scene.place.heat, raster.labels.shape).astype(np.float32)
     heat = (_COLDEST + (heat - 128) * rng.uniform(6, 11)).astype(np.uint16)
     heat.reshape(-1)[raster.seen] = (_COLDEST + 100 * above).astype(np.uint16)
-    heat = _blur(reduce(heat, size), 1.1 * scene.camera.blur * height / 128 + 0.25)
+    heat = _blur(_reduce(heat, size), 1.1 * scene.camera.blur * height / 128 + 0.25)
     halo = cv2.resize(heat, (width // 4, height // 4), interpolation=cv2.INTER_AREA)
     halo = cv2.resize(
         _blur(halo, 1.6), size[::-1], interpolation=cv2.INTER_LINEAR_EXACT

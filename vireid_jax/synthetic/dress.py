@@ -22,7 +22,7 @@ def _legs(person: Person, s: Skeleton) -> Iterator[Part]:
     bulk = 0.042 * c.shoe * (0.6 + 0.4 * b.limb)
     trousers = c.bottom != "skirt"
     covered = c.bottom_length * 2  # in units of thigh and shin
-    hidden = covered if trousers else 0
+    hidden = covered if trousers else 0  # behind a skirt all of the skin is drawn
     wider = c.bottom_width - 1
     fit = lambda t: (thigh * (1 - t) + knee * t) * (1 + wider * (0.3 + 0.7 * t))
     for hip, joint, heel, toe in zip(s.hips, s.knees, s.ankles, s.toes, strict=True):
@@ -33,11 +33,9 @@ def _legs(person: Person, s: Skeleton) -> Iterator[Part]:
         if hidden < 1.3:
             yield limb(g.SKIN, joint, mix(joint, heel, 0.22), knee, calf)
         if hidden < 1.98:
-            top, width = (
-                max(0.34, covered - 1.05),
-                calf if covered < 1.3 else 1.25 * ankle,
-            )
-            yield limb(g.SKIN, mix(joint, heel, top), heel, width, ankle)
+            top = mix(joint, heel, max(0.34, covered - 1.05))
+            width = calf if covered < 1.3 else 1.25 * ankle
+            yield limb(g.SKIN, top, heel, width, ankle)
         if c.socks and covered < 1.7:
             top = mix(heel, joint, c.socks / 0.42)
             width = ankle + (calf - ankle) * c.socks / 0.3
@@ -253,10 +251,8 @@ def _carried(person: Person, s: Skeleton) -> Iterator[Part]:
         yield Part(g.BAG, move(top, 0, 0.05, back), move(s.waist, 0, -0.02, back),
                    w * 0.85, 0.09, w, 0.1, 0.35, 0.25)  # fmt: skip
         for x in (b.shoulder * 0.58, -b.shoulder * 0.58):
-            high, low = (
-                move(top, x, 0.04, front * 0.6),
-                move(s.waist, x * 1.2, 0.06, front),
-            )
+            high = move(top, x, 0.04, front * 0.6)
+            low = move(s.waist, x * 1.2, 0.06, front)
             yield Part(g.STRAP, high, low, 0.022, 0.012, 0.022, 0.012, **flat)
     if c.bag in ("shoulder", "cross"):
         hip = move(s.pelvis, side * (b.hip * 1.02 + 0.045), 0.02 - c.bag_drop, 0.03)

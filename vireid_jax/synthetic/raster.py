@@ -103,10 +103,11 @@ def rasterise(actors: list[Actor], view: View, size: tuple[int, int]) -> Raster:
     # The outline: half an ellipse around b, then half an ellipse around a.
     arc = np.linspace(0, np.pi, 7)[:, None]
     cos, sin = np.cos(arc), np.sin(arc)
-    end_b = across[:, None] * cos + axis[:, None] * (sin * rows[:, 12, None, None])
-    end_a = -across[:, None] * cos - axis[:, None] * (sin * rows[:, 11, None, None])
-    end_b = end_b * radius_b[:, None, None] + b[:, None]
-    end_a = end_a * radius_a[:, None, None] + a[:, None]
+    half = lambda cap: (
+        across[:, None] * cos + axis[:, None] * (sin * cap[:, None, None])
+    )
+    end_b = half(rows[:, 12]) * radius_b[:, None, None] + b[:, None]
+    end_a = -half(rows[:, 11]) * radius_a[:, None, None] + a[:, None]
     outline = (np.concatenate([end_b, end_a], 1) * (1 << _SHIFT)).astype(np.int32)
     nearness = depth_a + (depth_b - depth_a) * rows[:, 13] + rows[:, 14]
     labels = np.zeros(size, np.uint8)

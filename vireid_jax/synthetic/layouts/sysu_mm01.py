@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.random import Generator
 
 from vireid_jax.synthetic.layouts.tree import Tree, choose, comma_line, deal
 from vireid_jax.synthetic.plan import CAMERAS, Spec
@@ -23,7 +24,7 @@ Split = dict[str, list[int]]  # the identities of train, val and test
 Counts = dict[int, tuple[int, ...]]  # by identity, its images in cameras 1 to 6
 
 
-def tree(ids: int, rng: np.random.Generator, max_images: int | None = None) -> Tree:
+def tree(ids: int, rng: Generator, max_images: int | None = None) -> Tree:
     """Plan a tree of `ids` identities; each has its images of the full tree."""
     split, counts = _population(rng)
     if ids < FULL:
@@ -46,7 +47,7 @@ def tree(ids: int, rng: np.random.Generator, max_images: int | None = None) -> T
     return out
 
 
-def _population(rng: np.random.Generator) -> tuple[Split, Counts]:
+def _population(rng: Generator) -> tuple[Split, Counts]:
     """Plan all identities: those of each split, and the images of each in each camera.
 
     The test identities are the release's own. The others have its totals: identities up
@@ -69,7 +70,7 @@ def _population(rng: np.random.Generator) -> tuple[Split, Counts]:
     return {"train": train, "val": val, "test": list(test)}, counts | test
 
 
-def _sample(split: Split, counts: Counts, ids: int, rng: np.random.Generator) -> Split:
+def _sample(split: Split, counts: Counts, ids: int, rng: Generator) -> Split:
     """Keep `ids` identities, a fifth in test; of these one in all cameras, one not."""
     everywhere = [i for i in split["test"] if all(counts[i])]
     elsewhere = [i for i in split["test"] if not all(counts[i])]
@@ -84,9 +85,7 @@ def _sample(split: Split, counts: Counts, ids: int, rng: np.random.Generator) ->
     }
 
 
-def _permutations(
-    shots: dict[tuple[int, int], int], rng: np.random.Generator
-) -> np.ndarray:
+def _permutations(shots: dict[tuple[int, int], int], rng: Generator) -> np.ndarray:
     """Draw the official evaluation's cell: camera, identity, ten orders of images."""
     cameras = np.empty((len(_CELLS), 1), object)
     for camera, length in enumerate(_CELLS, 1):
