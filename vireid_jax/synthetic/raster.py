@@ -89,7 +89,7 @@ def rasterise(actors: list[Actor], view: View, size: tuple[int, int]) -> Raster:
 
     Labels number the parts in the order of `actors`, so the first actor has 1 to n.
     """
-    starts = np.cumsum([0, *(len(actor.surfaces) for actor in actors[:-1])])
+    starts = np.cumsum([0, *(len(actor.surfaces) for actor in actors[:-1])]).tolist()
     rows = np.concatenate(list(map(_table, actors, starts)))
     ax, ay, zoom_a, depth_a = _project(rows[:, 1:4], view)
     bx, by, zoom_b, depth_b = _project(rows[:, 4:7], view)
