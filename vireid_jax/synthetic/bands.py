@@ -6,6 +6,7 @@ import math
 import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
+from numpy.random import Generator
 
 from vireid_jax.synthetic import background, garments
 from vireid_jax.synthetic.raster import Raster
@@ -13,7 +14,6 @@ from vireid_jax.synthetic.scene import Scene
 
 Size = tuple[int, int]
 Image = UInt8[np.ndarray, "height width 3"]
-Rng = np.random.Generator
 
 _SKIN_TEMPERATURE = 33.0  # degrees C
 _COLDEST = 5000  # hundredths of a degree, added to keep temperatures positive
@@ -32,7 +32,7 @@ def _tile(smooth: bool) -> Float32[np.ndarray, "tile tile"]:
     return np.random.default_rng(31).standard_normal((_TILE, _TILE), np.float32)
 
 
-def _noise(rng: Rng, shape: Size, smooth: bool = False) -> np.ndarray:
+def _noise(rng: Generator, shape: Size, smooth: bool = False) -> np.ndarray:
     """Return a random window of a tile of noise; a small tile repeats."""
     tile, (height, width) = _tile(smooth), shape
     top, left = rng.integers(0, _TILE, 2)
@@ -43,7 +43,7 @@ def _noise(rng: Rng, shape: Size, smooth: bool = False) -> np.ndarray:
     return tile[top : top + height, left : left + width]
 
 
-def _folds(raster: Raster, rng: Rng) -> np.ndarray:
+def _folds(raster: Raster, rng: Generator) -> np.ndarray:
     """Return the folds of cloth at the seen pixels."""
     return _noise(rng, raster.labels.shape, smooth=True).reshape(-1)[raster.seen]
 

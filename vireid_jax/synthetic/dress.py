@@ -10,8 +10,8 @@ from vireid_jax.synthetic.identity import Person
 # Layers, in metres towards the camera. An arm hangs before the clothes of its side.
 _GARMENT, _TRIM, _OVER, _HEM, _SKIRT, _ARM = 0.012, 0.03, 0.05, 0.08, 0.07, 0.12
 _UNDER = -0.25  # legs below a skirt or the tails of a coat
-Size = tuple[float, float]
 _CUT = {"cap_a": 0, "cap_b": 0}  # flat ends
+Size = tuple[float, float]  # half width and half depth
 
 
 def _legs(person: Person, s: Skeleton) -> Iterator[Part]:
@@ -79,7 +79,7 @@ def _hanging(surface: int, person: Person, s: Skeleton, drop: float, flare: floa
 
 def _tube(surface: int, a: Point, b: Point, size_a: Size, size_b: Size,
           cap_a: float = 0, cap_b: float = 0, **more: float) -> Part:  # fmt: skip
-    """Return a part around the trunk; sizes are half widths and half depths."""
+    """Return a part around the trunk, whose pattern turns with the heading."""
     return Part(surface, a, b, *size_a, *size_b, cap_a, cap_b, turning=1, **more)
 
 

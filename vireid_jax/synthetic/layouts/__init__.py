@@ -16,7 +16,7 @@ from vireid_jax.run.errors import UserError
 from vireid_jax.synthetic.generate import generate
 from vireid_jax.synthetic.knobs import preset
 from vireid_jax.synthetic.layouts import llcm, regdb, sysu_mm01
-from vireid_jax.synthetic.layouts.tree import Tree
+from vireid_jax.synthetic.layouts.tree import Tree, new_file
 
 LAYOUTS = {"sysu_mm01": sysu_mm01, "regdb": regdb, "llcm": llcm}
 
@@ -69,8 +69,6 @@ def write_release(
     of processes, None for all cores; the tree does not depend on it.
     Raise UserError for a value out of range, or where `out` is not empty.
     """
-    import scipy.io  # slow, and for this alone
-
     tree, out = plan_tree(layout, ids, seed, max_images), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is not empty; give a new folder, or delete it")
@@ -83,23 +81,11 @@ def write_release(
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
-
-    def place(filename: str) -> Path:
-        """Return the path of a new file, in a folder that exists."""
-        path = aside / filename
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
-
     try:
-        for filename, text in {"README.txt": note, **tree.texts}.items():
-            place(filename).write_text(text, encoding="utf-8", newline="\n")
-        for filename, variables in tree.matrices.items():
-            scipy.io.savemat(place(filename), variables, do_compression=True)
-        for folder in tree.empty:
-            (aside / folder).mkdir(parents=True)
+        tree.write_index(aside, note)
         made = track(made, f"drawing {layout}", len(specs))
         for filename, (_, data, _) in zip(tree.images, made, strict=True):
-            place(filename).write_bytes(data)
+            new_file(aside, filename).write_bytes(data)
         os.replace(aside, out)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

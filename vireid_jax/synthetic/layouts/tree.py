@@ -1,6 +1,7 @@
 """A release tree: which images and index files it holds."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.random import Generator
@@ -17,6 +18,23 @@ class Tree:
     texts: dict[str, str] = field(default_factory=dict)
     matrices: dict[str, dict] = field(default_factory=dict)  # variables of MATLAB files
     empty: list[str] = field(default_factory=list)  # folders without files
+
+    def write_index(self, root: Path, note: str) -> None:
+        """Write everything but the images, and `note` as README.txt."""
+        import scipy.io  # slow, and for this alone
+
+        for filename, text in {"README.txt": note, **self.texts}.items():
+            new_file(root, filename).write_text(text, encoding="utf-8", newline="\n")
+        for filename, variables in self.matrices.items():
+            scipy.io.savemat(new_file(root, filename), variables, do_compression=True)
+        for folder in self.empty:
+            (root / folder).mkdir(parents=True, exist_ok=True)
+
+
+def new_file(root: Path, filename: str) -> Path:
+    """Return the path of a file, in a folder that exists from now on."""
+    (root / filename).parent.mkdir(parents=True, exist_ok=True)
+    return root / filename
 
 
 def deal(total: int, keys: list, rng: Generator, spread: float = 0.15) -> dict:
