@@ -29,11 +29,9 @@ class _Easel:
     """Draws the same shape in all three bands."""
 
     def __init__(self):
-        self.bands = (
-            np.zeros((HEIGHT, WIDTH, 3), np.uint8),
-            np.zeros((HEIGHT, WIDTH), np.uint8),
-            np.full((HEIGHT, WIDTH), 128, np.uint8),
-        )
+        shape = HEIGHT, WIDTH
+        rgb, nir = np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.uint8)
+        self.bands = rgb, nir, np.full(shape, 128, np.uint8)
 
     def _fill(self, draw, shape, rgb, nir, heat, *style):
         """Call OpenCV's `draw` on each band; values 0 to 255, heat in degrees."""
