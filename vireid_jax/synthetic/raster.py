@@ -128,7 +128,7 @@ def rasterise(actors: list[Actor], view: View, size: tuple[int, int]) -> Raster:
     # No index is out of range; "clip" spares the check and the copy that goes with it.
     columns = np.take(table, part, axis=1, mode="clip")
     nx, ny, n0, ex, ey, e0, long, thick, taper, bulge = columns
-    y, x = (place.astype(np.float32) for place in np.divmod(seen, size[1]))
+    y, x = (n.astype(np.float32) for n in np.divmod(seen.astype(np.int32), size[1]))
     inside = ex * x + ey * y + e0
     clipped = np.minimum(np.maximum(inside, 0), long)
     radius = np.maximum(thick + taper * clipped, np.float32(0.5))

@@ -1,5 +1,6 @@
 """The nuisances of one image: camera, crop, pose, light, background, passers-by."""
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -49,6 +50,7 @@ class Scene(NamedTuple):
     rng: Generator  # for the noise
 
 
+@functools.lru_cache(maxsize=32)
 def camera(seed: int, variant: str, number: int) -> Camera:
     """Return a camera of a world."""
     rng = np.random.default_rng((seed, _CAMERA, list(CAMERAS).index(variant), number))
