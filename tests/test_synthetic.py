@@ -60,13 +60,9 @@ def test_a_caller_without_a_main_guard_may_use_several_workers(tmp_path):
         "print(sum(len(data) for _, data, _ in generate(specs, **world)))\n"
         "assert not {'jax', 'tensorflow'} & set(sys.modules)\n"
     )
-    done = subprocess.run(
-        [sys.executable, script],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "PYTHONPATH": str(Path(vireid_jax.__file__).parents[1])},
-    )
+    env = {**os.environ, "PYTHONPATH": str(Path(vireid_jax.__file__).parents[1])}
+    command = [sys.executable, script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=env)
     assert done.returncode == 0, done.stderr
     world = {"seed": 3, "size": SIZE, "knobs": EASY, "workers": 1}
     here = sum(len(data) for _, data, _ in generate(plan("nir", range(5), 10), **world))
@@ -133,9 +129,8 @@ def test_body_spread_zero_makes_all_bodies_alike():
 def test_plan_deals_the_cameras_of_each_variant():
     specs = plan("nir", range(3, 5), 8)
     seen = {(s.modality, s.camera) for s in specs}
-    assert seen == {("visible", c) for c in (1, 2, 4, 5)} | {
-        ("infrared", c) for c in (3, 6)
-    }
+    visible = {("visible", camera) for camera in (1, 2, 4, 5)}
+    assert seen == visible | {("infrared", 3), ("infrared", 6)}
     assert len(specs) == 2 * 16
     names = [spec.filename for spec in specs]
     assert names == sorted(set(names))

@@ -3,19 +3,10 @@
 Licence-free, deterministic and synthetic: its numbers do not compare with real ones.
 """
 
-from vireid_jax.synthetic.generate import generate
+from vireid_jax.synthetic.generate import generate, render
 from vireid_jax.synthetic.knobs import PRESETS, Knobs, preset
 from vireid_jax.synthetic.plan import CAMERAS, Spec, plan
-from vireid_jax.synthetic.render import Shot, render
 
 __all__ = [
-    "CAMERAS",
-    "PRESETS",
-    "Knobs",
-    "Shot",
-    "Spec",
-    "generate",
-    "plan",
-    "preset",
-    "render",
-]
+    "CAMERAS", "PRESETS", "Knobs", "Spec", "generate", "plan", "preset", "render",
+]  # fmt: skip

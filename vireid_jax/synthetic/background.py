@@ -28,13 +28,10 @@ class Place(NamedTuple):
 class _Easel:
     """Draws the same shape in all three bands."""
 
-    def __init__(self, rng: np.random.Generator):
-        self.rng = rng
-        self.bands = (
-            np.zeros((HEIGHT, WIDTH, 3), np.uint8),
-            np.zeros((HEIGHT, WIDTH), np.uint8),
-            np.full((HEIGHT, WIDTH), 128, np.uint8),
-        )
+    def __init__(self):
+        shape = HEIGHT, WIDTH
+        rgb, nir = np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.uint8)
+        self.bands = rgb, nir, np.full(shape, 128, np.uint8)
 
     def _fill(self, draw, shape, rgb, nir, heat, *style):
         """Call OpenCV's `draw` on each band; values 0 to 255, heat in degrees."""
@@ -62,14 +59,10 @@ class _Easel:
 def cloud(rng: np.random.Generator, height: int, width: int, coarse: int) -> np.ndarray:
     """Return smooth noise of unit range around 0, float32 `[height, width]`."""
     total = np.zeros((height, width), np.float32)
-    weight = 1.0
-    for octave in range(4):
+    for octave in range(min(4, coarse.bit_length())):
         grid = coarse >> octave
-        if grid < 1:
-            break
         small = rng.random((height // grid + 2, width // grid + 2), np.float32) - 0.5
-        total += weight * cv2.resize(small, (width, height), interpolation=1)
-        weight *= 0.6
+        total += 0.6**octave * cv2.resize(small, (width, height), interpolation=1)
     # Rounded, so that the last bit, which processors compute differently, is gone.
     return np.round(total * 4096) / np.float32(4096)
 
@@ -80,9 +73,8 @@ def _tint(rng, rgb, spread=18.0):
     return np.asarray(rgb, float) + lighter + rng.normal(0, spread * 0.3, 3)
 
 
-def _ground(easel: _Easel) -> None:
+def _ground(easel: _Easel, rng: np.random.Generator) -> None:
     """Draw asphalt, paving or grass from the foot of the wall to the viewer."""
-    rng = easel.rng
     kinds = ["asphalt", "paving", "grass", "tiles"]
     kind = rng.choice(kinds, p=(0.35, 0.35, 0.12, 0.18))
     rgb, nir, heat = {
@@ -109,9 +101,8 @@ def _ground(easel: _Easel) -> None:
                 easel.box(x, y, x + 90, y + 5, (212, 210, 200), 215, heat - 0.6)
 
 
-def _facade(easel: _Easel) -> None:
+def _facade(easel: _Easel, rng: np.random.Generator) -> None:
     """Draw a wall of brick, plaster, panels or glass, with doors and windows."""
-    rng = easel.rng
     kind = rng.choice(["brick", "plaster", "panel", "glass"], p=(0.3, 0.35, 0.2, 0.15))
     base = {
         "brick": (150, 92, 72), "plaster": (196, 184, 160), "panel": (138, 146, 152),
@@ -153,9 +144,8 @@ def _facade(easel: _Easel) -> None:
     easel.box(0, FOOT - 12, WIDTH, FOOT, rgb * 0.7, nir * 0.75, heat + 0.4)  # plinth
 
 
-def _foliage(easel: _Easel) -> None:
+def _foliage(easel: _Easel, rng: np.random.Generator) -> None:
     """Draw a hedge with trees: leaves are bright in the near infrared."""
-    rng = easel.rng
     sky = _tint(rng, (190, 202, 212), 16)
     easel.box(0, 0, WIDTH, FOOT, sky, 120, -9)
     for x in range(-20, WIDTH, 90):  # far houses and trees
@@ -178,9 +168,8 @@ def _foliage(easel: _Easel) -> None:
             easel.disk(x + dx, y, 9, 8, leaf * shade, 190 * shade, -1.5)
 
 
-def _clutter(easel: _Easel) -> None:
+def _clutter(easel: _Easel, rng: np.random.Generator) -> None:
     """Draw parked cars, bins, posters and lamp posts."""
-    rng = easel.rng
     for _ in range(int(rng.integers(1, 4))):
         x, kind = rng.uniform(0, WIDTH), rng.choice(4)
         nir = rng.uniform(40, 220)
@@ -211,10 +200,9 @@ def _clutter(easel: _Easel) -> None:
 def place(seed: int, number: int) -> Place:
     """Return one of the places of a world."""
     rng = np.random.default_rng((seed, _PLACE, number))
-    easel = _Easel(rng)
-    (_foliage if rng.random() < 0.3 else _facade)(easel)
-    _ground(easel)
-    _clutter(easel)
+    easel = _Easel()
+    for draw in (_foliage if rng.random() < 0.3 else _facade, _ground, _clutter):
+        draw(easel, rng)
     rgb, nir, heat = easel.bands
     grain = 1 + 0.16 * cloud(rng, HEIGHT, WIDTH, 64)
     grain = grain + 0.05 * cloud(rng, HEIGHT, WIDTH, 4)
@@ -222,8 +210,6 @@ def place(seed: int, number: int) -> Place:
     rows = np.arange(HEIGHT, dtype=np.float32)[:, None]
     corner = 1 - 0.22 * np.exp(-(((rows - FOOT) / 26) ** 2))
     light = np.round(grain * corner * 1024) / np.float32(1024)  # as in `cloud`
-    rgb = np.clip(rgb * light[..., None], 0, 255).astype(np.uint8)
-    nir = np.clip(nir * light, 0, 255).astype(np.uint8)
-    heat = np.clip(heat + 9 * (grain - 1) * 6, 0, 255).astype(np.uint8)
-    smooth = lambda band: cv2.GaussianBlur(band, (0, 0), 1.0)
-    return Place(smooth(rgb), smooth(nir), smooth(heat))
+    bands = rgb * light[..., None], nir * light, heat + 9 * (grain - 1) * 6
+    bands = (np.clip(band, 0, 255).astype(np.uint8) for band in bands)
+    return Place(*(cv2.GaussianBlur(band, (0, 0), 1.0) for band in bands))

@@ -11,6 +11,7 @@ from vireid_jax.synthetic.identity import Person
 _GARMENT, _TRIM, _OVER, _HEM, _SKIRT, _ARM = 0.012, 0.03, 0.05, 0.08, 0.07, 0.12
 _UNDER = -0.25  # legs below a skirt or the tails of a coat
 _CUT = {"cap_a": 0, "cap_b": 0}  # flat ends
+Size = tuple[float, float]  # half width and half depth
 
 
 def _legs(person: Person, s: Skeleton) -> Iterator[Part]:
@@ -21,17 +22,17 @@ def _legs(person: Person, s: Skeleton) -> Iterator[Part]:
     bulk = 0.042 * c.shoe * (0.6 + 0.4 * b.limb)
     trousers = c.bottom != "skirt"
     covered = c.bottom_length * 2  # in units of thigh and shin
-    fit = lambda t: (
-        (thigh * (1 - t) + knee * t) * (1 + (c.bottom_width - 1) * (0.3 + 0.7 * t))
-    )
+    hidden = covered if trousers else 0  # behind a skirt all of the skin is drawn
+    wider = c.bottom_width - 1
+    fit = lambda t: (thigh * (1 - t) + knee * t) * (1 + wider * (0.3 + 0.7 * t))
     for hip, joint, heel, toe in zip(s.hips, s.knees, s.ankles, s.toes, strict=True):
         sole = move(heel, 0, -0.035, -0.02)
         yield limb(g.SHOES, sole, toe, bulk * 1.05, bulk * 0.85, bias=0.02, bulge=1.0)
-        if not trousers or covered < 1:
+        if hidden < 1:
             yield limb(g.SKIN, hip, joint, thigh, knee, key=0.2)
-        if not trousers or covered < 1.3:
+        if hidden < 1.3:
             yield limb(g.SKIN, joint, mix(joint, heel, 0.22), knee, calf)
-        if not trousers or covered < 1.98:
+        if hidden < 1.98:
             top = mix(joint, heel, max(0.34, covered - 1.05))
             width = calf if covered < 1.3 else 1.25 * ankle
             yield limb(g.SKIN, top, heel, width, ankle)
@@ -67,14 +68,19 @@ def _hanging(surface: int, person: Person, s: Skeleton, drop: float, flare: floa
     b = person.body
     t = min(1.0, drop / (0.5 * b.leg * b.stature))
     left, right = (mix(h, k, t) for h, k in zip(s.hips, s.knees, strict=True))
-    middle = mix(left, right, 0.5)
-    bottom = (middle[0], s.pelvis[1] - drop, middle[2])
+    x, _, z = mix(left, right, 0.5)
     stride = abs(left[2] - right[2]) / 2 + 0.06
+    width, depth = b.hip * loose, b.hip_depth * loose
     return Part(
-        surface, move(s.pelvis, 0, 0.1, 0), bottom, b.hip * loose, b.hip_depth * loose,
-        b.hip * loose * flare, max(b.hip_depth * loose * flare, stride),
-        cap_a=0.1, cap_b=0.12, key=0.2, bias=bias, along=0.5, turning=1,
+        surface, move(s.pelvis, 0, 0.1, 0), (x, s.pelvis[1] - drop, z), width, depth,
+        width * flare, max(depth * flare, stride), 0.1, 0.12, 0.2, bias, 0.5, turning=1,
     )  # fmt: skip
+
+
+def _tube(surface: int, a: Point, b: Point, size_a: Size, size_b: Size,
+          cap_a: float = 0, cap_b: float = 0, **more: float) -> Part:  # fmt: skip
+    """Return a part around the trunk, whose pattern turns with the heading."""
+    return Part(surface, a, b, *size_a, *size_b, cap_a, cap_b, turning=1, **more)
 
 
 def _trunk(person: Person, s: Skeleton) -> Iterator[Part]:
@@ -84,42 +90,34 @@ def _trunk(person: Person, s: Skeleton) -> Iterator[Part]:
     wide, thin = b.shoulder * 1.04 + 0.02 * k, b.chest_depth * (0.8 + 0.2 * k)
     waist, belly = b.waist * (0.55 + 0.45 * k), b.waist_depth * (0.6 + 0.4 * k)
     hip, seat = b.hip * (0.7 + 0.3 * k), b.hip_depth * (0.7 + 0.3 * k)
-    chest_width = wide * 0.88
-    top = mix(s.shoulders[0], s.shoulders[1], 0.5)
-    hem = move(s.pelvis, 0, -c.hem, 0)
-    nape = move(top, 0, 0.062, 0)
-    step = s.chest[1] - s.waist[1]
+    top, belt, bust = mix(*s.shoulders, 0.5), mix(s.waist, s.pelvis, 0.35), wide * 0.88
+    yoke, chest, middle = (wide * 0.93, thin * 0.85), (bust, thin), (waist, belly)
     yield Part(g.SKIN, move(s.neck, 0, -0.05, 0), s.head, 0.058 * b.neck,
                0.058 * b.neck, 0.052 * b.neck, 0.055 * b.neck)  # fmt: skip
-    yield Part(g.BOTTOM, mix(s.waist, s.pelvis, 0.35), move(s.pelvis, 0, -0.06, 0),
-               b.waist * 1.02, b.waist_depth, b.hip * 1.02, b.hip_depth, 0, 0.5,
-               turning=1)  # fmt: skip
-    yield Part(g.TOP, nape, top, 0.062, thin * 0.6, wide * 0.93, thin * 0.85, **_CUT,
-               bias=_GARMENT, turning=1)  # fmt: skip
-    yield Part(g.TOP, top, s.chest, wide * 0.93, thin * 0.85, chest_width, thin, 0.12,
-               0, bias=_GARMENT, along=0.06, turning=1)  # fmt: skip
-    yield Part(g.TOP, s.chest, s.waist, chest_width, thin, waist, belly, **_CUT,
-               bias=_GARMENT, along=0.06 + top[1] - s.chest[1], turning=1)  # fmt: skip
-    reach = (s.waist[1] - hem[1]) / (s.waist[1] - s.pelvis[1])
+    sizes = (b.waist * 1.02, b.waist_depth), (b.hip * 1.02, b.hip_depth)
+    yield _tube(g.BOTTOM, belt, move(s.pelvis, 0, -0.06, 0), *sizes, cap_b=0.5)
+    nape, drop = (0.062, thin * 0.6), 0.06 + top[1] - s.chest[1]
+    yield _tube(g.TOP, move(top, 0, 0.062, 0), top, nape, yoke, bias=_GARMENT)
+    yield _tube(g.TOP, top, s.chest, yoke, chest, 0.12, bias=_GARMENT, along=0.06)
+    yield _tube(g.TOP, s.chest, s.waist, chest, middle, bias=_GARMENT, along=drop)
+    reach = (s.waist[1] - (s.pelvis[1] - c.hem)) / (s.waist[1] - s.pelvis[1])
     if c.hem > 0.1:
         tails = 0.75 + 0.3 * k
         yield _hanging(g.TOP, person, s, c.hem, c.flare, tails, _SKIRT + 0.01)
         reach = 0.7
-    end = mix(s.waist, s.pelvis, reach)
-    low_w, low_d = waist + (hip - waist) * reach, belly + (seat - belly) * reach
-    yield Part(g.TOP, s.waist, end, waist, belly, max(low_w, waist * 0.9),
-               max(low_d, belly * 0.9), 0, 0.1, bias=_HEM,
-               along=0.06 + top[1] - s.chest[1] + step, turning=1)  # fmt: skip
+    end, drop = mix(s.waist, s.pelvis, reach), drop + (s.chest[1] - s.waist[1])
+    low = (max(waist + (hip - waist) * reach, waist * 0.9),
+           max(belly + (seat - belly) * reach, belly * 0.9))  # fmt: skip
+    yield _tube(g.TOP, s.waist, end, middle, low, 0, 0.1, bias=_HEM, along=drop)
     for height in c.trims:
         at, t = mix(s.waist, top, height), min(1, height * 1.7)
-        w, d = waist + (chest_width - waist) * t, belly + (thin - belly) * t
-        yield Part(g.TRIM, at, move(at, 0, -0.045, 0), w, d, w, d, **_CUT, bias=_TRIM,
-                   turning=1)  # fmt: skip
+        size = waist + (bust - waist) * t, belly + (thin - belly) * t
+        yield _tube(g.TRIM, at, move(at, 0, -0.045, 0), size, size, bias=_TRIM)
     if c.belt:
-        at = s.waist if k > 1.1 else mix(s.waist, s.pelvis, 0.35)
-        w, d = (waist, belly) if k > 1.1 else (b.waist * 1.03, b.waist_depth * 1.02)
-        yield Part(g.BELT, at, move(at, 0, -c.belt, 0), w, d, w, d, **_CUT,
-                   bias=_HEM + 0.01, turning=1)  # fmt: skip
+        at, size = belt, (b.waist * 1.03, b.waist_depth * 1.02)
+        if k > 1.1:
+            at, size = s.waist, middle
+        yield _tube(g.BELT, at, move(at, 0, -c.belt, 0), size, size, bias=_HEM + 0.01)
     yield from _front(person, s, top, thin, belly)
 
 
@@ -130,25 +128,23 @@ def _front(
     c = person.clothes
     nape = move(top, 0, 0.05, 0)
     if c.opening:
-        high = move(top, 0, 0.03, 0.8 * thin)
+        high, half = move(top, 0, 0.03, 0.8 * thin), c.opening
         low = move(s.waist, 0, -max(0.0, c.hem) - 0.08, 0.9 * belly)
-        yield Part(g.INNER, high, low, c.opening * 0.8, 0.01, c.opening, 0.01, 0, 0,
-                   bias=_TRIM)  # fmt: skip
-    elif c.print_size:
-        at = move(s.chest, 0, -0.03, 0.9 * thin)
-        yield Part(g.PRINT, move(at, 0, c.print_size * 0.7, 0), at, c.print_size, 0.01,
-                   c.print_size * 0.8, 0.01, 0.3, 0.3, bias=_TRIM)  # fmt: skip
-    if not c.opening:  # the neckline shows skin
-        at = move(top, 0, 0.045, 0.55 * thin)
+        yield Part(g.INNER, high, low, half * 0.8, 0.01, half, 0.01, **_CUT, bias=_TRIM)
+    else:
+        if c.print_size:
+            low, half = move(s.chest, 0, -0.03, 0.9 * thin), c.print_size
+            yield Part(g.PRINT, move(low, 0, half * 0.7, 0), low, half, 0.01,
+                       half * 0.8, 0.01, 0.3, 0.3, bias=_TRIM)  # fmt: skip
+        at = move(top, 0, 0.045, 0.55 * thin)  # the neckline shows skin
         yield Part(g.SKIN, at, move(at, 0, -0.035, 0.01), 0.045, 0.02, 0.02, 0.01, 0.3,
                    1, bias=_TRIM)  # fmt: skip
     if c.collar:
         yield limb(g.BELT, nape, move(nape, 0, c.collar, 0.005), 0.068, 0.062,
                    cap_a=0.2, cap_b=0.1, bias=_TRIM)  # fmt: skip
     if c.hood:
-        at, size = move(top, 0, 0.05, -0.075), 0.055 * c.hood
-        left, right = move(at, -0.06, 0, 0), move(at, 0.06, 0, 0)
-        yield limb(g.TOP, left, right, size, size, bias=-0.01)
+        left, right = move(top, -0.06, 0.05, -0.075), move(top, 0.06, 0.05, -0.075)
+        yield limb(g.TOP, left, right, 0.055 * c.hood, 0.055 * c.hood, bias=-0.01)
     if c.scarf:
         size = 0.042 * c.scarf
         left, right = move(nape, 0.055, 0, 0.02), move(nape, -0.055, 0, 0.02)
@@ -255,10 +251,8 @@ def _carried(person: Person, s: Skeleton) -> Iterator[Part]:
         yield Part(g.BAG, move(top, 0, 0.05, back), move(s.waist, 0, -0.02, back),
                    w * 0.85, 0.09, w, 0.1, 0.35, 0.25)  # fmt: skip
         for x in (b.shoulder * 0.58, -b.shoulder * 0.58):
-            high, low = (
-                move(top, x, 0.04, front * 0.6),
-                move(s.waist, x * 1.2, 0.06, front),
-            )
+            high = move(top, x, 0.04, front * 0.6)
+            low = move(s.waist, x * 1.2, 0.06, front)
             yield Part(g.STRAP, high, low, 0.022, 0.012, 0.022, 0.012, **flat)
     if c.bag in ("shoulder", "cross"):
         hip = move(s.pelvis, side * (b.hip * 1.02 + 0.045), 0.02 - c.bag_drop, 0.03)

@@ -38,6 +38,12 @@ _HAIRS = np.array([
 
 _PATTERNED = {TOP: 0.42, INNER: 0.25, BOTTOM: 0.2, SCARF: 0.5}
 """Probability of stripes, checks or a print."""
+_WARMTHS = {
+    INNER: (0.55, 0.9), BOTTOM: (0.24, 0.74), SHOES: (0.05, 0.4), SOCKS: (0.35, 0.7),
+    HAT: (0.2, 0.55), BAG: (-0.03, 0.12), STRAP: (0.02, 0.25), BELT: (0.1, 0.4),
+    SCARF: (0.2, 0.6),
+}  # fmt: skip
+"""Lowest and highest warmth of a kind of garment; others have 0.15 to 0.55."""
 
 
 def luma(rgb: Float[np.ndarray, "*colours 3"]) -> Float[np.ndarray, "*colours"]:
@@ -75,28 +81,29 @@ def weave(rng: np.random.Generator) -> np.ndarray:
     ])  # fmt: skip
 
 
-def _plain(rgb: Iterable[float], nir: float, warmth: float) -> np.ndarray:
-    """Return the table row of a surface without a pattern."""
+def plain(rgb: Iterable[float], nir: float, warmth: float) -> np.ndarray:
+    """Return the row of a surface without a pattern, `[NUM_COLUMNS]`."""
     return np.array([*rgb, *rgb, nir, nir, warmth, 0, 0, 0, 0, 0, 0, 0])
 
 
 def surface_table(
-    looks: np.random.Generator, matter: np.random.Generator, warmths: dict[int, tuple]
-) -> np.ndarray:
+    looks: np.random.Generator, matter: np.random.Generator, thick: float, gap: float
+) -> Float[np.ndarray, "surfaces columns"]:
     """Draw a person's surfaces, float64 `[NUM_SURFACES, NUM_COLUMNS]`.
 
     `looks` draws colours and patterns; `matter` draws materials (NIR albedo, warmth),
-    a stream of its own, so that nothing in it can follow a colour. `warmths` maps a
-    surface to its (lowest, highest) warmth where the kind of garment, which its shape
-    shows, matters: a coat insulates, a shirt less.
+    a stream of its own, so that nothing in it can follow a colour. `thick` is that of
+    the top, which its shape shows too: a coat (1) insulates, a shirt (0) less.
+    NIR is gap * material + (1 - gap) * luminance: at `gap` 0 it is the grey image.
     """
+    warmths = {**_WARMTHS, TOP: (0.5 - 0.38 * thick, 0.84 - 0.36 * thick)}
     table = np.zeros((NUM_SURFACES, NUM_COLUMNS))
     for surface in range(NUM_SURFACES):
         low, high = warmths.get(surface, (0.15, 0.55))
         nir, yarn, shift, warmth = matter.random(4).tolist()
         nir, warmth = 0.16 + 0.76 * nir, low + (high - low) * warmth
         rgb = cloth_colour(looks)
-        row = _plain(rgb, nir, warmth)
+        row = plain(rgb, nir, warmth)
         if looks.random() < _PATTERNED.get(surface, 0.0):
             other, pattern = cloth_colour(looks), weave(looks)
             if np.abs(luma(rgb - other)) < 0.12:
@@ -110,30 +117,18 @@ def surface_table(
     skin = np.clip(looks.choice(_SKINS) + looks.normal(0, 0.015, 3), 0.1, 0.97)
     hair = np.clip(looks.choice(_HAIRS) + looks.normal(0, 0.02, 3), 0.03, 0.9)
     skin_nir, hair_nir = matter.uniform(0.6, 0.72), matter.uniform(0.14, 0.45)
-    table[SKIN] = _plain(skin, skin_nir, matter.uniform(0.84, 0.93))
-    table[HANDS] = _plain(skin, skin_nir, matter.uniform(0.72, 0.9))
-    table[FACE] = _plain(np.clip(skin * 1.03, 0, 1), skin_nir, 1.0)
-    table[HAIR] = _plain(hair, hair_nir, matter.uniform(0.4, 0.62))
-    table[EYES] = _plain(skin * 0.45, skin_nir * 0.55, 1.04)
-    table[GLASSES] = _plain((0.07, 0.07, 0.09), 0.12, matter.uniform(0.2, 0.4))
+    table[SKIN] = plain(skin, skin_nir, matter.uniform(0.84, 0.93))
+    table[HANDS] = plain(skin, skin_nir, matter.uniform(0.72, 0.9))
+    table[FACE] = plain(np.clip(skin * 1.03, 0, 1), skin_nir, 1.0)
+    table[HAIR] = plain(hair, hair_nir, matter.uniform(0.4, 0.62))
+    table[EYES] = plain(skin * 0.45, skin_nir * 0.55, 1.04)
+    table[GLASSES] = plain((0.07, 0.07, 0.09), 0.12, matter.uniform(0.2, 0.4))
     # Retro-reflective tape: pale grey, bright under a flash, and it mirrors the sky.
-    table[TRIM] = _plain((0.82, 0.83, 0.8), 0.97, matter.uniform(-0.05, 0.1))
+    table[TRIM] = plain((0.82, 0.83, 0.8), 0.97, matter.uniform(-0.05, 0.1))
     # A print is dye on the same cloth: only the visible colour differs.
     table[PRINT] = table[TOP]
     table[PRINT, RGB_A] = table[PRINT, RGB_B] = cloth_colour(looks)
     table[PRINT, WAVES] = 0
-    return table
-
-
-def close_gap(
-    table: Float[np.ndarray, "surfaces columns"], modality_gap: float
-) -> Float[np.ndarray, "surfaces columns"]:
-    """Return the table with NIR albedos moved towards the visible luminance.
-
-    nir = gap * material + (1 - gap) * luminance: at gap 0 NIR is the grey image.
-    """
-    closed = table.copy()
     for nir, rgb in ((NIR_A, RGB_A), (NIR_B, RGB_B)):
-        grey = luma(table[:, rgb])
-        closed[:, nir] = modality_gap * table[:, nir] + (1 - modality_gap) * grey
-    return closed
+        table[:, nir] = gap * table[:, nir] + (1 - gap) * luma(table[:, rgb])
+    return table

@@ -115,23 +115,6 @@ def _draw_clothes(rng: np.random.Generator) -> SimpleNamespace:
     )
 
 
-def _warmths(clothes: SimpleNamespace) -> dict[int, tuple[float, float]]:
-    """Return how warm the garments of these kinds may look."""
-    thick = (clothes.loose - 1.0) / 0.4  # 0 thin to 1 padded
-    return {
-        garments.TOP: (0.5 - 0.38 * thick, 0.84 - 0.36 * thick),
-        garments.INNER: (0.55, 0.9),
-        garments.BOTTOM: (0.24, 0.74),
-        garments.SHOES: (0.05, 0.4),
-        garments.SOCKS: (0.35, 0.7),
-        garments.HAT: (0.2, 0.55),
-        garments.BAG: (-0.03, 0.12),
-        garments.STRAP: (0.02, 0.25),
-        garments.BELT: (0.1, 0.4),
-        garments.SCARF: (0.2, 0.6),
-    }
-
-
 @functools.lru_cache(maxsize=1024)
 def person(seed: int, identity: int, knobs: Knobs) -> Person:
     """Return the person that (seed, identity) names in this world.
@@ -145,14 +128,11 @@ def person(seed: int, identity: int, knobs: Knobs) -> Person:
     if stream(_LOOKALIKE, identity // 2).random() < knobs.lookalikes:
         wardrobe = identity - identity % 2
     clothes = _draw_clothes(stream(_CLOTHES, wardrobe))
-    table = garments.surface_table(
-        stream(_LOOKS, wardrobe), stream(_MATTER, wardrobe), _warmths(clothes)
-    )
+    looks, matter = stream(_LOOKS, wardrobe), stream(_MATTER, wardrobe)
+    thick = (clothes.loose - 1.0) / 0.4  # 0 thin to 1 padded
+    table = garments.surface_table(looks, matter, thick, knobs.modality_gap)
     if clothes.gloves:
         table[garments.HANDS] = table[garments.STRAP]
         table[garments.HANDS, garments.WARMTH] += 0.2
-    return Person(
-        body=_draw_body(stream(_BODY, identity), knobs.body_spread),
-        clothes=clothes,
-        surfaces=garments.close_gap(table, knobs.modality_gap),
-    )
+    body = _draw_body(stream(_BODY, identity), knobs.body_spread)
+    return Person(body, clothes, table)

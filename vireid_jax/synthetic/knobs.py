@@ -33,14 +33,11 @@ class Knobs:
     def __post_init__(self):
         """Check every range."""
         highest = {"heading_range": 180.0, "body_spread": 2.0}
-        for field in dataclasses.fields(self):
-            value, top = getattr(self, field.name), highest.get(field.name, 1.0)
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise UserError(f"knob {field.name}={value!r}: give a number")
-            if not 0 <= value <= top:
-                raise UserError(
-                    f"knob {field.name}={value}: valid values are 0 to {top:g}"
-                )
+        for knob, value in vars(self).items():
+            top = highest.get(knob, 1.0)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 <= value <= top:
+                raise UserError(f"knob {knob}={value!r}: valid values are 0 to {top:g}")
 
 
 PRESETS: dict[str, Knobs] = {
@@ -63,8 +60,7 @@ def preset(name: str, **overrides: float) -> Knobs:
     """
     if name not in PRESETS:
         raise UserError(f"difficulty {name!r} is unknown: choose {', '.join(PRESETS)}")
-    names = [field.name for field in dataclasses.fields(Knobs)]
-    for knob in overrides:
-        if knob not in names:
-            raise UserError(f"knob {knob!r} is unknown: choose among {names}")
-    return dataclasses.replace(PRESETS[name], **overrides)
+    knobs = PRESETS[name]
+    for knob in overrides.keys() - vars(knobs):
+        raise UserError(f"knob {knob!r} is unknown: choose among {list(vars(knobs))}")
+    return dataclasses.replace(knobs, **overrides)

@@ -1,6 +1,5 @@
 """Project parts into a canvas: which part each pixel shows, and how it is turned."""
 
-import functools
 import math
 from typing import NamedTuple
 
@@ -10,8 +9,6 @@ from jaxtyping import Float32, Float64, Int64, UInt8
 
 from vireid_jax.synthetic.body import Part
 
-_ARC = np.linspace(0, np.pi, 7)
-_ARC_COS, _ARC_SIN = np.cos(_ARC), np.sin(_ARC)
 _SHIFT = 4  # fixed-point bits of polygon corners
 
 
@@ -30,7 +27,7 @@ class Actor(NamedTuple):
     """Parts that are together somewhere in the scene."""
 
     parts: list[Part]
-    first_surface: int  # where their surfaces begin in the shared table
+    surfaces: Float64[np.ndarray, "surfaces columns"]  # rows as in `garments`
     heading: float = 0.0  # radians; 0 faces the camera
     x: float = 0.0  # metres to the right in the picture
     z: float = 0.0  # metres towards the camera
@@ -45,31 +42,21 @@ class Raster(NamedTuple):
     labels: UInt8[np.ndarray, "height width"]
     seen: Int64[np.ndarray, "pixels"]
     part: Int64[np.ndarray, "pixels"]
-    u: Float32[np.ndarray, "pixels"]
-    """Position across the part, -1 to 1: the sideways component of the normal."""
-    w: Float32[np.ndarray, "pixels"]
-    """Component of the normal along the part, non-zero at round ends."""
-    facing: Float32[np.ndarray, "pixels"]
-    """Component of the normal towards the camera."""
+    u: Float32[
+        np.ndarray, "pixels"
+    ]  # normal across the part, and the position, -1 to 1
+    w: Float32[np.ndarray, "pixels"]  # normal along the part, non-zero at round ends
+    facing: Float32[np.ndarray, "pixels"]  # normal towards the camera
     radius: Float32[np.ndarray, "pixels"]
-    inside: Float32[np.ndarray, "pixels"]
-    """Position along the part, canvas pixels."""
+    inside: Float32[np.ndarray, "pixels"]  # position along the part, canvas pixels
     surface: Int64[np.ndarray, "parts"]
     across: Float32[np.ndarray, "parts 2"]
     axis: Float32[np.ndarray, "parts 2"]
     cloth: Float32[np.ndarray, "3 parts"]
     """Metres per pixel, metres of cloth before the part, and its turn (radians)."""
 
-    def weave_position(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return where on the cloth these pixels lie: metres along and around."""
-        metre, start, turn = np.take(self.cloth, self.part[pixels], axis=1)
-        u = self.u[pixels]
-        arc = u * (1 + np.float32(0.28) * u * u) + turn  # close to the arc sine
-        along = self.inside[pixels] * metre + start
-        return along, arc * self.radius[pixels] * metre
 
-
-def _table(actor: Actor) -> Float64[np.ndarray, "parts columns"]:
+def _table(actor: Actor, first_surface: int) -> Float64[np.ndarray, "parts columns"]:
     """Flatten the parts of an actor, and turn and place them in the scene."""
     rows = np.array([(p[0], *p[1], *p[2], *p[3:]) for p in actor.parts])
     cos, sin = math.cos(actor.heading), math.sin(actor.heading)
@@ -79,7 +66,7 @@ def _table(actor: Actor) -> Float64[np.ndarray, "parts columns"]:
         rows[:, column + 2] = z * cos - x * sin + actor.z
     for column in (7, 9):  # an ellipse seen from the side
         rows[:, column] = np.hypot(rows[:, column] * cos, rows[:, column + 1] * sin)
-    rows[:, 0] += actor.first_surface
+    rows[:, 0] += first_surface
     rows[:, 16] *= actor.heading  # turning
     return rows
 
@@ -102,7 +89,8 @@ def rasterise(actors: list[Actor], view: View, size: tuple[int, int]) -> Raster:
 
     Labels number the parts in the order of `actors`, so the first actor has 1 to n.
     """
-    rows = np.concatenate([_table(actor) for actor in actors])
+    starts = np.cumsum([0, *(len(actor.surfaces) for actor in actors[:-1])]).tolist()
+    rows = np.concatenate(list(map(_table, actors, starts)))
     ax, ay, zoom_a, depth_a = _project(rows[:, 1:4], view)
     bx, by, zoom_b, depth_b = _project(rows[:, 4:7], view)
     radius_a, radius_b = rows[:, 7] * zoom_a, rows[:, 9] * zoom_b
@@ -113,13 +101,14 @@ def rasterise(actors: list[Actor], view: View, size: tuple[int, int]) -> Raster:
     across = np.array([axis[:, 1], -axis[:, 0]]).T
 
     # The outline: half an ellipse around b, then half an ellipse around a.
-    cos, sin = _ARC_COS[:, None], _ARC_SIN[:, None]
-    end_b = across[:, None] * cos + axis[:, None] * (sin * rows[:, 12, None, None])
-    end_a = -across[:, None] * cos - axis[:, None] * (sin * rows[:, 11, None, None])
-    end_b = end_b * radius_b[:, None, None] + b[:, None]
-    end_a = end_a * radius_a[:, None, None] + a[:, None]
-    outline = np.concatenate([end_b, end_a], 1) * (1 << _SHIFT)
-    outline = outline.astype(np.int32)
+    arc = np.linspace(0, np.pi, 7)[:, None]
+    cos, sin = np.cos(arc), np.sin(arc)
+    half = lambda cap: (
+        across[:, None] * cos + axis[:, None] * (sin * cap[:, None, None])
+    )
+    end_b = half(rows[:, 12]) * radius_b[:, None, None] + b[:, None]
+    end_a = -half(rows[:, 11]) * radius_a[:, None, None] + a[:, None]
+    outline = (np.concatenate([end_b, end_a], 1) * (1 << _SHIFT)).astype(np.int32)
     nearness = depth_a + (depth_b - depth_a) * rows[:, 13] + rows[:, 14]
     labels = np.zeros(size, np.uint8)
     for number in np.argsort(nearness, kind="stable").tolist():
@@ -139,7 +128,7 @@ def rasterise(actors: list[Actor], view: View, size: tuple[int, int]) -> Raster:
     # No index is out of range; "clip" spares the check and the copy that goes with it.
     columns = np.take(table, part, axis=1, mode="clip")
     nx, ny, n0, ex, ey, e0, long, thick, taper, bulge = columns
-    x, y = (np.take(grid, seen, mode="clip") for grid in _grids(size))
+    y, x = (n.astype(np.float32) for n in np.divmod(seen.astype(np.int32), size[1]))
     inside = ex * x + ey * y + e0
     clipped = np.minimum(np.maximum(inside, 0), long)
     radius = np.maximum(thick + taper * clipped, np.float32(0.5))
@@ -152,10 +141,3 @@ def rasterise(actors: list[Actor], view: View, size: tuple[int, int]) -> Raster:
         labels, seen, part, u, w, facing, radius, inside, rows[:, 0].astype(np.int64),
         across.astype(np.float32), axis.astype(np.float32), cloth,
     )  # fmt: skip
-
-
-@functools.lru_cache(maxsize=8)
-def _grids(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the x and y of every canvas pixel, flat float32."""
-    y, x = np.mgrid[: size[0], : size[1]].astype(np.float32)
-    return x.ravel(), y.ravel()

@@ -2,21 +2,21 @@
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.random import Generator
 
 from vireid_jax.modality import MODALITIES
 from vireid_jax.synthetic import background, garments
 from vireid_jax.synthetic.body import Part, Pose, limb
 from vireid_jax.synthetic.dress import dress
-from vireid_jax.synthetic.identity import PASSERS_BY, person
+from vireid_jax.synthetic.identity import PASSERS_BY, Person, person
 from vireid_jax.synthetic.knobs import Knobs
 from vireid_jax.synthetic.plan import CAMERAS, Spec
 from vireid_jax.synthetic.raster import Actor, View
 
 _CAMERA, _SHOT = 21, 22
-_OCCLUDER_SURFACES = 4
 _PASSERS_BY_COUNT = 256
 
 
@@ -37,15 +37,17 @@ class Scene(NamedTuple):
     """Everything one image is made of, before it is imaged in a band."""
 
     actors: list[Actor]  # the person first
-    surfaces: np.ndarray  # [surfaces, garments.NUM_COLUMNS] of all actors
+    surfaces: np.ndarray  # those of all actors, [surfaces, garments.NUM_COLUMNS]
     view: View
-    window: tuple[int, int, int, int]  # place, left, top, height in its pixels
+    place: background.Place
+    window: tuple[int, int, int]  # left, top, height in the place's pixels
     camera: Camera
     ambient: float  # degrees C
     exposure: float
     light: np.ndarray  # direction to the light: right, down, towards the camera
     diffuse: float  # part of the light that comes from everywhere
     tint: np.ndarray  # colour of the light
+    rng: Generator  # for the noise
 
 
 @functools.lru_cache(maxsize=32)
@@ -68,23 +70,20 @@ def camera(seed: int, variant: str, number: int) -> Camera:
     )
 
 
-def _side(rng: np.random.Generator) -> int:
+def _side(rng: Generator) -> int:
     """Draw left (1) or right (-1)."""
     return (-1, 1)[rng.integers(2)]
 
 
-def _occluder(rng: np.random.Generator) -> tuple[Actor, np.ndarray]:
-    """Return a pole or a car before the person, with its surfaces."""
-    surfaces = np.zeros((_OCCLUDER_SURFACES, garments.NUM_COLUMNS))
+def _occluder(rng: Generator) -> Actor:
+    """Return a pole or a car before the person."""
     paint = rng.uniform(0.2, 0.8) + rng.uniform(-0.15, 0.15, 3)
-    looks: list[tuple[Any, float, float]] = [  # colour, NIR albedo, warmth
-        (paint, rng.uniform(0.2, 0.8), rng.uniform(-0.05, 0.2)),
-        ((0.09, 0.09, 0.1), 0.12, 0.15),
-        ((0.25, 0.3, 0.35), 0.25, -0.15),
-        ((0.6, 0.6, 0.62), 0.6, 0.05),
+    surfaces = [
+        garments.plain(paint, rng.uniform(0.2, 0.8), rng.uniform(-0.05, 0.2)),
+        garments.plain((0.09, 0.09, 0.1), 0.12, 0.15),
+        garments.plain((0.25, 0.3, 0.35), 0.25, -0.15),
+        garments.plain((0.6, 0.6, 0.62), 0.6, 0.05),
     ]
-    for row, (rgb, nir, warmth) in zip(surfaces, looks, strict=True):
-        row[:9] = [*rgb, *rgb, nir, nir, warmth]
     side = _side(rng)
     if rng.random() < 0.55:
         x, thick = side * rng.uniform(0.08, 0.42), rng.uniform(0.035, 0.09)
@@ -101,10 +100,10 @@ def _occluder(rng: np.random.Generator) -> tuple[Actor, np.ndarray]:
             limb(1, (wheel, 0.1, z), (wheel + 0.01, 0.1, z), 0.27, 0.27, bias=0.1),
             limb(3, (wheel, 0.1, z), (wheel + 0.01, 0.1, z), 0.15, 0.15, bias=0.12),
         ]  # fmt: skip
-    return Actor(parts, 0), surfaces
+    return Actor(parts, np.array(surfaces))
 
 
-def _pose(rng: np.random.Generator) -> Pose:
+def _pose(rng: Generator) -> Pose:
     """Draw the moment of the gait."""
     standing = rng.random() < 0.12
     return Pose(
@@ -116,54 +115,42 @@ def _pose(rng: np.random.Generator) -> Pose:
     )
 
 
-def _cast(
-    rng: np.random.Generator, spec: Spec, seed: int, knobs: Knobs
-) -> tuple[list[Actor], np.ndarray]:
-    """Return the actors, the person first, and their surfaces."""
-    who = person(seed, spec.identity, knobs)
+def _cast(rng: Generator, who: Person, seed: int, knobs: Knobs) -> list[Actor]:
+    """Return the actors, the person first."""
     turn = math.radians(knobs.heading_range)
-    actors = [Actor(dress(who, _pose(rng)), 0, heading=rng.uniform(-turn, turn))]
-    surfaces = [who.surfaces]
+    parts = dress(who, _pose(rng))
+    actors = [Actor(parts, who.surfaces, heading=rng.uniform(-turn, turn))]
     if rng.random() < knobs.second_person:
         # From a pool of their own: a passer-by is nobody's neighbour or double.
         other = person(seed, PASSERS_BY + int(rng.integers(_PASSERS_BY_COUNT)), knobs)
         before = rng.random() < 0.3
         x = _side(rng) * rng.uniform(0.42 if before else 0.25, 0.75)
         z = rng.uniform(0.4, 0.7) if before else -rng.uniform(0.6, 2.5)
-        start = sum(map(len, surfaces))
-        parts = dress(other, _pose(rng))
-        actors.append(Actor(parts, start, rng.uniform(-math.pi, math.pi), x, z))
-        surfaces.append(other.surfaces)
+        parts, heading = dress(other, _pose(rng)), rng.uniform(-math.pi, math.pi)
+        actors.append(Actor(parts, other.surfaces, heading, x, z))
     if rng.random() < knobs.occlusion:
-        occluder, table = _occluder(rng)
-        actors.append(occluder._replace(first_surface=sum(map(len, surfaces))))
-        surfaces.append(table)
-    return actors, np.concatenate(surfaces)
+        actors.append(_occluder(rng))
+    return actors
 
 
-def compose(
-    spec: Spec, *, seed: int, canvas: tuple[int, int], knobs: Knobs
-) -> tuple[Scene, np.random.Generator]:
-    """Draw the scene of one image, and return it with the stream for its noise."""
-    rng = np.random.default_rng(
-        (
-            seed, _SHOT, list(CAMERAS).index(spec.variant), spec.identity,
-            MODALITIES.index(spec.modality), spec.camera, spec.index,
-        )
-    )  # fmt: skip
+def compose(spec: Spec, *, seed: int, canvas: tuple[int, int], knobs: Knobs) -> Scene:
+    """Draw the scene of one image."""
+    variant = list(CAMERAS).index(spec.variant)
+    modality = MODALITIES.index(spec.modality)
+    key = (seed, _SHOT, variant, spec.identity, modality, spec.camera, spec.index)
+    rng = np.random.default_rng(key)
     cam = camera(seed, spec.variant, spec.camera)
-    actors, surfaces = _cast(rng, spec, seed, knobs)
+    who = person(seed, spec.identity, knobs)
+    actors, stature = _cast(rng, who, seed, knobs), who.body.stature
     spread, dim = knobs.camera_spread, knobs.light_spread
-    body = person(seed, spec.identity, knobs).body
     # Detectors cut tight boxes: half of a person's height shows in the crop's scale.
-    box = 1.12 * (0.5 * body.stature + 0.86) * (1 + 0.09 * spread * rng.normal())
+    box = 1.12 * (0.5 * stature + 0.86) * (1 + 0.09 * spread * rng.normal())
     height, width = canvas
-    scale = height / max(box, 1.1 * body.stature)
     view = View(
         pitch=max(0.0, cam.pitch + math.radians(6) * spread * rng.normal()),
         roll=math.radians(2.4) * spread * rng.normal(),
         distance=rng.uniform(5, 13),
-        scale=scale,
+        scale=height / max(box, 1.1 * stature),
         x=width * (0.5 + 0.07 * spread * rng.normal()),
         y=height * (0.95 + 0.025 * spread * rng.normal()),
     )
@@ -173,19 +160,19 @@ def compose(
     left = rng.integers(background.WIDTH - tall * width // height)
     top = min(max(background.FOOT - horizon * tall, 0), background.HEIGHT - tall)
     elevation, azimuth = rng.uniform(0.4, 1.2), rng.uniform(-1.3, 1.3)
-    light = [math.sin(azimuth), -math.sin(elevation), math.cos(azimuth)]
-    light = np.array(light) * [math.cos(elevation), 1, math.cos(elevation)]
+    flat, down = math.cos(elevation), -math.sin(elevation)
     warm = 0.08 * dim * rng.normal()
-    scene = Scene(
+    return Scene(
         actors=actors,
-        surfaces=surfaces,
+        surfaces=np.concatenate([actor.surfaces for actor in actors]),
         view=view,
-        window=(cam.places[rng.integers(len(cam.places))], int(left), int(top), tall),
+        place=background.place(seed, cam.places[rng.integers(len(cam.places))]),
+        window=(int(left), int(top), tall),
         camera=cam,
         ambient=12 + 14 * dim * rng.uniform(-1, 1),
         exposure=float(np.exp(0.28 * dim * rng.normal())),
-        light=light,
+        light=np.array([math.sin(azimuth) * flat, down, math.cos(azimuth) * flat]),
         diffuse=rng.uniform(0.45, 0.8),
         tint=np.array([1 + warm, 1, 1 - warm]),
+        rng=rng,
     )
-    return scene, rng

@@ -16,8 +16,7 @@ from vireid_jax.run.errors import UserError
 from vireid_jax.synthetic.generate import generate
 from vireid_jax.synthetic.knobs import preset
 from vireid_jax.synthetic.layouts import llcm, regdb, sysu_mm01
-from vireid_jax.synthetic.layouts.tree import Tree
-from vireid_jax.synthetic.render import check_size
+from vireid_jax.synthetic.layouts.tree import Tree, new_file
 
 LAYOUTS = {"sysu_mm01": sysu_mm01, "regdb": regdb, "llcm": llcm}
 
@@ -27,8 +26,6 @@ procedural, drawn by `python -m vireid_jax.synthetic --layout {layout} --ids {id
 --size {height}x{width} --seed {seed}`. Numbers measured on it say nothing about real
 people and never stand beside results on {layout}.
 """
-
-__all__ = ["LAYOUTS", "Tree", "plan_tree", "write_release"]
 
 
 def plan_tree(
@@ -43,11 +40,10 @@ def plan_tree(
     if layout not in LAYOUTS:
         raise UserError(f"layout {layout!r} is unknown: choose {', '.join(LAYOUTS)}")
     module = LAYOUTS[layout]
-    ids = module.FULL if ids is None else ids
-    if not module.LEAST <= ids <= module.FULL:
-        raise UserError(
-            f"ids={ids}: {layout} takes {module.LEAST} to {module.FULL} identities"
-        )
+    least, full = module.LEAST, module.FULL
+    ids = full if ids is None else ids
+    if not least <= ids <= full:
+        raise UserError(f"ids={ids}: {layout} takes {least} to {full} identities")
     if max_images is not None and max_images < 1:
         raise UserError(f"images={max_images}: give at least 1")
     if seed < 0:
@@ -74,25 +70,22 @@ def write_release(
     Raise UserError for a value out of range, or where `out` is not empty.
     """
     tree, out = plan_tree(layout, ids, seed, max_images), Path(out)
-    check_size(size)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is not empty; give a new folder, or delete it")
     note = _NOTE.format(
         layout=layout, ids=ids or "full", height=size[0], width=size[1], seed=seed
     )
+    specs, knobs = list(tree.images.values()), preset("easy")
+    made = generate(
+        specs, seed=seed, size=size, knobs=knobs, workers=workers, suffix=tree.suffix
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
     try:
         tree.write_index(aside, note)
-        made = generate(
-            list(tree.images.values()), seed=seed, size=size, knobs=preset("easy"),
-            workers=workers, suffix=tree.suffix,
-        )  # fmt: skip
-        made = track(made, f"drawing {layout}", len(tree.images))
+        made = track(made, f"drawing {layout}", len(specs))
         for filename, (_, data, _) in zip(tree.images, made, strict=True):
-            path = aside / filename
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+            new_file(aside, filename).write_bytes(data)
         os.replace(aside, out)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

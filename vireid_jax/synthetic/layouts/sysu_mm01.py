@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.random import Generator
 
 from vireid_jax.synthetic.layouts.tree import Tree, choose, comma_line, deal
 from vireid_jax.synthetic.plan import CAMERAS, Spec
@@ -19,8 +20,11 @@ _MODALITY = {c: modality for modality, cs in CAMERAS["nir"].items() for c in cs}
 # has the galleries of the real one, draw by draw.
 _TEST_COUNTS = Path(__file__).with_name("sysu_test_counts.tsv")
 
+Split = dict[str, list[int]]  # the identities of train, val and test
+Counts = dict[int, tuple[int, ...]]  # by identity, its images in cameras 1 to 6
 
-def tree(ids: int, rng: np.random.Generator, max_images: int | None = None) -> Tree:
+
+def tree(ids: int, rng: Generator, max_images: int | None = None) -> Tree:
     """Plan a tree of `ids` identities; each has its images of the full tree."""
     split, counts = _population(rng)
     if ids < FULL:
@@ -43,9 +47,7 @@ def tree(ids: int, rng: np.random.Generator, max_images: int | None = None) -> T
     return out
 
 
-def _population(
-    rng: np.random.Generator,
-) -> tuple[dict[str, list[int]], dict[int, tuple[int, ...]]]:
+def _population(rng: Generator) -> tuple[Split, Counts]:
     """Plan all identities: those of each split, and the images of each in each camera.
 
     The test identities are the release's own. The others have its totals: identities up
@@ -60,23 +62,15 @@ def _population(
     missed = rng.permutation(everybody)
     for camera, part in ((4, missed[:88]), (5, missed[88:168])):
         members[camera] = sorted({*everybody} - {*part.tolist()})
-    images = {
-        camera: deal(_TRAIN_IMAGES[camera - 1], members[camera], rng, spread=0.05)
-        for camera in members
-    }
+    totals = zip(_TRAIN_IMAGES, members.items(), strict=True)
+    images = {c: deal(total, who, rng, spread=0.05) for total, (c, who) in totals}
     counts = {i: tuple(images[c].get(i, 0) for c in range(1, 7)) for i in everybody}
     val = choose(everybody, 99, rng)
     train = [identity for identity in everybody if identity not in val]
-    split = {"train": train, "val": val, "test": list(test)}
-    return split, counts | test
+    return {"train": train, "val": val, "test": list(test)}, counts | test
 
 
-def _sample(
-    split: dict[str, list[int]],
-    counts: dict[int, tuple[int, ...]],
-    ids: int,
-    rng: np.random.Generator,
-) -> dict[str, list[int]]:
+def _sample(split: Split, counts: Counts, ids: int, rng: Generator) -> Split:
     """Keep `ids` identities, a fifth in test; of these one in all cameras, one not."""
     everywhere = [i for i in split["test"] if all(counts[i])]
     elsewhere = [i for i in split["test"] if not all(counts[i])]
@@ -91,9 +85,7 @@ def _sample(
     }
 
 
-def _permutations(
-    shots: dict[tuple[int, int], int], rng: np.random.Generator
-) -> np.ndarray:
+def _permutations(shots: dict[tuple[int, int], int], rng: Generator) -> np.ndarray:
     """Draw the official evaluation's cell: camera, identity, ten orders of images."""
     cameras = np.empty((len(_CELLS), 1), object)
     for camera, length in enumerate(_CELLS, 1):
