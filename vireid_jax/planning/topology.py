@@ -65,10 +65,7 @@ def chips_of(name: str) -> int:
 
 
 def compile_for(
-    name: str,
-    config: FrozenConfigDict,
-    num_classes: int,
-    cached_rows: tuple[int, int],
+    name: str, config: FrozenConfigDict, num_classes: int, cached_rows: tuple[int, int]
 ) -> Cost:
     """Compile the step for a topology such as `v5e-8`; takes minutes for an OSNet.
 

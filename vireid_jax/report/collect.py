@@ -69,22 +69,17 @@ def read_run(workdir: Path) -> EvaluatedRun:
     Raise UserError where there is no evaluation, or one of another checkpoint.
     """
     document, metrics = read_evaluation(workdir), read_metrics(workdir / METRICS)
-    run = EvaluatedRun(
-        name=str(workdir),
-        about=document["run"],
-        results=document["results"],
-        metrics=metrics,
-        costs=costs(document["run"], metrics),
-    )
-    if not run.metrics:
+    about, results = document["run"], document["results"]
+    run = EvaluatedRun(str(workdir), about, results, metrics, costs(about, metrics))
+    if not metrics:
         run.left_out.append(("Training curves", f"{workdir / METRICS} has no rows"))
     checkpoint = last_checkpoint(workdir)
     if checkpoint is None:
         reason = f"there is no checkpoint in {workdir}"
         run.left_out.append(("Activation maps", reason))
-    elif checkpoint["step"] != run.about["step"]:
+    elif checkpoint["step"] != about["step"]:
         raise UserError(
-            f"{workdir}/eval.json is of step {run.about['step']}, and the last"
+            f"{workdir}/eval.json is of step {about['step']}, and the last"
             f" checkpoint is of step {checkpoint['step']}; {_evaluate(workdir)}"
         )
     return run
@@ -161,8 +156,8 @@ def with_test(run: EvaluatedRun, workdir: Path) -> EvaluatedRun:
         return run
     features = test_split.read_test_features(workdir, records, about["step"])
     own = {result["protocol"]: result for result in run.own_results}
-    protocols = get_protocols(test_split.dataset_title(config))
-    protocols = [protocol for protocol in protocols if protocol.name in own]
+    every = get_protocols(test_split.dataset_title(config))
+    protocols = [protocol for protocol in every if protocol.name in own]
     results = []
     for protocol in protocols:
         stored = own[protocol.name]
@@ -178,7 +173,7 @@ def with_test(run: EvaluatedRun, workdir: Path) -> EvaluatedRun:
     run.costs["Embedding, dimensions"] = f"{features.shape[1]:,}"
     test = EmbeddedSplit(records, features, protocols, results)
     maps: list[dict[str, Any]] = []
-    if not any(what == "Activation maps" for what, _ in run.left_out):
+    if "Activation maps" not in dict(run.left_out):
         maps, reason = activation_maps(load(workdir), config, test)
         if reason:
             run.left_out.append(("Activation maps", reason))
@@ -222,21 +217,15 @@ def costs(about: dict[str, Any], metrics: list[dict[str, Any]]) -> dict[str, str
 
 def check_comparable(first: EvaluatedRun, second: EvaluatedRun) -> None:
     """Raise UserError where two runs do not belong in one table."""
-
-    def labels(run: EvaluatedRun) -> dict[str, Any]:
+    one, other = {}, {}
+    for run, labels in ((first, one), (second, other)):
         environment = run.about["environment"]
-        return {
-            "version of vireid-jax": environment["packages"]["vireid-jax"],
-            "commit": environment["commit"],
-            "protocols": sorted(result["protocol"] for result in run.own_results),
-        } | {
-            f"{label} by {result['protocol']}": result[label]
-            for result in run.own_results
-            for label in _LABELS
-        }
-
-    other = labels(second)
-    for what, value in labels(first).items():
+        labels["version of vireid-jax"] = environment["packages"]["vireid-jax"]
+        labels["commit"] = environment["commit"]
+        labels["protocols"] = sorted(r["protocol"] for r in run.own_results)
+        for result in run.own_results:
+            labels |= {f"{x} by {result['protocol']}": result[x] for x in _LABELS}
+    for what, value in one.items():
         if value != other[what]:
             raise UserError(
                 f"{first.name} and {second.name} differ in their {what}: {value!r} and"
