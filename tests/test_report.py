@@ -164,10 +164,10 @@ class TestNumbers:
     def test_queries_are_the_best_and_the_worst_of_different_people(self):
         ap = np.array([0.5, 1.0, 0.9, np.nan, 0.1, 0.2, 1.0])
         identity = np.array([1, 2, 2, 4, 5, 5, 7])
-        chosen = chosen_queries(ap, identity, 2)
-        assert chosen["best"] == [1, 6]
-        assert chosen["worst"] == [4, 0]
-        assert len({identity[i] for i in chosen["random"]}) == 2
+        chosen = chosen_queries(ap, identity)
+        assert chosen["best"] == [1, 6, 0]
+        assert chosen["worst"] == [4, 0, 2]
+        assert len({identity[i] for i in chosen["random"]}) == 3
         assert 3 not in chosen["random"]
 
     def test_rank_lists_show_what_the_protocol_ranks(self):

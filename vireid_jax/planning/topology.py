@@ -53,9 +53,8 @@ def chips_of(name: str) -> int:
     if name not in TOPOLOGIES:
         close = difflib.get_close_matches(name, TOPOLOGIES, 1)
         hint = f"did you mean {close[0]}? " if close else ""
-        raise UserError(
-            f"unknown topology {name!r}; {hint}valid values: {list(TOPOLOGIES)}"
-        )
+        valid = f"valid values: {list(TOPOLOGIES)}"
+        raise UserError(f"unknown topology {name!r}; {hint}{valid}")
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(
             "compiling for a TPU needs libtpu, which is not installed:"

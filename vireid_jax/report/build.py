@@ -99,19 +99,17 @@ def page(runs: Sequence[EvaluatedRun], difference: Table | None = None) -> str:
 
 
 def one_run(
-    run: EvaluatedRun,
-    letter: str,
-    pairs: Sequence[Histogram],
-    of_page: Sequence[Histogram],
+    run: EvaluatedRun, letter: str, pairs: list[Histogram], of_page: list[Histogram]
 ) -> dict[str, Any]:
     """Return the figures of one run alone; `letter` is "" on a page of one run."""
     suffix, test = f"-{letter.lower()}" if letter else "", run.test
+    origin = tables.origin_words([run])
     content: dict[str, Any] = {
         "suffix": suffix,
         "title": f", run {letter}" if letter else "",
         "left_out": run.left_out,
         "activations": run.activations,
-        "where": (origin := tables.origin_words([run])),
+        "where": origin,
     }
     content |= {"figures": {}, "lists": [], "matrices": [], "not_shown": []}
     if test is None:
@@ -124,7 +122,8 @@ def one_run(
     else:
         drawn = figures.embedding_maps(laid_out, test, origin, suffix)
         content["figures"]["maps"] = drawn
-    shown, size = test.first_of_each_direction(), run.about["config"]["data"]["size"]
+    shown = test.first_of_each_direction()
+    size = tuple(run.about["config"]["data"]["size"])
     names = {protocol.name for protocol, _ in shown}
     content["not_shown"] = [p.name for p in test.protocols if p.name not in names]
     for protocol, result in shown:

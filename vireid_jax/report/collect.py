@@ -117,13 +117,12 @@ def _why_not_evaluated(workdir: Path) -> str:
             f"{workdir} is not the workdir of a run: it has neither config.json nor"
             f" eval.json; train first: {train}"
         )
-    about = last_checkpoint(workdir)
-    if about is None:
-        reached = "before its first checkpoint"
-    elif about["epoch"] < (epochs := about["config"]["schedule"]["epochs"]):
-        reached = f"at epoch {about['epoch']:g} of {epochs:g}"
-    else:
-        return f"{workdir} has no evaluation; {_evaluate(workdir)}"
+    reached = "before its first checkpoint"
+    if about := last_checkpoint(workdir):
+        epoch, epochs = about["epoch"], about["config"]["schedule"]["epochs"]
+        if epoch >= epochs:
+            return f"{workdir} has no evaluation; {_evaluate(workdir)}"
+        reached = f"at epoch {epoch:g} of {epochs:g}"
     return (
         f"the run in {workdir} was interrupted {reached}; to resume it, run its"
         f" training command again: {train}"

@@ -159,10 +159,7 @@ def cmc_band(result: Result) -> tuple[np.ndarray, np.ndarray]:
 
 
 def distance_histograms(
-    histograms: Sequence[Histogram],
-    of_page: Sequence[Histogram],
-    origin: str,
-    suffix: str = "",
+    histograms: list[Histogram], of_page: list[Histogram], origin: str, suffix: str = ""
 ) -> Figure:
     """Draw within- and between-identity distances by pair of modalities.
 
@@ -225,11 +222,9 @@ def embedding_maps(
     images, identities = len(test.rows.identity), len(set(test.rows.identity))
     sample = f"All {images:,} test images."
     if len(maps.rows) < images:
-        sample = (
-            f"A sample: {len(maps.rows):,} of {images:,} images, all those of"
-            f" {len(set(identity))} of {identities} identities (at most {MOST:,}"
-            " images)."
-        )
+        part = f"{len(maps.rows):,} of {images:,} images, all those of"
+        people = f"{len(set(identity))} of {identities} identities"
+        sample = f"A sample: {part} {people} (at most {MOST:,} images)."
     caption = (
         f"{sample} Colours show {len(styles)} identities drawn at random, grey is"
         " everyone else; circles are visible, triangles infrared images. PCA and t-SNE"

@@ -20,11 +20,11 @@ LEFT, RIGHT, TOP, BOTTOM = 46, WIDTH - 8, 10, HEIGHT - 38  # of the plane in it
 DASHED = "c1"  # lines of this style are dashed: they differ by more than colour
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Return round numbers in [low, high], about `count` of them."""
+def ticks(low: float, high: float) -> list[float]:
+    """Return round numbers in [low, high], about five of them."""
     if not high > low:
         return [low]
-    raw = (high - low) / count
+    raw = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999)
     first = math.ceil(low / step - 1e-9)

@@ -31,20 +31,17 @@ def label_words(result: dict[str, Any]) -> str:
 
 def test_words(result: dict[str, Any]) -> str:
     """Describe the queries, the gallery and the trials of an entry of eval.json."""
-    trials = len(result["trials"])
-    parts = [result["direction"]]
-    if result["mode"]:
-        parts.append(f"{result['mode']} mode")
-    if result["shots"]:
-        parts.append(f"{result['shots']}-shot")
-    parts.append(f"{trials} trial" + "s" * (trials != 1))
-    if result["draws"] != "none":
-        parts.append(f"draws {result['draws']}")
-    parts.append(
+    trials, draws = len(result["trials"]), result["draws"]
+    parts = [
+        result["direction"],
+        result["mode"] and f"{result['mode']} mode",
+        result["shots"] and f"{result['shots']}-shot",
+        f"{trials} trial" + "s" * (trials != 1),
+        f"draws {draws}" if draws != "none" else "",
         f"{result['queries']:,} queries ({result['valid_queries']:,} valid) against"
-        f" {result['gallery']:,} images"
-    )
-    return ", ".join(parts)
+        f" {result['gallery']:,} images",
+    ]
+    return ", ".join(filter(None, parts))
 
 
 def _feature_words(result: dict[str, Any]) -> str:
@@ -53,9 +50,8 @@ def _feature_words(result: dict[str, Any]) -> str:
     parts = [f"feature {result['feature']}", flip[result["flip"]]]
     parts.append("no re-ranking" if reranking == "none" else reranking)
     if result["epoch"] is not None:
-        parts.append(f"epoch {result['epoch']:g}")
-        parts += [result["selection"]] if result["selection"] else []
-    return ", ".join(parts)
+        parts += [f"epoch {result['epoch']:g}", result["selection"]]
+    return ", ".join(filter(None, parts))
 
 
 def origin_words(runs: Sequence[EvaluatedRun]) -> str:
