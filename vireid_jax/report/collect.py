@@ -216,7 +216,8 @@ def costs(about: dict[str, Any], metrics: list[dict[str, Any]]) -> dict[str, str
 
 def check_comparable(first: EvaluatedRun, second: EvaluatedRun) -> None:
     """Raise UserError where two runs do not belong in one table."""
-    one, other = {}, {}
+    one: dict[str, Any] = {}
+    other: dict[str, Any] = {}
     for run, labels in ((first, one), (second, other)):
         environment = run.about["environment"]
         labels["version of vireid-jax"] = environment["packages"]["vireid-jax"]

@@ -88,8 +88,8 @@ def camera_matrix(test: "EmbeddedSplit", protocol: Protocol) -> CameraMatrix:
             if not (matches if ignored is None else matches & ~ignored).any():
                 continue
             distances = cosine_distances(test.features[q], test.features[g])
-            options = {"distinct": protocol.distinct, "ignore": ignored}
-            metrics = rank(distances, identity[q], identity[g], **options)
+            ids = identity[q], identity[g]
+            metrics = rank(distances, *ids, distinct=protocol.distinct, ignore=ignored)
             numbers = metrics.cmc[0], metrics.mAP, metrics.valid_queries
             values[trial, :, i, j] = numbers
     means = np.ma.masked_invalid(values).mean(0).filled(np.nan)
