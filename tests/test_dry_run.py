@@ -144,7 +144,7 @@ def test_a_mesh_that_does_not_fit_is_refused():
     config = config_of()
     config.mesh.model = 3
     message = error_of(config, ["v5e-8"])
-    for words in ("config.mesh.model is 3", "8 chips of v5e-8"):
+    for words in ("config.mesh.model is 3", "v5e-8's 8 chips"):
         assert words in message
 
 

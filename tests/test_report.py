@@ -19,10 +19,11 @@ from vireid_jax.report.activations import activation_maps
 from vireid_jax.report.build import page
 from vireid_jax.report.collect import EmbeddedSplit, EvaluatedRun
 from vireid_jax.report.distances import BINS, camera_matrix, histograms
-from vireid_jax.report.figures import Table, cmc_band, distance_histograms
+from vireid_jax.report.figures import cmc_band, distance_histograms
 from vireid_jax.report.maps import MOST, chosen_rows, maps
 from vireid_jax.report.rank_lists import NEAREST, chosen_queries, rank_lists
 from vireid_jax.report.svg import Axes, number, ticks
+from vireid_jax.report.tables import Table
 from vireid_jax.run.errors import UserError
 
 # What a complete page draws, and on how many axes.
@@ -110,7 +111,7 @@ class TestNumbers:
         distances = cosine_distances(split.features, split.features)
         same = split.rows.identity[:, None] == split.rows.identity
         upper = np.triu(np.ones_like(same), 1)
-        counted = histograms(split.features, split.rows.identity, split.rows.modality)
+        counted = histograms(split)
         assert [h.modalities for h in counted] == [
             ("visible", "visible"),
             ("infrared", "infrared"),
@@ -163,10 +164,10 @@ class TestNumbers:
     def test_queries_are_the_best_and_the_worst_of_different_people(self):
         ap = np.array([0.5, 1.0, 0.9, np.nan, 0.1, 0.2, 1.0])
         identity = np.array([1, 2, 2, 4, 5, 5, 7])
-        chosen = chosen_queries(ap, identity, 2)
-        assert chosen["best"] == [1, 6]
-        assert chosen["worst"] == [4, 0]
-        assert len({identity[i] for i in chosen["random"]}) == 2
+        chosen = chosen_queries(ap, identity)
+        assert chosen["best"] == [1, 6, 0]
+        assert chosen["worst"] == [4, 0, 2]
+        assert len({identity[i] for i in chosen["random"]}) == 3
         assert 3 not in chosen["random"]
 
     def test_rank_lists_show_what_the_protocol_ranks(self):
@@ -183,7 +184,7 @@ class TestNumbers:
 
     def test_maps_keep_complete_identities_and_separate_them(self):
         split = split_of(noise=0.1)
-        laid_out = maps(split.features, split.rows.identity, split.rows.modality)
+        laid_out = maps(split)
         assert len(laid_out.rows) == len(split.rows.identity)
         for points in (laid_out.pca, laid_out.tsne):
             assert points.shape == (90, 2)
@@ -196,10 +197,9 @@ class TestNumbers:
         assert len(rows) == MOST
         assert set(np.bincount(identity[rows])) == {0, 8}
         assert set(coloured) <= set(identity[rows])
-        assert (
-            maps(split.features[:5], split.rows.identity[:5], split.rows.modality[:5])
-            is None
-        )
+        few = {name: vars(split.rows)[name][:5] for name in ("identity", "modality")}
+        few = split._replace(features=split.features[:5], rows=SimpleNamespace(**few))
+        assert maps(few) is None
 
     def test_a_network_without_the_last_map_has_no_activation_maps(self, monkeypatch):
         from vireid_jax.report import activations
@@ -325,9 +325,7 @@ class TestPage:
 
     def test_distances_of_two_runs_are_drawn_to_one_scale(self):
         splits = split_of(noise=0.1), split_of(noise=2.0)
-        counts = [
-            histograms(s.features, s.rows.identity, s.rows.modality) for s in splits
-        ]
+        counts = list(map(histograms, splits))
         every = [one for of_run in counts for one in of_run]
         drawn = [distance_histograms(of_run, every, "") for of_run in counts]
         axes = {tuple(re.findall("<text.*?</text>", panel.svg))

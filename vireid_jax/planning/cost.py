@@ -1,17 +1,18 @@
 """The cost of a compiled program, as XLA reports it."""
 
+import math
 import re
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from vireid_jax.training.program import make_program, step_arguments
 
+Config: TypeAlias = ConfigDict | FrozenConfigDict
 KINDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
 _COLLECTIVE = re.compile(rf" = (.*?) ({KINDS})(-start)?\((.*)")
 _ARRAY = re.compile(r"\b([a-z]+)(\d*)[a-z0-9]*\[([\d,]*)\]")
@@ -62,10 +63,7 @@ def read_cost(compiled: jax.stages.Compiled, devices: int, seconds: float) -> Co
 
 
 def compile_step(
-    mesh: Mesh,
-    config: ConfigDict | FrozenConfigDict,
-    num_classes: int,
-    cached_rows: tuple[int, int],
+    mesh: Mesh, config: Config, num_classes: int, cached_rows: tuple[int, int]
 ) -> Cost:
     """Compile the train step of a config for the devices of `mesh`."""
     program = make_program(config, num_classes, mesh)
@@ -83,10 +81,10 @@ def count_collectives(text: str) -> dict[str, dict[str, int]]:
     counts: dict[str, dict[str, int]] = {}
     chains = set()
     for shape, kind, start, rest in _COLLECTIVE.findall(text):
-        chain = re.search(r'chain_id="\d+"', rest)
-        if chain and (kind, chain[0]) in chains:
-            continue
-        chains.add((kind, chain and chain[0]))
+        if chain := re.search(r'chain_id="\d+"', rest):
+            if (kind, chain[0]) in chains:
+                continue
+            chains.add((kind, chain[0]))
         arrays = _ARRAY.findall(shape)
         if start:  # its result lists flags too, and of these kinds the operands first
             arrays = [array for array in arrays if array[2]]
@@ -95,6 +93,6 @@ def count_collectives(text: str) -> dict[str, dict[str, int]]:
         count = counts.setdefault(kind, {"count": 0, "bytes": 0})
         count["count"] += 1
         for _, bits, dims in arrays:  # "pred" has no bits in its name: a byte each
-            sizes = [int(size) for size in dims.split(",") if size]
-            count["bytes"] += int(np.prod(sizes, dtype=int)) * int(bits or 8) // 8
+            elements = math.prod(int(size) for size in dims.split(",") if size)
+            count["bytes"] += elements * int(bits or 8) // 8
     return counts

@@ -71,12 +71,10 @@ def training_set(config: ConfigDict | FrozenConfigDict) -> TrainingSet:
             f"config.data.name is {c.name!r}, whose size is unknown before it is"
             " prepared: python -m vireid_jax.prepare"
         )
-    kept = full.identities - c.validation_identities
+    kept = full.identities - (held_out := c.validation_identities)
     if kept < 1:
-        raise UserError(
-            f"config.data.validation_identities is {c.validation_identities}; there are"
-            f" {full.identities} identities"
-        )
+        remedy = f"valid values: below {full.identities}, the number of identities"
+        raise UserError(f"config.data.validation_identities is {held_out}; {remedy}")
     share = lambda images: round(images * kept / full.identities)
     return TrainingSet(kept, share(full.visible), share(full.infrared), full.source)
 
@@ -95,16 +93,14 @@ def dry_run(
         chips, model = topology.chips_of(name), config.mesh.model
         if chips % model:
             raise UserError(
-                f"config.mesh.model is {model}, which does not divide the {chips}"
-                f" chips of {name}"
+                f"config.mesh.model is {model}, not a divisor of {name}'s {chips} chips"
             )
         mesh = AbstractMesh((chips // model, model), ("data", "model"))
         sharding.check_divides(pairs_per_step(config), mesh, "a batch's P x K")
     data = training_set(config)
-    console.print(
-        f"{config.data.name}: {data.identities:,} identities, {data.visible:,} visible"
-        f" and {data.infrared:,} infrared images ({data.source})"
-    )
+    images = f"{data.visible:,} visible and {data.infrared:,} infrared images"
+    people = f"{config.data.name}: {data.identities:,} identities"
+    console.print(f"{people}, {images} ({data.source})")
     rows = (data.visible, data.infrared) if config.data.cache == "device" else (0, 0)
     mesh, device = sharding.make_mesh(config.mesh.model), jax.devices()[0]
     with console.status("compiling for this machine"):
@@ -143,8 +139,8 @@ def show_cost(
     table = plain_table(name, "one device", f"all {cost.devices}")
     for words, size in sizes.items():
         table.add_row(words, decimal(size), decimal(size * cost.devices))
-    flops = (cost.flops, cost.flops * cost.devices)
-    table.add_row("arithmetic", *(f"{count / 1e9:,.1f} GFLOP" for count in flops))
+    billions = cost.flops / 1e9, cost.flops * cost.devices / 1e9
+    table.add_row("arithmetic", *(f"{count:,.1f} GFLOP" for count in billions))
     console.print(table)
     if not cost.collectives:
         console.print("No collectives.")

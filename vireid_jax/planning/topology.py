@@ -53,9 +53,8 @@ def chips_of(name: str) -> int:
     if name not in TOPOLOGIES:
         close = difflib.get_close_matches(name, TOPOLOGIES, 1)
         hint = f"did you mean {close[0]}? " if close else ""
-        raise UserError(
-            f"unknown topology {name!r}; {hint}valid values: {list(TOPOLOGIES)}"
-        )
+        valid = f"valid values: {list(TOPOLOGIES)}"
+        raise UserError(f"unknown topology {name!r}; {hint}{valid}")
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(
             "compiling for a TPU needs libtpu, which is not installed:"
@@ -65,10 +64,7 @@ def chips_of(name: str) -> int:
 
 
 def compile_for(
-    name: str,
-    config: FrozenConfigDict,
-    num_classes: int,
-    cached_rows: tuple[int, int],
+    name: str, config: FrozenConfigDict, num_classes: int, cached_rows: tuple[int, int]
 ) -> Cost:
     """Compile the step for a topology such as `v5e-8`; takes minutes for an OSNet.
 

@@ -1,11 +1,12 @@
 """The squared last map of the network, part by part, over the image."""
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from vireid_jax.data.augment import normalise
@@ -30,40 +31,29 @@ def activation_maps(
     part's own highest response; `share` is its part of the responses of all rows. Where
     granularities overlap a row, the row counts in each.
     """
-    chosen, rows = rows_in_both(test, PEOPLE), test.rows
-    if not chosen:
-        return [], "no identity of the test split has images of both modalities"
-    maps = []
-    for row in chosen:
-        modality = MODALITIES[rows.modality[row]]
-        image = rows.image(row, tuple(config.data.size))
+    maps, rows, size = [], test.rows, tuple(config.data.size)
+    for row in rows_in_both(rows.identity, rows.modality):
+        modality, image = MODALITIES[rows.modality[row]], rows.image(row, size)
         responses = responses_of(embedder, image, modality)
         if responses is None:
             return [], f"this network has no map {STAGE!r}"
         tiles = [{"title": "image", "source": data_uri(image), "share": None}]
         for count in (1, *config.model.granularities):
             tiles += [_tile(image, responses, count, part) for part in range(count)]
-        maps.append(
-            {
-                "identity": int(rows.identity[row]),
-                "camera": int(rows.camera[row]),
-                "modality": modality,
-                "tiles": tiles,
-            }
-        )
-    return maps, ""
+        person = {"identity": rows.identity[row], "camera": rows.camera[row]}
+        maps.append(person | {"modality": modality, "tiles": tiles})
+    missing = "no identity of the test split has images of both modalities"
+    return maps, "" if maps else missing
 
 
-def rows_in_both(test: "EmbeddedSplit", people: int) -> list[int]:
+def rows_in_both(
+    identity: Int[np.ndarray, "rows"], modality: Int[np.ndarray, "rows"]
+) -> list[int]:
     """Draw identities seen in both modalities; return a row of each in each."""
-    identity, modality = test.rows.identity, test.rows.modality
     both = np.intersect1d(identity[modality == 0], identity[modality == 1])
-    drawn = np.random.default_rng(0).permutation(len(both))[:people]
-    return [
-        int(np.flatnonzero((identity == both[i]) & (modality == m))[0])
-        for i in drawn
-        for m in range(len(MODALITIES))
-    ]
+    drawn = np.random.default_rng(0).permutation(both)[:PEOPLE]
+    pairs = itertools.product(drawn, range(len(MODALITIES)))
+    return [int(np.argmax((identity == i) & (modality == m))) for i, m in pairs]
 
 
 def responses_of(

@@ -6,18 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vireid_jax.report import collect, tables
+from vireid_jax.report import collect, figures, tables
 from vireid_jax.report.collect import EvaluatedRun
 from vireid_jax.report.distances import Histogram, camera_matrix, histograms
-from vireid_jax.report.figures import (
-    Table,
-    cmc_curves,
-    distance_histograms,
-    embedding_maps,
-    training_curves,
-)
 from vireid_jax.report.maps import maps
 from vireid_jax.report.rank_lists import KINDS, rank_lists
+from vireid_jax.report.tables import Table
 from vireid_jax.run.errors import UserError, explain_os_error
 from vireid_jax.run.files import check_parent, replace_text
 
@@ -59,9 +53,8 @@ def check_installed(*modules: str) -> None:
     """Raise UserError where a module of the extra `report` is not installed."""
     for module in modules:
         if importlib.util.find_spec(module) is None:
-            raise UserError(
-                f"this page needs {module}: pip install 'vireid-jax[report]'"
-            )
+            remedy = "pip install 'vireid-jax[report]'"
+            raise UserError(f"this page needs {module}: {remedy}")
 
 
 def templates() -> "jinja2.Environment":
@@ -79,93 +72,63 @@ def templates() -> "jinja2.Environment":
 
 def page(runs: Sequence[EvaluatedRun], difference: Table | None = None) -> str:
     """Return the page's text; `difference` is the table of `tables.differences`."""
-    first, origin = runs[0].own_results[0], tables.origin_words(runs)
+    first = runs[0].own_results[0]
     models = dict.fromkeys(run.about["config"]["model"]["name"] for run in runs)
-    notes = {r["protocol"]: tables.test_words(r) for r in runs[0].own_results}
-    pairs = [
-        histograms(test.features, test.rows.identity, test.rows.modality)
-        if (test := run.test)
-        else []
-        for run in runs
-    ]
+    pairs = [histograms(run.test) if run.test else [] for run in runs]
     of_page = [histogram for of_run in pairs for histogram in of_run]
-    each = [
-        one_run(run, letter if len(runs) > 1 else "", of_run, of_page)
-        for run, letter, of_run in zip(runs, "AB", pairs, strict=False)
-    ]
-    overall = (training_curves(runs), cmc_curves(runs, origin, notes))
-    return (
-        templates()
-        .get_template("page.html.j2")
-        .render(
-            title=f"{first['dataset']}: {' and '.join(models)}",
-            first=first,
-            runs=runs,
-            letters="AB",
-            kinds=KINDS,
-            written=datetime.datetime.now().astimezone().strftime("%d %B %Y, %H:%M"),
-            stopped=list(filter(None, map(stopped_early, runs))),
-            results=tables.results(runs),
-            trials=tables.trials(runs),
-            difference=difference,
-            configs=tables.config_differences(runs) if difference else None,
-            costs=tables.costs(runs),
-            origin=tables.origin(runs),
-            overall=list(filter(None, overall)),
-            each=each,
-        )
-    )
-
-
-def stopped_early(run: EvaluatedRun) -> str:
-    """Return a notice for a run that is not at its end, else ""."""
-    epoch, epochs = run.about["epoch"], run.about["config"]["schedule"]["epochs"]
-    if epoch >= epochs:
-        return ""
-    return (
-        f"The run in {run.name} was interrupted: this is epoch {epoch:g} of"
-        f" {epochs:g}. To resume it, run its training command again."
+    letters = "AB" if len(runs) > 1 else [""]
+    overall = (figures.training_curves(runs), figures.cmc_curves(runs))
+    template = templates().get_template("page.html.j2")
+    return template.render(
+        title=f"{first['dataset']}: {' and '.join(models)}",
+        first=first,
+        runs=runs,
+        letters=letters,
+        kinds=KINDS,
+        written=datetime.datetime.now().astimezone().strftime("%d %B %Y, %H:%M"),
+        percent=tables.percent,
+        results=tables.results(runs),
+        trials=tables.trials(runs),
+        difference=difference,
+        configs=tables.config_differences(runs) if difference else None,
+        costs=tables.side_by_side("Cost", runs, [run.costs for run in runs]),
+        origin=tables.origin(runs),
+        overall=list(filter(None, overall)),
+        each=[one_run(*of, of_page) for of in zip(runs, letters, pairs, strict=True)],
     )
 
 
 def one_run(
-    run: EvaluatedRun,
-    letter: str,
-    pairs: Sequence[Histogram],
-    of_page: Sequence[Histogram],
+    run: EvaluatedRun, letter: str, pairs: list[Histogram], of_page: list[Histogram]
 ) -> dict[str, Any]:
     """Return the figures of one run alone; `letter` is "" on a page of one run."""
     suffix, test = f"-{letter.lower()}" if letter else "", run.test
+    origin = tables.origin_words([run])
     content: dict[str, Any] = {
         "suffix": suffix,
         "title": f", run {letter}" if letter else "",
         "left_out": run.left_out,
-        "figures": {},
-        "lists": [],
-        "matrices": [],
         "activations": run.activations,
-        "where": tables.origin_words([run]),
-        "not_shown": [],
+        "where": origin,
     }
+    content |= {"figures": {}, "lists": [], "matrices": [], "not_shown": []}
     if test is None:
         return content
-    origin = content["where"]
-    content["figures"]["distances"] = distance_histograms(
-        pairs, of_page, origin, suffix
-    )
-    laid_out = maps(test.features, test.rows.identity, test.rows.modality)
-    if laid_out is None:
+    distances = figures.distance_histograms(pairs, of_page, origin, suffix)
+    content["figures"]["distances"] = distances
+    if (laid_out := maps(test)) is None:
         reason = "the test split has fewer than 8 images, or embeddings of one number"
         run.left_out.append(("Maps", reason))
     else:
-        content["figures"]["maps"] = embedding_maps(laid_out, test, origin, suffix)
+        drawn = figures.embedding_maps(laid_out, test, origin, suffix)
+        content["figures"]["maps"] = drawn
     shown = test.first_of_each_direction()
+    size = tuple(run.about["config"]["data"]["size"])
     names = {protocol.name for protocol, _ in shown}
     content["not_shown"] = [p.name for p in test.protocols if p.name not in names]
     for protocol, result in shown:
         words = tables.label_words(vars(result.labels))
         content["matrices"].append((words, protocol, camera_matrix(test, protocol)))
-        size = tuple(run.about["config"]["data"]["size"])
         try:
             lists = rank_lists(test, protocol, result, size)
         except (UserError, OSError) as error:

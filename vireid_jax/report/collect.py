@@ -69,22 +69,17 @@ def read_run(workdir: Path) -> EvaluatedRun:
     Raise UserError where there is no evaluation, or one of another checkpoint.
     """
     document, metrics = read_evaluation(workdir), read_metrics(workdir / METRICS)
-    run = EvaluatedRun(
-        name=str(workdir),
-        about=document["run"],
-        results=document["results"],
-        metrics=metrics,
-        costs=costs(document["run"], metrics),
-    )
-    if not run.metrics:
+    about, results = document["run"], document["results"]
+    run = EvaluatedRun(str(workdir), about, results, metrics, costs(about, metrics))
+    if not metrics:
         run.left_out.append(("Training curves", f"{workdir / METRICS} has no rows"))
     checkpoint = last_checkpoint(workdir)
     if checkpoint is None:
         reason = f"there is no checkpoint in {workdir}"
         run.left_out.append(("Activation maps", reason))
-    elif checkpoint["step"] != run.about["step"]:
+    elif checkpoint["step"] != about["step"]:
         raise UserError(
-            f"{workdir}/eval.json is of step {run.about['step']}, and the last"
+            f"{workdir}/eval.json is of step {about['step']}, and the last"
             f" checkpoint is of step {checkpoint['step']}; {_evaluate(workdir)}"
         )
     return run
@@ -122,13 +117,12 @@ def _why_not_evaluated(workdir: Path) -> str:
             f"{workdir} is not the workdir of a run: it has neither config.json nor"
             f" eval.json; train first: {train}"
         )
-    about = last_checkpoint(workdir)
-    if about is None:
-        reached = "before its first checkpoint"
-    elif about["epoch"] < (epochs := about["config"]["schedule"]["epochs"]):
-        reached = f"at epoch {about['epoch']:g} of {epochs:g}"
-    else:
-        return f"{workdir} has no evaluation; {_evaluate(workdir)}"
+    reached = "before its first checkpoint"
+    if about := last_checkpoint(workdir):
+        epoch, epochs = about["epoch"], about["config"]["schedule"]["epochs"]
+        if epoch >= epochs:
+            return f"{workdir} has no evaluation; {_evaluate(workdir)}"
+        reached = f"at epoch {epoch:g} of {epochs:g}"
     return (
         f"the run in {workdir} was interrupted {reached}; to resume it, run its"
         f" training command again: {train}"
@@ -161,8 +155,8 @@ def with_test(run: EvaluatedRun, workdir: Path) -> EvaluatedRun:
         return run
     features = test_split.read_test_features(workdir, records, about["step"])
     own = {result["protocol"]: result for result in run.own_results}
-    protocols = get_protocols(test_split.dataset_title(config))
-    protocols = [protocol for protocol in protocols if protocol.name in own]
+    every = get_protocols(test_split.dataset_title(config))
+    protocols = [protocol for protocol in every if protocol.name in own]
     results = []
     for protocol in protocols:
         stored = own[protocol.name]
@@ -178,7 +172,7 @@ def with_test(run: EvaluatedRun, workdir: Path) -> EvaluatedRun:
     run.costs["Embedding, dimensions"] = f"{features.shape[1]:,}"
     test = EmbeddedSplit(records, features, protocols, results)
     maps: list[dict[str, Any]] = []
-    if not any(what == "Activation maps" for what, _ in run.left_out):
+    if "Activation maps" not in dict(run.left_out):
         maps, reason = activation_maps(load(workdir), config, test)
         if reason:
             run.left_out.append(("Activation maps", reason))
@@ -222,21 +216,16 @@ def costs(about: dict[str, Any], metrics: list[dict[str, Any]]) -> dict[str, str
 
 def check_comparable(first: EvaluatedRun, second: EvaluatedRun) -> None:
     """Raise UserError where two runs do not belong in one table."""
-
-    def labels(run: EvaluatedRun) -> dict[str, Any]:
+    one: dict[str, Any] = {}
+    other: dict[str, Any] = {}
+    for run, labels in ((first, one), (second, other)):
         environment = run.about["environment"]
-        return {
-            "version of vireid-jax": environment["packages"]["vireid-jax"],
-            "commit": environment["commit"],
-            "protocols": sorted(result["protocol"] for result in run.own_results),
-        } | {
-            f"{label} by {result['protocol']}": result[label]
-            for result in run.own_results
-            for label in _LABELS
-        }
-
-    other = labels(second)
-    for what, value in labels(first).items():
+        labels["version of vireid-jax"] = environment["packages"]["vireid-jax"]
+        labels["commit"] = environment["commit"]
+        labels["protocols"] = sorted(r["protocol"] for r in run.own_results)
+        for result in run.own_results:
+            labels |= {f"{x} by {result['protocol']}": result[x] for x in _LABELS}
+    for what, value in one.items():
         if value != other[what]:
             raise UserError(
                 f"{first.name} and {second.name} differ in their {what}: {value!r} and"

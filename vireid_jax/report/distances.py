@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float64
 
 from vireid_jax.embed.thresholds import KINDS, cosines_of_pairs
 from vireid_jax.protocols import Protocol
@@ -40,17 +40,13 @@ class Histogram(NamedTuple):
         return float(2 * (index + 0.5) / BINS)
 
 
-def histograms(
-    features: Float[np.ndarray, "rows dim"],
-    identity: Int[np.ndarray, "rows"],
-    modality: Int[np.ndarray, "rows"],
-) -> list[Histogram]:
+def histograms(test: "EmbeddedSplit") -> list[Histogram]:
     """Count all pairs of visible, of infrared, and of one and the other."""
-    unit = unit_rows(features, "test")
+    columns = unit_rows(test.features, "test"), test.rows.identity, test.rows.modality
     counted = []
     for kind in KINDS[1:] + KINDS[:1]:
         counts = np.zeros((2, BINS))
-        for cosines, same in cosines_of_pairs(unit, identity, modality, kind):
+        for cosines, same in cosines_of_pairs(*columns, kind):
             bins = np.clip((1 - cosines) * (BINS / 2), 0, BINS - 1).astype(np.intp)
             for row in (0, 1):
                 counts[row] += np.bincount(bins[same == row], minlength=BINS)
@@ -91,13 +87,9 @@ def camera_matrix(test: "EmbeddedSplit", protocol: Protocol) -> CameraMatrix:
             matches = identity[q][:, None] == identity[g]
             if not (matches if ignored is None else matches & ~ignored).any():
                 continue
-            metrics = rank(
-                cosine_distances(test.features[q], test.features[g]),
-                identity[q],
-                identity[g],
-                distinct=protocol.distinct,
-                ignore=ignored,
-            )
+            distances = cosine_distances(test.features[q], test.features[g])
+            ids = identity[q], identity[g]
+            metrics = rank(distances, *ids, distinct=protocol.distinct, ignore=ignored)
             numbers = metrics.cmc[0], metrics.mAP, metrics.valid_queries
             values[trial, :, i, j] = numbers
     means = np.ma.masked_invalid(values).mean(0).filled(np.nan)

@@ -1,6 +1,6 @@
 """The figures of a report: each a few panels, a caption, and its numbers as a table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,8 @@ from vireid_jax.protocols.uncertainty import identity_interval
 from vireid_jax.report.collect import EmbeddedSplit, EvaluatedRun
 from vireid_jax.report.distances import BINS, Histogram
 from vireid_jax.report.maps import MOST, PERPLEXITY, Maps
-from vireid_jax.report.svg import DASHES, Axes
+from vireid_jax.report.svg import Axes
+from vireid_jax.report.tables import Table, origin_words, percent, test_words
 
 RANKS = np.arange(1, 21)
 _SHOWN_RANKS = (1, 5, 10, 20)
@@ -35,14 +36,6 @@ class Panel(NamedTuple):
     note: str = ""  # the test that it is of
 
 
-class Table(NamedTuple):
-    """Rows of texts; the first column heads its row."""
-
-    caption: str
-    head: list[str]
-    rows: list[list[str]]
-
-
 class Figure(NamedTuple):
     """What the page shows as one figure."""
 
@@ -52,11 +45,6 @@ class Figure(NamedTuple):
     panels: list[Panel]
     keys: list[Key]
     table: Table
-
-
-def percent(value: float) -> str:
-    """Write a fraction in percent, as all tables do."""
-    return "-" if np.isnan(value) else f"{100 * value:.1f}"
 
 
 def _keys_of(runs: Sequence[EvaluatedRun]) -> list[Key]:
@@ -93,11 +81,11 @@ def training_curves(runs: Sequence[EvaluatedRun]) -> Figure | None:
         for number, curve in enumerate(curves):
             if not curve:
                 continue
-            xs, ys = map(list, zip(*curve, strict=True))
+            xs, ys = np.transpose(curve)
             if len(xs) == 1:
                 axes.points(xs, ys, f"c{number}", "circle")
             else:
-                axes.line(xs, ys, f"c{number}", DASHES[number])
+                axes.line(xs, ys, f"c{number}")
             numbers = [f"{y:.4g}" for y in (ys[0], ys[-1], min(ys), max(ys))]
             letter = f", {'AB'[number]}" if len(runs) > 1 else ""
             rows.append([f"{title}{letter}", *numbers])
@@ -117,10 +105,8 @@ def training_curves(runs: Sequence[EvaluatedRun]) -> Figure | None:
     return Figure("training", "Training curves", caption, panels, keys, table)
 
 
-def cmc_curves(
-    runs: Sequence[EvaluatedRun], origin: str, notes: Mapping[str, str]
-) -> Figure | None:
-    """Draw the CMC by each protocol with its band; `notes` describe their tests."""
+def cmc_curves(runs: Sequence[EvaluatedRun]) -> Figure | None:
+    """Draw the CMC by each protocol with its band."""
     tested = [run.test for run in runs if run.test]
     if not tested:
         return None
@@ -130,11 +116,10 @@ def cmc_curves(
         for number, run in enumerate(runs):
             if not run.test:
                 continue
-            cmc = run.test.results[index].cmc
+            cmc, style = run.test.results[index].cmc, f"c{number}"
             low, high = cmc_band(run.test.results[index])
-            ranks, style = RANKS.tolist(), f"c{number}"
-            axes.band(ranks, (100 * low).tolist(), (100 * high).tolist(), style)
-            axes.line(ranks, (100 * cmc).tolist(), style, DASHES[number])
+            axes.band(RANKS, 100 * low, 100 * high, style)
+            axes.line(RANKS, 100 * cmc, style)
             cells = [
                 f"{percent(cmc[k])} ({percent(low[k])} to {percent(high[k])})"
                 for k in np.subtract(_SHOWN_RANKS, 1)
@@ -142,7 +127,8 @@ def cmc_curves(
             letter = f", {'AB'[number]}" if len(runs) > 1 else ""
             rows.append([f"{protocol.name}{letter}", *cells])
         drawn = axes.svg(f"CMC by {protocol.name}, ranks 1 to 20")
-        panels.append(Panel(protocol.name, drawn, notes[protocol.name]))
+        words = test_words(vars(tested[0].results[index].labels))
+        panels.append(Panel(protocol.name, drawn, words))
     band = (
         "from the lowest to the highest of the trials"
         if any(len(result.by_trial) > 1 for result in tested[0].results)
@@ -151,7 +137,7 @@ def cmc_curves(
     caption = (
         "Share of queries with a match among the first k of the gallery; of SYSU-MM01"
         " and LLCM k counts identities. The line is the mean over trials, the band"
-        f" {band}. {origin}"
+        f" {band}. {origin_words(runs)}"
     )
     keys = [*(_keys_of(runs) or [Key("c0", "line", "mean")]), Key("c0", "band", "band")]
     head = ["", *(f"Rank-{k}, %" for k in _SHOWN_RANKS)]
@@ -173,10 +159,7 @@ def cmc_band(result: Result) -> tuple[np.ndarray, np.ndarray]:
 
 
 def distance_histograms(
-    histograms: Sequence[Histogram],
-    of_page: Sequence[Histogram],
-    origin: str,
-    suffix: str = "",
+    histograms: list[Histogram], of_page: list[Histogram], origin: str, suffix: str = ""
 ) -> Figure:
     """Draw within- and between-identity distances by pair of modalities.
 
@@ -193,9 +176,9 @@ def distance_histograms(
         axes = Axes(ends, (0, top), "cosine distance", "pairs, %")
         title = " and ".join(one.modalities)
         for kind, style in kinds.items():
-            xs, ys = centres[shown].tolist(), one.percent(kind)[shown].tolist()
-            axes.band(xs, [0.0] * len(xs), ys, style)
-            axes.line(xs, ys, style, DASHES[kind == "between"])
+            xs, ys = centres[shown], one.percent(kind)[shown]
+            axes.band(xs, 0 * xs, ys, style)
+            axes.line(xs, ys, style)
             quantiles = [f"{one.quantile(kind, q):.2f}" for q in (0.05, 0.5, 0.95)]
             pairs = f"{getattr(one, kind).sum():,.0f}"
             rows.append([f"{title}, {kind}", pairs, *quantiles])
@@ -206,10 +189,8 @@ def distance_histograms(
         " gap between modalities shows as visible-infrared pairs of one identity"
         f" further right than those of one modality. {origin}"
     )
-    keys = [
-        Key("c0", "line", "within an identity"),
-        Key("c1", "dashed", "between identities"),
-    ]
+    within = Key("c0", "line", "within an identity")
+    keys = [within, Key("c1", "dashed", "between identities")]
     head = ["", "pairs", "5 %", "median", "95 %"]
     table = Table("Distances in numbers, to half a bin of 0.02", head, rows)
     return Figure(f"distances{suffix}", "Distances", caption, panels, keys, table)
@@ -222,6 +203,7 @@ def embedding_maps(
     identity, modality = test.rows.identity[maps.rows], test.rows.modality[maps.rows]
     one, other = (f"{100 * x:.0f} % of variance" for x in maps.explained)
     styles = {person: f"c{number}" for number, person in enumerate(maps.coloured)}
+    colours = np.array([styles.get(person, "grey") for person in identity])
     panels = []
     for title, points, labels in (
         ("PCA", maps.pca, (f"axis 1, {one}", f"axis 2, {other}")),
@@ -231,22 +213,18 @@ def embedding_maps(
         margin = 0.04 * np.ptp(points, axis=0)
         (left, low), (right, high) = points.min(0) - margin, points.max(0) + margin
         axes = Axes((left, right), (low, high), *labels)
-        for person, style in ({None: "grey"} | styles).items():
-            drawn = identity == person
-            if person is None:
-                drawn = ~np.isin(identity, maps.coloured)
+        for style in ("grey", *styles.values()):
             for number, name in enumerate(MODALITIES):
-                xs, ys = points[drawn & (modality == number)].T.tolist()
+                xs, ys = points[(colours == style) & (modality == number)].T
                 axes.points(xs, ys, style, MARKERS[name])
-        label = f"{title} map of {len(maps.rows)} embeddings"
-        panels.append(Panel(title, axes.svg(label)))
+        drawn = axes.svg(f"{title} map of {len(maps.rows)} embeddings")
+        panels.append(Panel(title, drawn))
     images, identities = len(test.rows.identity), len(set(test.rows.identity))
-    sample = (
-        f"A sample: {len(maps.rows):,} of {images:,} images, all those of"
-        f" {len(set(identity))} of {identities} identities (at most {MOST:,} images)."
-    )
-    if len(maps.rows) == images:
-        sample = f"All {images:,} test images."
+    sample = f"All {images:,} test images."
+    if len(maps.rows) < images:
+        part = f"{len(maps.rows):,} of {images:,} images, all those of"
+        people = f"{len(set(identity))} of {identities} identities"
+        sample = f"A sample: {part} {people} (at most {MOST:,} images)."
     caption = (
         f"{sample} Colours show {len(styles)} identities drawn at random, grey is"
         " everyone else; circles are visible, triangles infrared images. PCA and t-SNE"

@@ -1,11 +1,14 @@
 """Embeddings laid out in the plane: PCA and t-SNE."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from vireid_jax.protocols.ranking import unit_rows
+
+if TYPE_CHECKING:
+    from vireid_jax.report.collect import EmbeddedSplit
 
 MOST = 1200  # images on a map: t-SNE takes seconds, and an eye can still see them apart
 COLOURED = 7  # identities in colours of their own; the others are grey
@@ -22,25 +25,21 @@ class Maps(NamedTuple):
     tsne: Float[np.ndarray, "points 2"]
 
 
-def maps(
-    features: Float[np.ndarray, "rows dim"],
-    identity: Int[np.ndarray, "rows"],
-    modality: Int[np.ndarray, "rows"],
-) -> Maps | None:
+def maps(test: "EmbeddedSplit") -> Maps | None:
     """Lay out the images of identities drawn at random, at most `MOST` images.
 
     All images of an identity are drawn; identities in both modalities are coloured
-    first. None for fewer than 8 images.
+    first. None for fewer than 8 images, or for embeddings of one number.
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
-    rows, coloured = chosen_rows(identity, modality)
-    dimensions = min(50, len(rows), features.shape[1])
+    rows, coloured = chosen_rows(test.rows.identity, test.rows.modality)
+    dimensions = min(50, len(rows), test.features.shape[1])
     if len(rows) < 8 or dimensions < 2:
         return None
     pca = PCA(dimensions, svd_solver="full")
-    reduced = pca.fit_transform(unit_rows(features[rows], "test"))
+    reduced = pca.fit_transform(unit_rows(test.features[rows], "test"))
     perplexity = min(PERPLEXITY, (len(rows) - 1) / 3)
     tsne = TSNE(init="pca", perplexity=perplexity, random_state=0)
     one, other = map(float, pca.explained_variance_ratio_[:2])
@@ -55,9 +54,8 @@ def chosen_rows(
     people, counts = np.unique(identity, return_counts=True)
     both = np.intersect1d(identity[modality == 0], identity[modality == 1])
     order = np.random.default_rng(0).permutation(len(people))
-    order = sorted(order, key=lambda i: people[i] not in both)  # stable
     taken, total = [], 0
-    for i in order:
+    for i in sorted(order, key=lambda i: people[i] not in both):  # stable
         if total + counts[i] <= MOST:
             taken.append(int(people[i]))
             total += counts[i]

@@ -79,9 +79,7 @@ def rank_lists(
     return lists
 
 
-def chosen_queries(
-    ap: np.ndarray, identity: np.ndarray, count: int = QUERIES
-) -> dict[str, list[int]]:
+def chosen_queries(ap: np.ndarray, identity: np.ndarray) -> dict[str, list[int]]:
     """Choose valid queries by kind, each kind's of different identities.
 
     Of queries with the same average precision the earlier comes first.
@@ -92,8 +90,8 @@ def chosen_queries(
         "best": valid[np.argsort(-ap[valid], kind="stable")],
         "worst": valid[np.argsort(ap[valid], kind="stable")],
     }
-    first_of_each = {}
-    for kind in KINDS:
-        _, first = np.unique(identity[orders[kind]], return_index=True)
-        first_of_each[kind] = orders[kind][np.sort(first)[:count]].tolist()
-    return first_of_each
+    chosen = {}
+    for kind, order in orders.items():
+        _, first = np.unique(identity[order], return_index=True)
+        chosen[kind] = order[np.sort(first)[:QUERIES]].tolist()
+    return chosen

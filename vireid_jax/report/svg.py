@@ -8,18 +8,23 @@ drawn has a class, `c0` to `c7`, or `grey`.
 import math
 from collections.abc import Sequence
 from html import escape
+from typing import TypeAlias
+
+import numpy as np
+
+Numbers: TypeAlias = Sequence[float] | np.ndarray
 
 # Of the view box; a page shows it at 1 to 1.3 times this, a phone at 1.1.
 WIDTH, HEIGHT = 310, 220
 LEFT, RIGHT, TOP, BOTTOM = 46, WIDTH - 8, 10, HEIGHT - 38  # of the plane in it
-DASHES = ("", "6 3")  # a second run differs by more than its colour
+DASHED = "c1"  # lines of this style are dashed: they differ by more than colour
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Return round numbers in [low, high], about `count` of them."""
+def ticks(low: float, high: float) -> list[float]:
+    """Return round numbers in [low, high], about five of them."""
     if not high > low:
         return [low]
-    raw = (high - low) / count
+    raw = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999)
     first = math.ceil(low / step - 1e-9)
@@ -55,9 +60,8 @@ class Axes:
             self._drawn.append(f'<path class="grid" d="M{LEFT} {v:g}H{RIGHT}"/>')
             self._write(LEFT - 6, v + 3.5, number(value), "end")
         if y_label is not None:
-            self._write(
-                11, middle, y_label, more=f' transform="rotate(-90 11 {middle:g})"'
-            )
+            turned = f' transform="rotate(-90 11 {middle:g})"'
+            self._write(11, middle, y_label, more=turned)
         if x_label is None:
             return
         self._drawn.append(f'<path class="axis" d="M{LEFT} {BOTTOM}H{RIGHT}"/>')
@@ -74,47 +78,36 @@ class Axes:
         self._drawn.append(f"<text {attributes}>{escape(words)}</text>")
 
     def _point(self, x: float, y: float) -> tuple[float, float]:
-        """Return the coordinates of a point in the view box."""
+        """Return where a point is in the view box."""
         across = (x - self._left) / (self._right - self._left)
         up = (y - self._low) / (self._high - self._low)
         u, v = LEFT + across * (RIGHT - LEFT), BOTTOM - up * (BOTTOM - TOP)
         return round(u, 1), round(v, 1)
 
-    def _path(self, xs: Sequence[float], ys: Sequence[float]) -> str:
-        points = (self._point(x, y) for x, y in zip(xs, ys, strict=True))
-        return "L".join(f"{u:g} {v:g}" for u, v in points)
+    def _texts(self, xs: Numbers, ys: Numbers) -> list[str]:
+        """Write points of the plane as SVG has them."""
+        pairs = zip(np.asarray(xs).tolist(), np.asarray(ys).tolist(), strict=True)
+        return ["{:g} {:g}".format(*self._point(x, y)) for x, y in pairs]
 
-    def line(
-        self, xs: Sequence[float], ys: Sequence[float], style: str, dash: str = ""
-    ) -> None:
+    def line(self, xs: Numbers, ys: Numbers, style: str) -> None:
         """Draw a line through points."""
-        dashes = f' stroke-dasharray="{dash}"' if dash else ""
-        path = self._path(xs, ys)
+        dashes = ' stroke-dasharray="6 3"' if style == DASHED else ""
+        path = "L".join(self._texts(xs, ys))
         self._drawn.append(f'<path class="line {style}" d="M{path}"{dashes}/>')
 
-    def band(
-        self,
-        xs: Sequence[float],
-        lows: Sequence[float],
-        highs: Sequence[float],
-        style: str,
-    ) -> None:
+    def band(self, xs: Numbers, lows: Numbers, highs: Numbers, style: str) -> None:
         """Fill the area between two lines."""
-        there, back = self._path(xs, highs), self._path(xs[::-1], lows[::-1])
-        self._drawn.append(f'<path class="band {style}" d="M{there}L{back}Z"/>')
+        path = "L".join(self._texts(xs, highs) + self._texts(xs, lows)[::-1])
+        self._drawn.append(f'<path class="band {style}" d="M{path}Z"/>')
 
-    def points(
-        self, xs: Sequence[float], ys: Sequence[float], style: str, marker: str
-    ) -> None:
+    def points(self, xs: Numbers, ys: Numbers, style: str, marker: str) -> None:
         """Draw a marker at each point, a `circle` or a `triangle`, as one path."""
         r = 2.6 if style == "grey" else 3.6
         shape = {
             "circle": f"m{-r:g} 0a{r} {r} 0 1 0 {2 * r:g} 0a{r} {r} 0 1 0 {-2 * r:g} 0",
             "triangle": f"m0 {-1.2 * r:.3g}l{1.1 * r:.3g} {2 * r:g}h{-2.2 * r:.3g}z",
         }[marker]
-        points = (self._point(x, y) for x, y in zip(xs, ys, strict=True))
-        path = "".join(f"M{u:g} {v:g}{shape}" for u, v in points)
-        if path:
+        if path := "".join(f"M{point}{shape}" for point in self._texts(xs, ys)):
             self._drawn.append(f'<path class="{marker} {style}" d="{path}"/>')
 
     def svg(self, title: str) -> str:

@@ -2,12 +2,26 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from vireid_jax.config import default_config, flat, with_defaults
 from vireid_jax.evaluate.compare_runs import compare
 from vireid_jax.report.collect import EvaluatedRun
-from vireid_jax.report.figures import Table, percent
+
+
+class Table(NamedTuple):
+    """Rows of texts; the first column heads its row."""
+
+    caption: str
+    head: list[str]
+    rows: list[list[str]]
+
+
+def percent(value: float) -> str:
+    """Write a fraction in percent, as all tables do."""
+    return "-" if np.isnan(value) else f"{100 * value:.1f}"
 
 
 def label_words(result: dict[str, Any]) -> str:
@@ -17,20 +31,17 @@ def label_words(result: dict[str, Any]) -> str:
 
 def test_words(result: dict[str, Any]) -> str:
     """Describe the queries, the gallery and the trials of an entry of eval.json."""
-    trials = len(result["trials"])
-    parts = [result["direction"]]
-    if result["mode"]:
-        parts.append(f"{result['mode']} mode")
-    if result["shots"]:
-        parts.append(f"{result['shots']}-shot")
-    parts.append(f"{trials} trial" + "s" * (trials != 1))
-    if result["draws"] != "none":
-        parts.append(f"draws {result['draws']}")
-    parts.append(
+    trials, draws = len(result["trials"]), result["draws"]
+    parts = [
+        result["direction"],
+        result["mode"] and f"{result['mode']} mode",
+        result["shots"] and f"{result['shots']}-shot",
+        f"{trials} trial" + "s" * (trials != 1),
+        f"draws {draws}" if draws != "none" else "",
         f"{result['queries']:,} queries ({result['valid_queries']:,} valid) against"
-        f" {result['gallery']:,} images"
-    )
-    return ", ".join(parts)
+        f" {result['gallery']:,} images",
+    ]
+    return ", ".join(filter(None, parts))
 
 
 def _feature_words(result: dict[str, Any]) -> str:
@@ -39,17 +50,15 @@ def _feature_words(result: dict[str, Any]) -> str:
     parts = [f"feature {result['feature']}", flip[result["flip"]]]
     parts.append("no re-ranking" if reranking == "none" else reranking)
     if result["epoch"] is not None:
-        parts.append(f"epoch {result['epoch']:g}")
-        parts += [result["selection"]] if result["selection"] else []
-    return ", ".join(parts)
+        parts += [f"epoch {result['epoch']:g}", result["selection"]]
+    return ", ".join(filter(None, parts))
 
 
 def origin_words(runs: Sequence[EvaluatedRun]) -> str:
     """Describe the data set, feature and epoch of a figure without a protocol."""
     results = [run.own_results[0] for run in runs]
-    return _of_each(
-        [f"Test split of {r['dataset']}; {_feature_words(r)}." for r in results]
-    )
+    words = [f"Test split of {r['dataset']}; {_feature_words(r)}." for r in results]
+    return _of_each(words)
 
 
 def _of_each(sentences: Sequence[str]) -> str:
@@ -60,38 +69,19 @@ def _of_each(sentences: Sequence[str]) -> str:
 
 
 def results(runs: Sequence[EvaluatedRun]) -> list[dict[str, Any]]:
-    """List protocols with rows of cells: each a value, its interval and deviation."""
+    """List protocols with their results: the runs', then the baselines of the first."""
+    titles = ["this network"] if len(runs) == 1 else ["Run A", "Run B"]
     groups = []
-    for first in runs[0].own_results:
-        name = first["protocol"]
+    for name in [result["protocol"] for result in runs[0].own_results]:
         own = [r for run in runs for r in run.own_results if r["protocol"] == name]
-        titles = ["this network"] if len(runs) == 1 else ["Run A", "Run B"]
-        rows = [_row(title, r) for title, r in zip(titles, own, strict=True)]
-        rows += [
-            _row(r["feature"], r)
-            for r in runs[0].results
-            if r["protocol"] == name and r["baseline"]
-        ]
+        rows = [r | {"title": title} for title, r in zip(titles, own, strict=True)]
+        for result in runs[0].results:
+            if result["protocol"] == name and result["baseline"]:
+                rows.append(result | {"title": result["feature"].replace("_", " ")})
+        rows = [{"intervals": {}, "deviation": {}} | row for row in rows]
         words = _of_each([label_words(result) for result in own])
-        metrics = list(first["metrics"])
-        groups.append(
-            {"protocol": name, "metrics": metrics, "words": words, "rows": rows}
-        )
+        groups.append({"protocol": name, "words": words, "rows": rows})
     return groups
-
-
-def _row(title: str, result: dict[str, Any]) -> dict[str, Any]:
-    cells = []
-    for name, value in result["metrics"].items():
-        cell = {"value": percent(value), "interval": "", "deviation": ""}
-        if name in result.get("intervals", {}):
-            low, high = result["intervals"][name]
-            cell["interval"] = f"{percent(low)} to {percent(high)}"
-        if name in result.get("deviation", {}):
-            cell["deviation"] = f"± {percent(result['deviation'][name])}"
-        cells.append(cell)
-    title = title.replace("_", " ")
-    return {"title": title, "cells": cells, "baseline": result["baseline"]}
 
 
 def trials(runs: Sequence[EvaluatedRun]) -> list[Table]:
@@ -100,19 +90,15 @@ def trials(runs: Sequence[EvaluatedRun]) -> list[Table]:
     for number, run in enumerate(runs):
         letter = f", run {'AB'[number]}" if len(runs) > 1 else ""
         for result in run.own_results:
-            rows = [
-                [f"trial {trial}", *map(percent, metrics.values())]
-                for trial, metrics in zip(
-                    result["trials"], result["by_trial"], strict=True
-                )
-            ]
+            numbered = zip(result["trials"], result["by_trial"], strict=True)
+            rows = [[f"trial {n}", *map(percent, r.values())] for n, r in numbered]
             if len(rows) > 1:
                 title = f"{result['protocol']}{letter}, percent"
                 tables.append(Table(title, ["", *result["metrics"]], rows))
     return tables
 
 
-def _side_by_side(
+def side_by_side(
     title: str, runs: Sequence[EvaluatedRun], columns: Sequence[dict[str, str]]
 ) -> Table:
     """Make a table of a column of named texts for each run."""
@@ -122,35 +108,24 @@ def _side_by_side(
     return Table(title, ["", *heads], rows)
 
 
-def costs(runs: Sequence[EvaluatedRun]) -> Table:
-    """Make a table of what the runs cost."""
-    return _side_by_side("Cost", runs, [run.costs for run in runs])
-
-
 def origin(runs: Sequence[EvaluatedRun]) -> Table:
     """Make a table of what made each run: config, data, code, machine."""
     columns, default = [], flat(default_config())
     for run in runs:
         about, environment = run.about, run.about["environment"]
-        packages = environment["packages"]
-        changed = [
-            f"{key}={value!r}"
-            for key, value in _config(run).items()
-            if value != default.get(key)
-        ]
-        columns.append(
-            {
-                "Workdir": run.name,
-                "Checkpoint": f"step {about['step']:,}, epoch {about['epoch']:g}",
-                "vireid-jax": f"{packages['vireid-jax']}, commit"
-                f" {environment['commit']}",
-                "Python, jax": f"{environment['python']}, {packages['jax']}",
-                "Training data": about["data"]["title"],
-                "Its fingerprint": about["data"]["fingerprint"][:16],
-                "Config, where it is not the default": "\n".join(changed),
-            }
-        )
-    return _side_by_side("Where it comes from", runs, columns)
+        packages, config = environment["packages"], _config(run).items()
+        changed = [f"{key}={x!r}" for key, x in config if x != default.get(key)]
+        column = {
+            "Workdir": run.name,
+            "Checkpoint": f"step {about['step']:,}, epoch {about['epoch']:g}",
+            "vireid-jax": f"{packages['vireid-jax']}, commit {environment['commit']}",
+            "Python, jax": f"{environment['python']}, {packages['jax']}",
+            "Training data": about["data"]["title"],
+            "Its fingerprint": about["data"]["fingerprint"][:16],
+            "Config, where it is not the default": "\n".join(changed),
+        }
+        columns.append(column)
+    return side_by_side("Where it comes from", runs, columns)
 
 
 def _config(run: EvaluatedRun) -> dict[str, Any]:
@@ -159,10 +134,8 @@ def _config(run: EvaluatedRun) -> dict[str, Any]:
 
 def config_differences(runs: Sequence[EvaluatedRun]) -> Table:
     """List the keys of the config in which two runs differ."""
-    columns = [
-        {key: repr(value) for key, value in _config(run).items()} for run in runs
-    ]
-    table = _side_by_side("Keys of the config that differ", runs, columns)
+    columns = [{key: repr(x) for key, x in _config(run).items()} for run in runs]
+    table = side_by_side("Keys of the config that differ", runs, columns)
     return table._replace(rows=[row for row in table.rows if row[1] != row[2]])
 
 
