@@ -41,6 +41,7 @@ def _with_gradient(op: jax.custom_vjp, cpu: Callable, ordinary: Callable) -> Non
 
 
 def _own_gradient(forward: Callable) -> Callable:
+    """Return jax's backward pass of `forward(x, kernel)`, as a form."""
     return lambda x, kernel, g: jax.vjp(forward, x, kernel)[1](g)
 
 
@@ -113,9 +114,8 @@ def _shifts(padded: Array, height: int, width: int) -> list[Array]:
 
 def _depthwise_shifts(x: Array, kernel: Array) -> Array:
     taps = kernel.reshape(9, -1)
-    return sum(
-        s * t for s, t in zip(_shifts(_pad1(x), *x.shape[1:3]), taps, strict=True)
-    )
+    shifts = _shifts(_pad1(x), *x.shape[1:3])
+    return sum(s * t for s, t in zip(shifts, taps, strict=True))
 
 
 def _depthwise_kernel_gradient(x: Array, g: Array) -> Array:
@@ -231,9 +231,8 @@ def _pad_lowest(x: Array) -> Array:
 
 def _max_pool_window(x: Array) -> Array:
     window, strides = (1, 3, 3, 1), (1, 2, 2, 1)
-    return lax.reduce_window(
-        _pad_lowest(x), -jnp.inf, lax.max, window, strides, "VALID"
-    )
+    padded = _pad_lowest(x)
+    return lax.reduce_window(padded, -jnp.inf, lax.max, window, strides, "VALID")
 
 
 def _max_pool_shifts(x: Array) -> Array:
