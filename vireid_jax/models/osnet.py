@@ -7,12 +7,10 @@ each norm, else each has its own.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vireid_jax.models import ops
@@ -43,16 +41,8 @@ INSTANCE_NORMS: dict[str, dict[str, tuple[str | None, str | None]]] = {
     },
 }
 GATE_REDUCTION = 16
-
+# Of a depthwise kernel, too, the fan out is 9 x channels, as in torch.
 kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-
-
-def kaiming_depthwise(
-    key: Array, shape: Sequence[int], dtype: Any = jnp.float32
-) -> Array:
-    """Draw as torch does for a grouped convolution: its fan out is 9 x channels."""
-    fan_out = shape[0] * shape[1] * shape[3]
-    return jax.random.normal(key, shape, dtype) * (2.0 / fan_out) ** 0.5
 
 
 def variant_of(name: str) -> str:
@@ -69,12 +59,11 @@ class Conv(nn.Module):
     shape: tuple[int, int, int, int]
     convolve: Callable[[Array, Array], Array] = ops.pointwise
     use_bias: bool = False
-    kernel_init: nn.initializers.Initializer = kaiming_fan_out
 
     @nn.compact
     def __call__(self, x: Float[Array, "rows H W C"]) -> Float[Array, "rows h w D"]:
         """Compute in the dtype of `x`."""
-        kernel = self.param("kernel", self.kernel_init, self.shape)
+        kernel = self.param("kernel", kaiming_fan_out, self.shape)
         x = self.convolve(x, kernel.astype(x.dtype))
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, self.shape[-1:])
@@ -84,8 +73,7 @@ class Conv(nn.Module):
 
 def depthwise_conv(channels: int, name: str) -> Conv:
     """Return a depthwise 3x3 convolution, stride 1, padding 1."""
-    shape = (3, 3, 1, channels)
-    return Conv(shape, ops.depthwise3x3, kernel_init=kaiming_depthwise, name=name)
+    return Conv((3, 3, 1, channels), ops.depthwise3x3, name=name)
 
 
 class Conv1x1(nn.Module):
