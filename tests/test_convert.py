@@ -56,19 +56,19 @@ def converted(tmp_path):
 @pytest.mark.slow  # XLA compiles a whole network
 def test_the_weights_have_torchs_features(tensors, converted, tmp_path):
     converted(tensors)
-    found = features(tmp_path / "out", NAME, golden_images(NAME))
+    actual = features(tmp_path / "out", NAME, golden_images(NAME))
     golden = np.load(FOLDER / "osnet_x0_25_fc_f64.npz")["fc"]
-    np.testing.assert_allclose(found, golden, atol=1e-5)
+    np.testing.assert_allclose(actual, golden, atol=1e-5)
 
 
 def test_the_weights_are_torchs_and_serve_as_pretrained(tensors, converted, tmp_path):
     converted(tensors)
     path = tmp_path / "out" / f"{NAME}.safetensors"
-    found, about = pretrained.read_weights(str(path))
+    actual, about = pretrained.read_weights(str(path))
     kept = {k: x for k, x in tensors.items() if not k.startswith("classifier.")}
-    assert sorted(found) == sorted(kept)
+    assert sorted(actual) == sorted(kept)
     for key, x in kept.items():
-        np.testing.assert_array_equal(found[key], x)
+        np.testing.assert_array_equal(actual[key], x)
     source = tmp_path / "theirs.safetensors"
     assert about == {
         "name": NAME,
@@ -78,7 +78,7 @@ def test_the_weights_are_torchs_and_serve_as_pretrained(tensors, converted, tmp_
         "written_by": f"vireid_jax.convert {__version__}",
     }
     two = models.create(NAME, num_classes=3)
-    variables = pretrained.insert_weights(shapes_of(two), found, "it")
+    variables = pretrained.insert_weights(shapes_of(two), actual, "it")
     for stream in ("visible", "infrared"):
         scale = variables["params"][stream]["conv1"]["bn"]["scale"]
         np.testing.assert_array_equal(scale, tensors["conv1.bn.weight"])
@@ -167,8 +167,8 @@ def test_other_floats_are_cast_and_reported(tensors, converted, tmp_path, kind):
     status = {row.key: row.status for row in report.rows}
     assert status["conv5.bn.bias"] == f"taken, cast from {np.dtype(kind)}"
     assert status["conv5.bn.weight"] == "taken"
-    found, _ = pretrained.read_file(tmp_path / "out" / f"{NAME}.safetensors")
-    assert {x.dtype for x in found.values()} == {np.dtype("float32")}
+    actual, _ = pretrained.read_file(tmp_path / "out" / f"{NAME}.safetensors")
+    assert {x.dtype for x in actual.values()} == {np.dtype("float32")}
 
 
 # --- Invalid input --------------------------------------------------------------------

@@ -40,9 +40,9 @@ def test_a_torch_network_keeps_its_features(torch, tmp_path, name):
     images = np.random.default_rng(0).standard_normal((3, 1, 128, 64, 3), np.float32)
     with torch.no_grad():
         expected = theirs(torch.tensor(images[:, 0]).permute(0, 3, 1, 2)).numpy()
-    found = features(tmp_path / "out", name, images)
+    actual = features(tmp_path / "out", name, images)
     assert expected.max() > 1
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -67,8 +67,8 @@ def test_a_training_checkpoint_of_torchreid_is_read(torch, network, tmp_path, zi
         "read from 'state_dict'; left beside it: epoch, rank1, optimizer, scheduler",
         f"'module.' taken off {len(report.rows)} keys",
     ]
-    found, _ = pretrained.read_file(tmp_path / "out" / f"{NAME}.safetensors")
-    for key, x in found.items():
+    actual, _ = pretrained.read_file(tmp_path / "out" / f"{NAME}.safetensors")
+    for key, x in actual.items():
         np.testing.assert_array_equal(x, network.state_dict()[key].numpy())
 
 
@@ -105,8 +105,8 @@ def test_halves_of_torch_are_cast(torch, network, tmp_path):
     assert report.notes == ["read from 'model'; left beside it: nothing"]
     status = {row.key: row.status for row in report.rows}
     assert status["fc.0.bias"] == "taken, cast from bfloat16"
-    found, _ = pretrained.read_file(tmp_path / "out" / f"{NAME}.safetensors")
-    np.testing.assert_array_equal(found["fc.0.bias"], half.float().numpy())
+    actual, _ = pretrained.read_file(tmp_path / "out" / f"{NAME}.safetensors")
+    np.testing.assert_array_equal(actual["fc.0.bias"], half.float().numpy())
 
 
 class Hostile:

@@ -49,15 +49,15 @@ def dtype(request):
 
 def check(f, x, loss, gradient, dtype):
     """Compare value and gradient with the reference, relative to their size."""
-    found = jax.jit(jax.value_and_grad(f))(jnp.asarray(x, dtype))
-    compare(found, loss, gradient, dtype)
+    actual = jax.jit(jax.value_and_grad(f))(jnp.asarray(x, dtype))
+    compare(actual, loss, gradient, dtype)
 
 
 def compare(value_and_grad, loss, gradient, dtype):
-    found, slope = value_and_grad
-    assert found.dtype == slope.dtype == dtype
+    actual, slope = value_and_grad
+    assert actual.dtype == slope.dtype == dtype
     tolerance = TOLERANCE[dtype]
-    np.testing.assert_allclose(found, loss, rtol=tolerance, atol=0)
+    np.testing.assert_allclose(actual, loss, rtol=tolerance, atol=0)
     largest = np.abs(gradient).max()
     np.testing.assert_allclose(slope, gradient, rtol=0, atol=tolerance * largest)
 
@@ -67,8 +67,8 @@ def test_metric_losses_are_the_reference(name, case, dtype):
     x, labels, loss, gradient = golden(case, "x", "labels", "loss", "grad_x")
     margin = float(case.split("_m")[1][:3]) if "_m" in case else 0.3
     modalities = np.arange(len(x)) // (len(x) // 2)  # first all visible ones
-    found = SLOPES[name](jnp.asarray(x, dtype), labels, modalities, margin)
-    compare(found, loss, gradient, dtype)
+    actual = SLOPES[name](jnp.asarray(x, dtype), labels, modalities, margin)
+    compare(actual, loss, gradient, dtype)
 
 
 def test_weighted_triplet_of_normalised_features_is_the_reference(dtype):
@@ -117,8 +117,8 @@ def test_generalised_mean_is_the_reference(dtype):
     to_rows = lambda x: jnp.moveaxis(x, 1, -1)
     f = lambda x: generalised_mean(to_rows(x)).sum()
     check(f, x, loss, gradient, dtype)
-    found = generalised_mean(to_rows(jnp.asarray(x, dtype)))
-    np.testing.assert_allclose(found, pooled, rtol=TOLERANCE[dtype])
+    actual = generalised_mean(to_rows(jnp.asarray(x, dtype)))
+    np.testing.assert_allclose(actual, pooled, rtol=TOLERANCE[dtype])
 
 
 def infonce_by_loop(features, labels, modalities, temperature):
@@ -225,11 +225,11 @@ def test_metric_losses_are_their_loops(name, seed, scale):
     if scale == 4:  # about half of the rows are where the enhanced triplet is flat
         assert 0 < (gaps_by_loop(*batch[:2]) ** 2 > 88).sum() < len(features)
     with jax.enable_x64(True):
-        found, _ = SLOPES[name](*batch)
-    np.testing.assert_allclose(found, LOOPS[name](*batch), rtol=1e-12)
+        actual, _ = SLOPES[name](*batch)
+    np.testing.assert_allclose(actual, LOOPS[name](*batch), rtol=1e-12)
 
 
-def test_one_triplet_can_stand_for_another():
+def test_triplets_are_interchangeable():
     for loss in losses.METRIC_LOSSES.values():
         parameters = inspect.signature(loss).parameters
         assert list(parameters) == ["features", "labels", "modalities", "margin"]
@@ -250,9 +250,9 @@ def student_and_teacher(dtype=float):
 def test_distillation_is_its_loop(options):
     batch = student_and_teacher()
     with jax.enable_x64(True):
-        found, _ = distillation(*batch, *options)
+        actual, _ = distillation(*batch, *options)
     expected = distillation_by_loop(*batch, *options)
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    np.testing.assert_allclose(actual, expected, rtol=1e-12)
 
 
 def test_distillation_teaches_the_student_and_never_the_teacher():
@@ -272,8 +272,8 @@ def test_distillation_teaches_the_student_and_never_the_teacher():
 @given(st.permutations(range(9)))
 def test_the_order_of_rows_does_not_matter_to_distillation(order):
     batch = student_and_teacher(np.float32)
-    found, _ = distillation(*(x[np.array(order)] for x in batch))
-    np.testing.assert_allclose(found, distillation(*batch)[0], rtol=1e-5)
+    actual, _ = distillation(*(x[np.array(order)] for x in batch))
+    np.testing.assert_allclose(actual, distillation(*batch)[0], rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -302,8 +302,8 @@ def test_neither_order_nor_names_of_identities_matter(name, order, names):
     expected, _ = SLOPES[name](features, labels, modalities, 0.8)
     order = np.array(order)
     renamed = np.array(names)[labels // 7]
-    found, _ = SLOPES[name](features[order], renamed[order], modalities[order], 0.8)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    actual, _ = SLOPES[name](features[order], renamed[order], modalities[order], 0.8)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
 @pytest.mark.slow  # XLA compiles each loss for another shape
@@ -311,8 +311,8 @@ def test_neither_order_nor_names_of_identities_matter(name, order, names):
 def test_swapping_the_modalities_changes_nothing(name):
     features, labels, modalities = uneven_batch(0)
     expected, _ = SLOPES[name](np.float32(features), labels, modalities, 0.8)
-    found, _ = SLOPES[name](np.float32(features), labels, 1 - modalities, 0.8)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    actual, _ = SLOPES[name](np.float32(features), labels, 1 - modalities, 0.8)
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
 
 TWO_BY_TWO = [0, 0, 0, 0, 1, 1, 1, 1], [0, 0, 1, 1] * 2
@@ -357,9 +357,9 @@ def test_losses_of_narrow_types_are_computed_in_float32():
     narrow = jnp.asarray(features, jnp.bfloat16)
     wide = narrow.astype(jnp.float32)
     for slope in SLOPES.values():
-        found, expected = (slope(x, labels, modalities) for x in (narrow, wide))
-        assert found[0] == expected[0]
-        assert (found[1] == expected[1].astype(jnp.bfloat16)).all()
+        actual, expected = (slope(x, labels, modalities) for x in (narrow, wide))
+        assert actual[0] == expected[0]
+        assert (actual[1] == expected[1].astype(jnp.bfloat16)).all()
     labels = jnp.array(labels)
     logits = 9 * narrow
     expected = losses.cross_entropy(logits.astype(jnp.float32), labels)
@@ -380,10 +380,10 @@ def test_distances_are_those_of_numpy():
     x, y = rng.standard_normal((2, 5, 3))
     y[2] = x[4]
     with jax.enable_x64(True):
-        found = euclidean_distances(jnp.asarray(x), jnp.asarray(y))
-        assert found[4, 2] == 0
+        actual = euclidean_distances(jnp.asarray(x), jnp.asarray(y))
+        assert actual[4, 2] == 0
     expected = np.linalg.norm(x[:, None] - y, axis=2)
-    np.testing.assert_allclose(found, expected, atol=1e-12)
+    np.testing.assert_allclose(actual, expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", losses.METRIC_LOSSES)

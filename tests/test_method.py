@@ -62,11 +62,11 @@ def test_the_card_of_the_lightweight_network():
     model = models.create(
         "osnet_x1_0", num_classes=395, granularities=(2, 3, 6), students=STUDENTS
     )
-    found = card(model, "osnet_x1_0", (288, 144), runs=0)
-    assert found["test_params"] == 2_411_108
-    assert found["test_macs"] == 1_240_354_192
+    actual = card(model, "osnet_x1_0", (288, 144), runs=0)
+    assert actual["test_params"] == 2_411_108
+    assert actual["test_macs"] == 1_240_354_192
     test, train = (
-        {row["stage"]: row for row in found[f"{graph}_stages"]}
+        {row["stage"]: row for row in actual[f"{graph}_stages"]}
         for graph in ("test", "train")
     )
     # Each student: depthwise 3x3, 1x1, its norm; then a neck without bias, classes.
@@ -84,11 +84,11 @@ def test_the_card_of_the_lightweight_network():
             assert train[name][what] == test[name][what] + more.get(name, 0)
     init = lambda: init_variables(model, jax.random.key(0))
     params = jax.tree.leaves(jax.eval_shape(init)["params"])
-    assert found["train_params"] == sum(leaf.size for leaf in params)
+    assert actual["train_params"] == sum(leaf.size for leaf in params)
     outputs = {name: row["output"] for name, row in test.items()}
     assert outputs["conv5"] == (18, 9, 512)
     assert outputs["parts"] == (11, 128)
-    json.dumps(found)
+    json.dumps(actual)
 
 
 def run_card(*arguments):
@@ -184,11 +184,11 @@ class Shallow(nn.Module):
             x = nn.relu(nn.Dense(8, dtype=self.dtype, name=name)(x))
             if name in STUDENTS:
                 student = Student(4, 8, 4, name=f"student_{name}")
-                found = student(x, VIEWS, train)
-                out |= {f"{name}/{key}": value for key, value in found.items()}
+                actual = student(x, VIEWS, train)
+                out |= {f"{name}/{key}": value for key, value in actual.items()}
         out |= IdentityHead(4, name="head")(x, VIEWS, train)
-        found = PartRelations((2,), 4, name="parts")(x, VIEWS, train)
-        return out | {f"parts/{key}": value for key, value in found.items()}
+        actual = PartRelations((2,), 4, name="parts")(x, VIEWS, train)
+        return out | {f"parts/{key}": value for key, value in actual.items()}
 
 
 def shallow_loss(**weights):
@@ -322,15 +322,15 @@ def test_relations_are_one_versus_rest():
     first = variables["params"]["parts2"]["neck"], variables["batch_stats"]["parts2"]
     size = expected[0].shape[1] * expected[0].shape[2]
     neck = normalised(expected[0].reshape(3, size), first[0], first[1]["neck"])
-    found = out["neck"][:, : expected[0].shape[1]].reshape(3, size)
-    np.testing.assert_allclose(found, neck, rtol=2e-4, atol=1e-4)
+    actual = out["neck"][:, : expected[0].shape[1]].reshape(3, size)
+    np.testing.assert_allclose(actual, neck, rtol=2e-4, atol=1e-4)
 
 
 def test_attention_relates_all_parts():
     x = normal(3, 6, 2, 5)
     module = PartRelations((3,), 4, relation="attention")
     variables = variables_of(module, x, VIEWS, True)
-    found = module.apply(variables, jnp.asarray(x), VIEWS, False)["pooled"]
+    actual = module.apply(variables, jnp.asarray(x), VIEWS, False)["pooled"]
     weights = variables["params"]["parts3"]["attention"]
     path = ("parts3", "part")
     parts = [reduced(gem(x[:, 2 * i : 2 * i + 2]), variables, path) for i in range(3)]
@@ -347,7 +347,7 @@ def test_attention_relates_all_parts():
             for s, other in zip(share, parts, strict=True)
         )
         expected = part + taken @ weights["out"]["kernel"]
-        np.testing.assert_allclose(found[:, i], expected, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(actual[:, i], expected, rtol=1e-3, atol=1e-3)
 
 
 def test_more_parts_than_rows_are_refused():

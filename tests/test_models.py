@@ -136,7 +136,7 @@ def images_of(batch, views, seed=0):
 
 
 @pytest.mark.slow  # XLA compiles a whole network, more than once
-def test_an_image_goes_through_its_own_stream_whatever_stands_beside_it():
+def test_an_image_goes_through_its_own_stream_and_no_other():
     model = models.create(
         "osnet_x0_25",
         num_specific_stages=1,
@@ -190,15 +190,15 @@ def test_batch_statistics_are_of_the_modalities_that_share_a_norm(
     columns = {"visible": slice(0, 2), "infrared": slice(2, 3)}
     everything = {"": slice(0, 3)}
 
-    def check(layer, place, norm, separate):
+    def check(layer, own, norm, separate):
         """Compare the running statistics of `norm`, one or one a modality."""
         for modality, view in (columns if separate else everything).items():
             name = f"{norm}_{modality}" if modality else norm
             expected = statistics(layer[:, view])
             for leaf in ("mean", "var"):
-                found = place[name][leaf]
-                np.testing.assert_allclose(found, expected[leaf], rtol=2e-4, atol=2e-5)
-        assert len([n for n in place if n.startswith(norm)]) == (2 if separate else 1)
+                actual = own[name][leaf]
+                np.testing.assert_allclose(actual, expected[leaf], rtol=2e-4, atol=2e-5)
+        assert len([n for n in own if n.startswith(norm)]) == (2 if separate else 1)
 
     # conv1's input to its norm, by XLA's own convolution.
     for modality, view in columns.items() if k else everything.items():
@@ -212,8 +212,8 @@ def test_batch_statistics_are_of_the_modalities_that_share_a_norm(
             [(3, 3)] * 2,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        place = stats[stream]["conv1"]
-        check(before.reshape(3, -1, *before.shape[1:]), place, "bn", False)
+        own = stats[stream]["conv1"]
+        check(before.reshape(3, -1, *before.shape[1:]), own, "bn", False)
 
     # conv5's input to its norm: a product with the last map.
     if k < 5:
@@ -224,9 +224,9 @@ def test_batch_statistics_are_of_the_modalities_that_share_a_norm(
             kernel = params[modality]["conv5"]["conv"]["kernel"][0, 0]
             before = out["conv4"][:, view] @ kernel
             expected = statistics(before)
-            found = stats[modality]["conv5"]["bn"]
-            np.testing.assert_allclose(found["mean"], expected["mean"], atol=2e-5)
-            np.testing.assert_allclose(found["var"], expected["var"], rtol=2e-4)
+            actual = stats[modality]["conv5"]["bn"]
+            np.testing.assert_allclose(actual["mean"], expected["mean"], atol=2e-5)
+            np.testing.assert_allclose(actual["var"], expected["var"], rtol=2e-4)
 
     # The head.
     check(out["pooled"], stats["head"], "neck", neck_norm == "per_modality")
@@ -258,13 +258,13 @@ def test_columns_are_visible_ones_first():
 @pytest.mark.parametrize(("height", "count"), [(12, 6), (7, 3), (5, 5), (9, 1), (4, 0)])
 def test_stripes_are_the_bins_of_adaptive_pooling(height, count):
     rows = jnp.arange(height).reshape(1, height, 1, 1) * 1.0
-    for i, stripe in enumerate(found := stripes(rows, count, "key")):
+    for i, stripe in enumerate(actual := stripes(rows, count, "key")):
         first, last = (
             math.floor(i * height / count),
             math.ceil((i + 1) * height / count),
         )
         assert stripe[0, :, 0, 0].tolist() == list(range(first, last))
-    assert len(found) == count
+    assert len(actual) == count
     with pytest.raises(ValueError, match=rf"{height + 1} stripes .* {height} rows"):
         stripes(rows, height + 1, "key")
 
@@ -342,10 +342,10 @@ def test_bfloat16_computes_narrow_and_embeds_in_float32():
     def forward(variables, images):
         return [model.apply(variables, images, MODALITIES) for model in (narrow, wide)]
 
-    (found, out), (expected, _) = forward(variables, images)
+    (actual, out), (expected, _) = forward(variables, images)
     assert all(out[stage].dtype == jnp.bfloat16 for stage in STAGES)
-    assert found.dtype == out["pooled"].dtype == out["neck"].dtype == jnp.float32
-    assert ((found * expected).sum(-1) > 0.99).all()
+    assert actual.dtype == out["pooled"].dtype == out["neck"].dtype == jnp.float32
+    assert ((actual * expected).sum(-1) > 0.99).all()
     _, out = jax.eval_shape(
         lambda v, x: narrow.apply(v, x, MODALITIES, True, mutable=["batch_stats"])[0],
         variables,

@@ -69,19 +69,19 @@ def test_stages_and_feature_are_those_of_torch(name):
                 mutable=["intermediates"],
             )
 
-        found = jax.device_get(forward(variables, golden_images(name)))
+        actual = jax.device_get(forward(variables, golden_images(name)))
         classifier = jax.device_get(variables["params"]["classifier"])
-    (feature, out), inside = found
+    (feature, out), inside = actual
     stem = inside["intermediates"]["shared"]["conv1"]["bn"]["__call__"][0]
     feature = feature[:, 0]
-    found = {stage: out[stage][:, 0] for stage in (*STAGES[1:], "pooled")} | {
+    actual = {stage: out[stage][:, 0] for stage in (*STAGES[1:], "pooled")} | {
         "conv1": np.maximum(stem, 0),
         "maxpool": out["conv1"][:, 0],
         "fc": feature,
         "logits": feature @ classifier["kernel"] + classifier["bias"],
     }
     for stage, theirs in golden.items():
-        ours = as_stored(found[stage], theirs)
+        ours = as_stored(actual[stage], theirs)
         np.testing.assert_allclose(ours, theirs, err_msg=stage, **tolerance)
     exact = {"osnet_x0_25": np.load(FOLDER / "osnet_x0_25_fc_f64.npz")["fc"]}
     if variant:
@@ -134,20 +134,20 @@ def test_a_training_step_has_torch_gradients_and_statistics(tmp_path):
 
             return jax.value_and_grad(loss_fn, has_aux=True)(params)
 
-        found = jax.device_get(loss_and_gradients(variables["params"]))
-    (loss, (logits, feature, new)), gradients = found
+        actual = jax.device_get(loss_and_gradients(variables["params"]))
+    (loss, (logits, feature, new)), gradients = actual
 
     path = tmp_path / "gradients.safetensors"
     pretrained.write_weights(path, {"params": gradients, **new}, {})
-    found, _ = pretrained.read_weights(str(path))
-    found["classifier.weight"] = found["classifier.weight"][::16]  # as stored
+    actual, _ = pretrained.read_weights(str(path))
+    actual["classifier.weight"] = actual["classifier.weight"][::16]  # as stored
     np.testing.assert_allclose(loss, golden["loss"], rtol=1e-10)
     np.testing.assert_allclose(logits, golden["logits"], rtol=1e-8, atol=1e-8)
     np.testing.assert_allclose(feature, golden["feat"], rtol=1e-8, atol=1e-8)
     compared = [key for key in golden if key.startswith(("grad/", "buffer/"))]
     assert len(compared) == 12 + 6
     for key in compared:
-        ours, theirs = found[key.split("/")[1]], golden[key]
+        ours, theirs = actual[key.split("/")[1]], golden[key]
         scale = np.abs(theirs).max()
         np.testing.assert_allclose(ours, theirs, atol=1e-8 * scale, rtol=0, err_msg=key)
 
@@ -176,9 +176,9 @@ TORCH_LEAVES = {
 @pytest.mark.parametrize("name", ["osnet_ain_x0_25", "osnet_ibn_x1_0"])
 def test_every_copy_of_a_variants_layer_gets_the_same_tensor(name):
     model = models.create(name, num_specific_stages=2, separate_norm=True)
-    tensors, found = recipe(name), leaves_of(with_torch_weights(model, name))
+    tensors, actual = recipe(name), leaves_of(with_torch_weights(model, name))
     seen = {}
-    for path, leaf in found.items():
+    for path, leaf in actual.items():
         _, stream, *layers, last = path.split("/")
         if stream == "head":
             continue
@@ -209,10 +209,10 @@ def test_a_checkpoint_keeps_the_names_of_numbered_branches(tmp_path):
     checkpoints.save(TrainState(jnp.int32(1), **variables, opt_state={}), {}, {})
     checkpoints.close()
     checkpoints = Checkpoints(tmp_path, read_only=True, validated=False)
-    found = checkpoints.restore_model(1)
+    actual = checkpoints.restore_model(1)
     checkpoints.close()
-    assert jax.tree.structure(found) == jax.tree.structure(variables)
-    assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), found, variables))
+    assert jax.tree.structure(actual) == jax.tree.structure(variables)
+    assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), actual, variables))
 
 
 # --- Instance norms -------------------------------------------------------------------
@@ -235,12 +235,12 @@ def test_an_instance_norm_is_of_each_image_and_has_its_modalitys_scale(per_modal
     assert sorted(params) == sorted(names)
     fill = lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape), leaf.dtype)
     params = jax.tree.map(fill, params)
-    found = Layer().apply({"params": params}, jnp.asarray(x))
+    actual = Layer().apply({"params": params}, jnp.asarray(x))
     for row, image in enumerate(np.float64(x)):
         own = params[names[-1] if row % 3 == 2 else names[0]]
         expected = (image - image.mean((0, 1))) / np.sqrt(image.var((0, 1)) + 1e-5)
         expected = expected * own["scale"] + own["bias"]
-        np.testing.assert_allclose(found[row], expected, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(actual[row], expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -264,8 +264,8 @@ def test_zero_init_residual_zeroes_the_norm_at_each_exit(name, exits):
 
     @jax.jit  # the compiler drops all but the scales
     def scales():
-        found = leaves_of(init_variables(model, jax.random.key(0))["params"])
-        return {path: x for path, x in found.items() if path.endswith("/scale")}
+        actual = leaves_of(init_variables(model, jax.random.key(0))["params"])
+        return {path: x for path, x in actual.items() if path.endswith("/scale")}
 
     zeros = {path for path, scale in scales().items() if (scale == 0).all()}
     assert zeros == {f"shared/{path}/scale" for path in exits}

@@ -58,9 +58,9 @@ def test_what_was_written_comes_back_with_its_description(written, plain):
     tensors, about = pretrained.read_weights(str(written))
     assert about == {"data": "walkers", "epochs": "20"}
     other = variables_of(seed=1, num_specific_stages=0)
-    found = pretrained.insert_weights(other, tensors, "it")
-    assert jax.tree.structure(found) == jax.tree.structure(plain)
-    for path, leaf in leaves_of(found).items():
+    actual = pretrained.insert_weights(other, tensors, "it")
+    assert jax.tree.structure(actual) == jax.tree.structure(plain)
+    for path, leaf in leaves_of(actual).items():
         source = other if "/head/" in path else plain  # the head starts again
         np.testing.assert_array_equal(leaf, leaves_of(source)[path])
 
@@ -76,10 +76,10 @@ def test_a_depthwise_kernel_is_laid_out_as_torch_does(written, plain):
 def test_both_streams_and_both_norms_get_the_same_tensor(written, plain):
     two = variables_of(seed=2, num_specific_stages=2, separate_norm=True)
     tensors, _ = pretrained.read_weights(str(written))
-    found = pretrained.insert_weights(two, tensors, "it")
+    actual = pretrained.insert_weights(two, tensors, "it")
     expected = leaves_of(plain)
     seen = 0
-    for path, leaf in leaves_of(found).items():
+    for path, leaf in leaves_of(actual).items():
         if "/head/" in path:
             continue
         for modality in ("visible", "infrared"):
@@ -94,8 +94,8 @@ def test_extra_tensors_are_left_and_types_follow_the_network(written, plain):
     tensors, _ = pretrained.read_weights(str(written))
     tensors = {key: x.astype(np.float64) for key, x in tensors.items()}
     tensors["classifier.weight"] = np.zeros((395, 512))
-    found = pretrained.insert_weights(plain, tensors, "it")
-    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype("float32")}
+    actual = pretrained.insert_weights(plain, tensors, "it")
+    assert {leaf.dtype for leaf in jax.tree.leaves(actual)} == {np.dtype("float32")}
 
 
 def test_every_missing_and_misshaped_tensor_is_named(written, plain):
@@ -122,19 +122,19 @@ def test_a_single_network_is_written_and_read_with_its_head(written, plain, tmp_
     assert tensors["fc.0.weight"][7, 3] == single["params"]["fc"]["0"]["kernel"][3, 7]
 
     other = variables_of(seed=1, create=models.create_single, num_classes=4)
-    found = leaves_of(pretrained.insert_weights(other, tensors, "it"))
-    for name, leaf in found.items():
+    actual = leaves_of(pretrained.insert_weights(other, tensors, "it"))
+    for name, leaf in actual.items():
         # Other classes, other classifier.
         source = other if "/classifier/" in name else single
         np.testing.assert_array_equal(leaf, leaves_of(source)[name])
     other["params"]["classifier"] = single["params"]["classifier"]
     other = jax.tree.map(np.zeros_like, other)
-    found = pretrained.insert_weights(other, tensors, "it")
-    jax.tree.map(np.testing.assert_array_equal, found, single)
+    actual = pretrained.insert_weights(other, tensors, "it")
+    jax.tree.map(np.testing.assert_array_equal, actual, single)
 
     # A two-stream network takes the stages alone, and has no `fc` to give.
-    found = leaves_of(pretrained.insert_weights(plain, tensors, "it"))
-    for name, leaf in found.items():
+    actual = leaves_of(pretrained.insert_weights(plain, tensors, "it"))
+    for name, leaf in actual.items():
         source = plain if "/head/" in name else single
         np.testing.assert_array_equal(leaf, leaves_of(source)[name])
     with pytest.raises(ValueError, match=r"fc\.0\.weight is missing"):

@@ -1,7 +1,6 @@
 """Losses as plain functions of features, labels and modalities; each a mean."""
 
-from vireid_jax.losses.distillation import distillation
-from vireid_jax.losses.identity import accuracy, cross_entropy
+from vireid_jax.losses.classification import accuracy, cross_entropy, distillation
 from vireid_jax.losses.metric import (
     batch_hard_triplet,
     cross_modal_infonce,

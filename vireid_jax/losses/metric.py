@@ -16,13 +16,14 @@ from jaxtyping import Array, Bool, Float, Int
 from vireid_jax.models.heads import l2_normalise
 from vireid_jax.models.precision import EXACT, widen
 
+Features = Float[Array, "rows dim"]
+Labels = Int[Array, " rows"]
+Loss = Float[Array, ""]
+
 
 def hetero_center_triplet(
-    features: Float[Array, "rows dim"],
-    labels: Int[Array, " rows"],
-    modalities: Int[Array, " rows"],
-    margin: ArrayLike = 0.3,
-) -> Float[Array, ""]:
+    features: Features, labels: Labels, modalities: Labels, margin: ArrayLike = 0.3
+) -> Loss:
     """Pull an identity's two modality centers together, other centers apart.
 
     Over the centers `c` of each identity in each modality, the mean of
@@ -49,11 +50,8 @@ def hetero_center_triplet(
 
 
 def batch_hard_triplet(
-    features: Float[Array, "rows dim"],
-    labels: Int[Array, " rows"],
-    modalities: Int[Array, " rows"],
-    margin: ArrayLike = 0.3,
-) -> Float[Array, ""]:
+    features: Features, labels: Labels, modalities: Labels, margin: ArrayLike = 0.3
+) -> Loss:
     """Pull each row's furthest positive closer than its nearest negative.
 
     The mean over all rows of `[margin + max d+ - min d-]_+`, Euclidean, un-normalised;
@@ -68,11 +66,8 @@ def batch_hard_triplet(
 
 
 def weighted_triplet(
-    features: Float[Array, "rows dim"],
-    labels: Int[Array, " rows"],
-    modalities: Int[Array, " rows"],
-    margin: ArrayLike = 0.3,
-) -> Float[Array, ""]:
+    features: Features, labels: Labels, modalities: Labels, margin: ArrayLike = 0.3
+) -> Loss:
     """Pull positives closer than negatives, softly, the hard ones weighing most.
 
     The mean over all rows of `softplus(D)`, D from `weighted_gaps`; `modalities` and
@@ -83,11 +78,8 @@ def weighted_triplet(
 
 
 def enhanced_triplet(
-    features: Float[Array, "rows dim"],
-    labels: Int[Array, " rows"],
-    modalities: Int[Array, " rows"],
-    margin: ArrayLike = 0.3,
-) -> Float[Array, ""]:
+    features: Features, labels: Labels, modalities: Labels, margin: ArrayLike = 0.3
+) -> Loss:
     """Do as `weighted_triplet`, with the gap squared: a wide one weighs more.
 
     The mean over all rows of `softplus(-y min(D^2, 88))`, y = -1 where D > 0, else 1;
@@ -101,11 +93,8 @@ def enhanced_triplet(
 
 
 def cross_modal_infonce(
-    features: Float[Array, "rows dim"],
-    labels: Int[Array, " rows"],
-    modalities: Int[Array, " rows"],
-    temperature: ArrayLike = 0.1,
-) -> Float[Array, ""]:
+    features: Features, labels: Labels, modalities: Labels, temperature: ArrayLike = 0.1
+) -> Loss:
     """Classify, for each row, which rows of the other modality show its identity.
 
     Cross entropy over cosine similarity / temperature, its target spread evenly over
@@ -142,16 +131,14 @@ def euclidean_distances(
     return jnp.where(far, jnp.sqrt(jnp.where(far, squares, 1)), 0)
 
 
-def distances_within(x: Float[Array, "rows dim"]) -> Float[Array, "rows rows"]:
+def distances_within(x: Features) -> Float[Array, "rows rows"]:
     """Return all distances within a batch, at least 1e-6, as in AGW."""
     distances = jnp.maximum(euclidean_distances(x, x), 1e-6)
     # In float32 the distance of a row to itself could round to 1e-3.
     return jnp.where(jnp.eye(len(x), dtype=bool), 1e-6, distances)
 
 
-def weighted_gaps(
-    features: Float[Array, "rows dim"], labels: Int[Array, " rows"]
-) -> Float[Array, " rows"]:
+def weighted_gaps(features: Features, labels: Labels) -> Float[Array, " rows"]:
     """Subtract each row's weighted negative distance from its positive one.
 
     `D = sum w+ d+ - sum w- d-`, far positives and near negatives weighing most. A row

@@ -33,34 +33,28 @@ def list_models() -> list[str]:
 def create(
     name: str,
     *,
-    num_classes: int | None = None,
     students: tuple[str, ...] = (),
     granularities: tuple[int, ...] = (),
     **options: Any,
 ) -> TwoStreamOSNet:
-    """Create a two-stream network; `num_classes=None` leaves the classifier out.
+    """Create a two-stream network; without `num_classes` it has no classifier.
 
     `options` are the other fields of `TwoStreamOSNet`. Raise UserError, with the valid
     values, for an unknown or impossible value.
     """
     for student in students:
         _check("students", student, STUDENTS)
-    for count in granularities:
-        if count < 2:
-            raise UserError(
-                f"granularities are {granularities}; one part has no rest, so each"
-                " must be 2 or larger"
-            )
+    if any(count < 2 for count in granularities):
+        raise UserError(
+            f"granularities are {granularities}; each must be 2 or larger, because one"
+            " part has no rest"
+        )
     options |= {"students": tuple(students), "granularities": tuple(granularities)}
-    return TwoStreamOSNet(num_classes=num_classes, **_checked(name, options))
+    return TwoStreamOSNet(**_checked(name, options))
 
 
 def create_single(name: str, **options: Any) -> OSNet:
-    """Create the single-modality OSNet, with torchreid's head.
-
-    `options` are the fields of `OSNet`. Raise UserError, with the valid values, for an
-    unknown or impossible value.
-    """
+    """Create the single-modality OSNet; `options` are its fields. Raise as `create`."""
     return OSNet(**_checked(name, options))
 
 

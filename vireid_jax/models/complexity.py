@@ -5,7 +5,8 @@ MACs are counted from the shapes that layers own and return, not from what XLA e
 """
 
 import math
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -36,64 +37,44 @@ def complexity(
     activations, pooling and softmaxes cost nothing, nor do the two products of
     activations in the attention of part relations.
     """
-    mode = {"train": True, "mutable": ["batch_stats"]} if train else {}
+    mode: dict[str, Any] = {"train": True, "mutable": ["batch_stats"]} if train else {}
     if not train:
         model = model.clone(num_classes=None)
     images = jnp.zeros((1, len(MODALITIES), *size, 3))
-    init = lambda: model.init(jax.random.key(0), images, MODALITIES)
-    params: dict[str, dict[tuple[str, ...], int]] = {}
-    macs: dict[str, int] = {}
+    params: defaultdict[str, dict[tuple[str, ...], int]] = defaultdict(dict)
+    macs: Counter[str] = Counter()
     outputs: dict[str, tuple[int, ...]] = {}
 
-    def note(call, args, kwargs, context) -> Any:
+    def note(call: Callable, args: tuple, kwargs: dict[str, Any], context: Any) -> Any:
         """Call a module's method, then note its kernel, parameters and output."""
         out = call(*args, **kwargs)
-        module, path = context.module, context.module.path
-        if context.method_name != "__call__" or not path:
+        path = context.module.path
+        layers = [name for name in path if name not in (*MODALITIES, "shared")]
+        if context.method_name != "__call__" or not layers:
             return out
-        stage, is_stage = _stage_of(path)
-        own = {
-            name: leaf
-            for name, leaf in module.variables.get("params", {}).items()
-            if not isinstance(leaf, Mapping)
-        }
+        stage = layers[0].replace("pool", "conv")  # AIN's `pool2` is the end of `conv2`
+        own = context.module.variables.get("params", {})
         for name, leaf in own.items():
-            if leaf.ndim > 1 and name != "kernel":
+            if isinstance(leaf, Mapping):  # of a module inside
+                continue
+            params[stage][*path, name] = leaf.size
+            if name == "kernel":  # its products for one output: a window's, or a part's
+                shape = leaf.shape
+                products = math.prod(shape[:-1]) if len(shape) == 4 else shape[-2]
+                macs[stage] += out.size * (products + ("bias" in own))
+            elif leaf.ndim > 1:
                 raise TypeError(f"no rule for the MACs of {'/'.join(path)}/{name}")
-            params.setdefault(stage, {})[*path, name] = leaf.size
-        if "kernel" in own:
-            each = _products(own["kernel"].shape) + ("bias" in own)
-            macs[stage] = macs.get(stage, 0) + out.size * each
-        if is_stage:
-            rows = out["neck"] if isinstance(out, dict) else out
-            outputs[stage] = rows.shape[1:]
+        if len(layers) == 1:
+            outputs[stage] = (out["neck"] if isinstance(out, dict) else out).shape[1:]
         return out
 
-    variables = jax.eval_shape(init)
+    variables = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), images, MODALITIES)
+    )
     with nn.intercept_methods(note):
         jax.eval_shape(lambda v: model.apply(v, images, MODALITIES, **mode), variables)
     # Images of all modalities pass at once, one each.
     return [
-        Row(
-            stage,
-            sum(params.get(stage, {}).values()),
-            macs.get(stage, 0) // len(MODALITIES),
-            output,
-        )
+        Row(stage, sum(params[stage].values()), macs[stage] // len(MODALITIES), output)
         for stage, output in outputs.items()
     ]
-
-
-def _stage_of(path: tuple[str, ...]) -> tuple[str, bool]:
-    """Return a module's stage, and whether the module is all of it.
-
-    AIN's `pool2` is the end of `conv2`, as in all other variants.
-    """
-    if path[0] in (*MODALITIES, "shared"):
-        path = path[1:]
-    return path[0].replace("pool", "conv") if path else "", len(path) == 1
-
-
-def _products(kernel: tuple[int, ...]) -> int:
-    """Count the products behind one output: of a window, or of one part's matrix."""
-    return math.prod(kernel[:-1]) if len(kernel) == 4 else kernel[-2]

@@ -12,7 +12,18 @@ from vireid_jax.run.errors import UserError
 
 NECK_NORMS = ("shared", "per_modality")
 
+linear_init = nn.initializers.normal(0.01)
 classifier_init = nn.initializers.normal(0.001)
+
+
+def linear(
+    features: int,
+    name: str,
+    init: nn.initializers.Initializer = linear_init,
+    use_bias: bool = False,
+) -> nn.Dense:
+    """Return a linear map of the last axis."""
+    return nn.Dense(features, use_bias, kernel_init=init, precision=EXACT, name=name)
 
 
 def generalised_mean(
@@ -74,13 +85,6 @@ class IdentityHead(nn.Module):
         neck = norm(pooled, norm_views, train, name="neck", use_bias=False)
         out = {"pooled": pooled, "neck": neck}
         if self.num_classes and (train or self.is_initializing()):
-            dense = nn.Dense(
-                self.num_classes,
-                use_bias=False,
-                kernel_init=classifier_init,
-                dtype=neck.dtype,
-                precision=EXACT,
-                name="classifier",
-            )
-            out["logits"] = dense(neck)
+            classifier = linear(self.num_classes, "classifier", classifier_init)
+            out["logits"] = classifier(neck)
         return out

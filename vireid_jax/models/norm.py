@@ -8,6 +8,9 @@ from jaxtyping import Array, Float
 from vireid_jax.models.precision import widen
 from vireid_jax.models.views import Views, columns_by_modality
 
+_EPSILON = 1e-5  # of all norms, as in torch
+_MOMENTUM = 0.1  # weight of the new batch in the running statistics, as in torch
+
 
 def _scale_init(zero: bool) -> nn.initializers.Initializer:
     return nn.initializers.zeros if zero else nn.initializers.ones
@@ -22,8 +25,6 @@ class BatchNorm(nn.Module):
 
     use_bias: bool = True
     zero_scale: bool = False
-    momentum: float = 0.1  # weight of the new batch, as in torch
-    epsilon: float = 1e-5
 
     @nn.compact
     def __call__(self, x: Float[Array, "... C"], train: bool) -> Float[Array, "... C"]:
@@ -31,9 +32,8 @@ class BatchNorm(nn.Module):
         channels = x.shape[-1:]
         wide = widen(x)
         scale = self.param("scale", _scale_init(self.zero_scale), channels)
-        bias = (
-            self.param("bias", nn.initializers.zeros, channels) if self.use_bias else 0
-        )
+        zeros = nn.initializers.zeros
+        bias = self.param("bias", zeros, channels) if self.use_bias else 0
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
 
@@ -44,13 +44,12 @@ class BatchNorm(nn.Module):
             if not self.is_initializing():
                 count = x.size // x.shape[-1]
                 unbiased = var * (count / max(count - 1, 1))
-                keep = 1 - self.momentum
-                running_mean.value = keep * running_mean.value + self.momentum * mean
-                running_var.value = keep * running_var.value + self.momentum * unbiased
+                for running, new in ((running_mean, mean), (running_var, unbiased)):
+                    running.value = (1 - _MOMENTUM) * running.value + _MOMENTUM * new
         else:
             mean, var = running_mean.value, running_var.value
 
-        gain = scale * lax.rsqrt(var + self.epsilon)
+        gain = scale * lax.rsqrt(var + _EPSILON)
         return (wide * gain + (bias - mean * gain)).astype(x.dtype)
 
 
@@ -61,7 +60,6 @@ class InstanceNorm(nn.Module):
     """
 
     zero_scale: bool = False
-    epsilon: float = 1e-5
 
     @nn.compact
     def __call__(
@@ -74,7 +72,7 @@ class InstanceNorm(nn.Module):
         # In two passes: over few pixels the mean's square can swallow the variance.
         centred = widen(x) - widen(x).mean((-3, -2), keepdims=True)
         var = (centred * centred).mean((-3, -2), keepdims=True)
-        gain = scale * lax.rsqrt(var + self.epsilon)
+        gain = scale * lax.rsqrt(var + _EPSILON)
         return (centred * gain + bias).astype(x.dtype)
 
 

@@ -20,7 +20,6 @@ from jaxtyping import Array, Float
 
 from vireid_jax.models.precision import widen
 
-_NHWC = ("NHWC", "HWIO", "NHWC")
 _GROUP_BYTES = 2**19  # images handled together on CPU: half of a core's L2 cache
 
 
@@ -33,11 +32,28 @@ def _per_platform(cpu: Callable, ordinary: Callable, *args: Array) -> Any:
         return lax.platform_dependent(*args, cpu=cpu, default=ordinary)
 
 
-def _with_gradient(forward: Callable, backward: Callable) -> None:
-    """Set the gradients of `forward(x, kernel)` to `backward(x, kernel, g)`."""
-    forward.defvjp(
-        lambda x, kernel: (forward(x, kernel), (x, kernel)),
-        lambda saved, g: backward(*saved, g),
+def _with_gradient(op: jax.custom_vjp, cpu: Callable, ordinary: Callable) -> None:
+    """Set the gradients of `op(x, kernel)` to a form's `backward(x, kernel, g)`."""
+    op.defvjp(
+        lambda x, kernel: (op(x, kernel), (x, kernel)),
+        lambda saved, g: _per_platform(cpu, ordinary, *saved, g),
+    )
+
+
+def _own_gradient(forward: Callable) -> Callable:
+    """Return jax's backward pass of `forward(x, kernel)`, as a form."""
+    return lambda x, kernel, g: jax.vjp(forward, x, kernel)[1](g)
+
+
+def _conv(x: Array, kernel: Array, stride: int = 1) -> Array:
+    """Convolve with zero padding; the kernel's shape decides it and the groups."""
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=[(size // 2, size // 2) for size in kernel.shape[:2]],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1] // kernel.shape[2],
     )
 
 
@@ -61,21 +77,17 @@ def pointwise(
     return x @ kernel[0, 0]
 
 
-def _pointwise_flat_gradient(x: Array, g: Array) -> Array:
+def _pointwise_flat_backward(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
     # A product of two matrices is one call of a library, and copies nothing.
-    return x.reshape(-1, x.shape[-1]).T @ g.reshape(-1, g.shape[-1])
-
-
-def _pointwise_ordinary_gradient(x: Array, g: Array) -> Array:
-    return jnp.einsum("bhwc,bhwd->cd", x, g)
+    of_kernel = x.reshape(-1, x.shape[-1]).T @ g.reshape(-1, g.shape[-1])
+    return g @ kernel[0, 0].T, of_kernel[None, None]
 
 
 def _pointwise_backward(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
-    forms = _pointwise_flat_gradient, _pointwise_ordinary_gradient
-    return g @ kernel[0, 0].T, _per_platform(*forms, x, g)[None, None]
+    return g @ kernel[0, 0].T, jnp.einsum("bhwc,bhwd->cd", x, g)[None, None]
 
 
-_with_gradient(pointwise, _pointwise_backward)
+_with_gradient(pointwise, _pointwise_flat_backward, _pointwise_backward)
 
 
 # --- depthwise 3x3, stride 1, padding 1 -----------------------------------------------
@@ -86,18 +98,7 @@ def depthwise3x3(
     x: Float[Array, "B H W C"], kernel: Float[Array, "3 3 1 C"]
 ) -> Float[Array, "B H W C"]:
     """Convolve each channel with its own 3x3 kernel, zero padding 1, stride 1."""
-    return _per_platform(_depthwise_shifts, _depthwise_conv, x, kernel)
-
-
-def _depthwise_conv(x: Array, kernel: Array) -> Array:
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(1, 1),
-        padding=((1, 1), (1, 1)),
-        dimension_numbers=_NHWC,
-        feature_group_count=x.shape[-1],
-    )
+    return _per_platform(_depthwise_shifts, _conv, x, kernel)
 
 
 def _pad1(x: Array) -> Array:
@@ -113,9 +114,8 @@ def _shifts(padded: Array, height: int, width: int) -> list[Array]:
 
 def _depthwise_shifts(x: Array, kernel: Array) -> Array:
     taps = kernel.reshape(9, -1)
-    return sum(
-        s * t for s, t in zip(_shifts(_pad1(x), *x.shape[1:3]), taps, strict=True)
-    )
+    shifts = _shifts(_pad1(x), *x.shape[1:3])
+    return sum(s * t for s, t in zip(shifts, taps, strict=True))
 
 
 def _depthwise_kernel_gradient(x: Array, g: Array) -> Array:
@@ -139,19 +139,12 @@ def _depthwise_kernel_gradient(x: Array, g: Array) -> Array:
     return total.reshape(9, width, channels).sum(1).reshape(3, 3, 1, channels)
 
 
-def _depthwise_cpu_backward(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
+def _depthwise_backward(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
     g = lax.optimization_barrier(g)  # else it is computed again for each of nine taps
     return _depthwise_shifts(g, kernel[::-1, ::-1]), _depthwise_kernel_gradient(x, g)
 
 
-def _depthwise_ordinary_backward(x: Array, kernel: Array, g: Array):
-    return jax.vjp(_depthwise_conv, x, kernel)[1](g)
-
-
-_with_gradient(
-    depthwise3x3,
-    partial(_per_platform, _depthwise_cpu_backward, _depthwise_ordinary_backward),
-)
+_with_gradient(depthwise3x3, _depthwise_backward, _own_gradient(_conv))
 
 
 # --- the stem: 7x7, stride 2, padding 3 -----------------------------------------------
@@ -167,14 +160,7 @@ def stem7x7(
     return _per_platform(_stem_patches, _stem_conv, x, kernel)
 
 
-def _stem_conv(x: Array, kernel: Array) -> Array:
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(2, 2),
-        padding=((3, 3), (3, 3)),
-        dimension_numbers=_NHWC,
-    )
+_stem_conv = partial(_conv, stride=2)
 
 
 def _fold(x: Array) -> Array:
@@ -213,7 +199,7 @@ def _stem_patches(x: Array, kernel: Array) -> Array:
     return maps.reshape(-1, *maps.shape[2:])
 
 
-def _stem_cpu_backward(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
+def _stem_backward(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
     def add_group(total, xg):
         folded, g = xg
         patches = _patches(folded).reshape(-1, total.shape[0])
@@ -227,13 +213,7 @@ def _stem_cpu_backward(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]
     return dx, from_matrix(total)[0]
 
 
-def _stem_ordinary_backward(x: Array, kernel: Array, g: Array):
-    return jax.vjp(_stem_conv, x, kernel)[1](g)
-
-
-_with_gradient(
-    stem7x7, partial(_per_platform, _stem_cpu_backward, _stem_ordinary_backward)
-)
+_with_gradient(stem7x7, _stem_backward, _own_gradient(_stem_conv))
 
 
 # --- pooling --------------------------------------------------------------------------
@@ -251,9 +231,8 @@ def _pad_lowest(x: Array) -> Array:
 
 def _max_pool_window(x: Array) -> Array:
     window, strides = (1, 3, 3, 1), (1, 2, 2, 1)
-    return lax.reduce_window(
-        _pad_lowest(x), -jnp.inf, lax.max, window, strides, "VALID"
-    )
+    padded = _pad_lowest(x)
+    return lax.reduce_window(padded, -jnp.inf, lax.max, window, strides, "VALID")
 
 
 def _max_pool_shifts(x: Array) -> Array:

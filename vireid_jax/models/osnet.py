@@ -7,11 +7,10 @@ each norm, else each has its own.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vireid_jax.models import ops
@@ -32,7 +31,7 @@ CHANNELS = {
 }
 # Where each of a stage's two blocks has an instance norm: "sum" is after the sum with
 # the shortcut, "exit" replaces the last batch norm. IBN and AIN have one in the stem.
-INSTANCE_NORMS = {
+INSTANCE_NORMS: dict[str, dict[str, tuple[str | None, str | None]]] = {
     "base": {},
     "ibn": {"conv2": ("sum", "sum")},
     "ain": {
@@ -42,14 +41,8 @@ INSTANCE_NORMS = {
     },
 }
 GATE_REDUCTION = 16
-
+# Of a depthwise kernel, too, the fan out is 9 x channels, as in torch.
 kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-
-
-def kaiming_depthwise(key: Array, shape: Sequence[int], dtype=jnp.float32) -> Array:
-    """Draw as torch does for a grouped convolution: its fan out is 9 x channels."""
-    fan_out = shape[0] * shape[1] * shape[3]
-    return jax.random.normal(key, shape, dtype) * (2.0 / fan_out) ** 0.5
 
 
 def variant_of(name: str) -> str:
@@ -66,12 +59,11 @@ class Conv(nn.Module):
     shape: tuple[int, int, int, int]
     convolve: Callable[[Array, Array], Array] = ops.pointwise
     use_bias: bool = False
-    init: nn.initializers.Initializer = kaiming_fan_out
 
     @nn.compact
     def __call__(self, x: Float[Array, "rows H W C"]) -> Float[Array, "rows h w D"]:
         """Compute in the dtype of `x`."""
-        kernel = self.param("kernel", self.init, self.shape)
+        kernel = self.param("kernel", kaiming_fan_out, self.shape)
         x = self.convolve(x, kernel.astype(x.dtype))
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, self.shape[-1:])
@@ -81,8 +73,7 @@ class Conv(nn.Module):
 
 def depthwise_conv(channels: int, name: str) -> Conv:
     """Return a depthwise 3x3 convolution, stride 1, padding 1."""
-    shape = (3, 3, 1, channels)
-    return Conv(shape, ops.depthwise3x3, init=kaiming_depthwise, name=name)
+    return Conv((3, 3, 1, channels), ops.depthwise3x3, name=name)
 
 
 class Conv1x1(nn.Module):
@@ -163,37 +154,31 @@ class OSBlock(nn.Module):
         middle = self.features // 4
         x = Conv1x1(middle, name="conv1")(x, views, train)
         gate = ChannelGate(name="gate")  # all four branches share one gate
-        total = 0
-        for depth in range(1, 5):
-            y = self._branch(middle, depth)(x, views, train)
+        total: Any = 0
+        for depth, letter in enumerate("abcd", 1):
+            branch: nn.Module
+            if self.numbered:  # torchreid nests these names; here they are flat
+                branch = LightConvChain(middle, depth, name=f"conv2.{depth - 1}.layers")
+            elif depth > 1:
+                branch = LightConvChain(middle, depth, name=f"conv2{letter}")
+            else:
+                branch = LightConv3x3(middle, name=f"conv2{letter}")
+            y = branch(x, views, train)
             total = total + gate(y) * y
         at_exit = self.instance_norm == "exit"
-        out = Conv1x1(
-            self.features,
-            relu=False,
-            zero_scale=self.zero_init_residual,
-            normalise=not at_exit,
-            name="conv3",
-        )(total, views, train)
+        zero = self.zero_init_residual
+        conv = functools.partial(Conv1x1, self.features, relu=False)
+        last = conv(zero_scale=zero, normalise=not at_exit, name="conv3")
+        out = last(total, views, train)
         instance_norm = functools.partial(norm, name="IN", layer=InstanceNorm)
         if at_exit:
-            out = instance_norm(out, views, train, zero_scale=self.zero_init_residual)
+            out = instance_norm(out, views, train, zero_scale=zero)
         if shortcut.shape[-1] != self.features:
-            downsample = Conv1x1(self.features, relu=False, name="downsample")
-            shortcut = downsample(shortcut, views, train)
+            shortcut = conv(name="downsample")(shortcut, views, train)
         out = shortcut + out
         if self.instance_norm == "sum":
             out = instance_norm(out, views, train)
         return nn.relu(out)
-
-    def _branch(self, features: int, depth: int) -> nn.Module:
-        if self.numbered:
-            name = f"conv2.{depth - 1}.layers"  # torchreid's, though not a module here
-            return LightConvChain(features, depth, name=name)
-        name = f"conv2{'abcd'[depth - 1]}"
-        if depth == 1:
-            return LightConv3x3(features, name=name)
-        return LightConvChain(features, depth, name=name)
 
 
 class Stem(nn.Module):
@@ -234,17 +219,12 @@ class BlockStage(nn.Module):
     @nn.compact
     def __call__(self, x: Array, views: Views | None, train: bool) -> Array:
         """Map `[rows, H, W, C]` to `[rows, h, w, features]`."""
-        # Counted from self: `views` and `train` are not arrays.
-        again = nn.remat(OSBlock, static_argnums=(2, 3))
-        block = again if self.rematerialise else OSBlock
-        for i, instance_norm in enumerate(self.instance_norms):
-            x = block(
-                self.features,
-                self.zero_init_residual,
-                instance_norm,
-                self.numbered,
-                name=str(i),
-            )(x, views, train)
+        block = OSBlock
+        if self.rematerialise:  # `views` and `train` are no arrays; counted from self
+            block = nn.remat(OSBlock, static_argnums=(2, 3))
+        options = self.features, self.zero_init_residual
+        for i, kind in enumerate(self.instance_norms):
+            x = block(*options, kind, self.numbered, name=str(i))(x, views, train)
         return Reduction(self.features, name="2")(x, views, train) if self.reduce else x
 
 

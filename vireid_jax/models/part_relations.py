@@ -10,21 +10,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vireid_jax.models.heads import classifier_init, generalised_mean, stripes
+from vireid_jax.models.heads import classifier_init, generalised_mean, linear, stripes
 from vireid_jax.models.norm import BatchNorm, norm
 from vireid_jax.models.precision import EXACT
 from vireid_jax.models.views import Views
 
 RELATIONS = ("one_vs_rest", "attention")
 FEATURES = 128  # of a part
-
-
-def _linear(features: int, name: str) -> nn.Dense:
-    """Return a linear map without bias that all parts share."""
-    init = nn.initializers.normal(0.01)
-    return nn.Dense(
-        features, use_bias=False, kernel_init=init, precision=EXACT, name=name
-    )
 
 
 class Reducer(nn.Module):
@@ -35,7 +27,7 @@ class Reducer(nn.Module):
         self, x: Float[Array, "rows parts C"], train: bool
     ) -> Float[Array, "rows parts D"]:
         """Return `relu(BN(W x))`; all parts share the kernel and the norm."""
-        return nn.relu(BatchNorm(name="bn")(_linear(FEATURES, "linear")(x), train))
+        return nn.relu(BatchNorm(name="bn")(linear(FEATURES, "linear")(x), train))
 
 
 class Attention(nn.Module):
@@ -46,12 +38,12 @@ class Attention(nn.Module):
         """Return `x + W softmax(Qx (Kx)^T / sqrt(D)) Vx`."""
         features = x.shape[-1]
         query, key, value = (
-            _linear(features, name)(x) for name in ("query", "key", "value")
+            linear(features, name)(x) for name in ("query", "key", "value")
         )
         scores = jnp.einsum("npd,nqd->npq", query, key, precision=EXACT)
         weights = jax.nn.softmax(scores / features**0.5)
         attended = jnp.einsum("npq,nqd->npd", weights, value, precision=EXACT)
-        return x + _linear(features, "out")(attended)
+        return x + linear(features, "out")(attended)
 
 
 class Relation(nn.Module):

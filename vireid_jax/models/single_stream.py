@@ -1,21 +1,15 @@
 """The single-modality OSNet: one stream, with torchreid's own head."""
 
-from typing import Any
-
 import flax.linen as nn
 from jaxtyping import Array, Float
 
+from vireid_jax.models.heads import linear
 from vireid_jax.models.norm import BatchNorm
-from vireid_jax.models.osnet import Trunk
-from vireid_jax.models.precision import EXACT, widen
+from vireid_jax.models.osnet import STAGES, Trunk
+from vireid_jax.models.precision import widen
 from vireid_jax.models.views import Views, check_images
 
 FEATURES = 512  # of the head, at every width
-
-
-def _linear(features: int, dtype: Any, name: str) -> nn.Dense:
-    init = nn.initializers.normal(0.01)
-    return nn.Dense(features, kernel_init=init, dtype=dtype, precision=EXACT, name=name)
 
 
 class FullyConnected(nn.Module):
@@ -26,7 +20,7 @@ class FullyConnected(nn.Module):
         self, x: Float[Array, "rows C"], train: bool
     ) -> Float[Array, "rows D"]:
         """Return `relu(BN(W x + b))`."""
-        x = _linear(FEATURES, x.dtype, name="0")(x)
+        x = linear(FEATURES, "0", use_bias=True)(x)
         return nn.relu(BatchNorm(name="1")(x, train))
 
 
@@ -58,17 +52,12 @@ class OSNet(nn.Module):
         check_images(images, views)
         split = lambda x: x.reshape(images.shape[0], -1, *x.shape[1:])
         rows = images.reshape(-1, *images.shape[2:]).astype(self.dtype)
-        trunk = Trunk(
-            self.channels,
-            zero_init_residual=self.zero_init_residual,
-            variant=self.variant,
-            name="shared",
-        )
-        out = trunk(rows, None, train)
+        options = self.zero_init_residual, self.variant
+        out = Trunk(self.channels, STAGES, *options, name="shared")(rows, None, train)
         out["pooled"] = widen(out["conv5"]).mean((1, 2))
         out["neck"] = neck = FullyConnected(name="fc")(out["pooled"], train)
         if self.num_classes and (train or self.is_initializing()):
-            classifier = _linear(self.num_classes, neck.dtype, name="classifier")
+            classifier = linear(self.num_classes, "classifier", use_bias=True)
             out["logits"] = classifier(neck)
         out = {name: split(x) for name, x in out.items()}
         return out["neck"], out

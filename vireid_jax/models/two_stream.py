@@ -1,5 +1,7 @@
 """The two-stream OSNet: the first stages one copy per modality, the rest shared."""
 
+import functools
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -59,13 +61,20 @@ class TwoStreamOSNet(nn.Module):
         merge = lambda x: x.reshape(-1, *x.shape[2:])
         images = images.astype(self.dtype)
 
+        make_trunk = functools.partial(
+            Trunk,
+            self.channels,
+            zero_init_residual=self.zero_init_residual,
+            variant=self.variant,
+            rematerialise=self.rematerialise,
+        )
         specific = STAGES[: self.num_specific_stages]
         shared = STAGES[self.num_specific_stages :]
         maps = {}
         if specific:
             streams = []
             for modality, columns in columns_by_modality(views).items():
-                trunk = self._trunk(specific, name=modality)
+                trunk = make_trunk(specific, name=modality)
                 streams.append(trunk(merge(images[:, columns]), None, train))
             for name in specific:
                 parts = [split(stream[name]) for stream in streams]
@@ -73,44 +82,27 @@ class TwoStreamOSNet(nn.Module):
         last = merge(maps[specific[-1]] if specific else images)
         if shared:
             norm_views = views if self.separate_norm else None
-            shared_maps = self._trunk(shared, name="shared")(last, norm_views, train)
+            shared_maps = make_trunk(shared, name="shared")(last, norm_views, train)
             maps |= {name: split(x) for name, x in shared_maps.items()}
             last = shared_maps[shared[-1]]
 
-        options = self.num_classes, self.neck_norm, self.num_stripes
-        out = IdentityHead(*options, name="head")(last, views, train)
+        head = self.neck_norm, self.num_stripes
+        out = IdentityHead(self.num_classes, *head, name="head")(last, views, train)
         if train or self.is_initializing():
             for name in self.students:
+                size = self.channels[-1], last.shape[1]
                 student = Student(
-                    self.num_classes,
-                    features=self.channels[-1],
-                    height=last.shape[1],
-                    neck_norm=self.neck_norm,
-                    num_stripes=self.num_stripes,
-                    name=f"student_{name}",
-                )(merge(maps[name]), views, train)
-                out |= {f"{name}/{key}": x for key, x in student.items()}
+                    self.num_classes, *size, *head, name=f"student_{name}"
+                )
+                taught = student(merge(maps[name]), views, train)
+                out |= {f"{name}/{key}": x for key, x in taught.items()}
         embedding = out["neck"]
         if self.granularities:
-            parts = PartRelations(
-                self.granularities,
-                self.num_classes,
-                self.relation,
-                self.neck_norm,
-                name="parts",
-            )(last, views, train)
+            options = self.num_classes, self.relation, self.neck_norm
+            relations = PartRelations(self.granularities, *options, name="parts")
+            parts = relations(last, views, train)
             out |= {f"parts/{key}": x for key, x in parts.items()}
             flat = parts["neck"].reshape(embedding.shape[0], -1)
             embedding = jnp.concatenate([embedding, flat], axis=1)
         out = maps | {name: split(x) for name, x in out.items()}
         return l2_normalise(split(embedding)), out
-
-    def _trunk(self, stages: tuple[str, ...], name: str) -> Trunk:
-        return Trunk(
-            self.channels,
-            stages,
-            self.zero_init_residual,
-            self.variant,
-            self.rematerialise,
-            name=name,
-        )

@@ -4,7 +4,6 @@ Files are safetensors with torch's keys and layouts (`conv2.0.conv1.conv.weight`
 so torchreid can read ours and we can read its.
 """
 
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,7 @@ from vireid_jax.run.files import replace_bytes
 Tensors = dict[str, np.ndarray]
 Variables = dict[str, Any]
 
-_TRUNKS = (*MODALITIES, "shared")
-_SINGLE_HEAD = ("fc", "classifier")  # of the single-modality network
+_STREAMS = (*MODALITIES, "shared")
 TORCH_NAMES = {
     ("params", "kernel"): "weight",
     ("params", "scale"): "weight",
@@ -33,8 +31,7 @@ TORCH_NAMES = {
 
 def shipped_weights() -> dict[str, Path]:
     """Return the files of weights that come with the package, by name."""
-    folder = resources.files("vireid_jax") / "weights"
-    return {p.stem: p for p in sorted(Path(str(folder)).glob("*.safetensors"))}
+    return {p.stem: p for p in sorted(Path(__file__).parent.glob("*.safetensors"))}
 
 
 def read_weights(name_or_path: str) -> tuple[Tensors, dict[str, str]]:
@@ -55,10 +52,7 @@ def read_weights(name_or_path: str) -> tuple[Tensors, dict[str, str]]:
 
 
 def read_file(path: Path) -> tuple[Tensors, dict[str, str]]:
-    """Read a safetensors file; return tensors and metadata.
-
-    Raise UserError for a file of another kind, or an incomplete one.
-    """
+    """Return a safetensors file's tensors and metadata, or raise UserError."""
     try:
         with safe_open(path, "np") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -102,18 +96,15 @@ def insert_weights(variables: Variables, tensors: Tensors, source: str) -> Varia
     """
     errors, new = [], {}
     for names, leaf in _leaves(variables).items():
-        key = _torch_key(names)
-        value = tensors.get(key)
-        if value is not None:
+        key, shape = _torch_key(names), "missing"
+        if key in tensors:
+            value = tensors[key]
             value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
-        if value is not None and value.shape == leaf.shape:
+            shape = value.shape
+        if shape == leaf.shape:
             new[names] = value.astype(leaf.dtype)
-        elif names[1] == "classifier":
-            pass  # of other classes, or missing: ours starts again
-        elif value is None:
-            errors.append(f"{key} is missing")
-        else:
-            errors.append(f"{key} is {value.shape}, the network has {leaf.shape}")
+        elif names[1] != "classifier":  # one of other classes, or none, is not taken
+            errors.append(f"{key} is {shape}, the network has {leaf.shape}")
     if errors:
         raise UserError(
             f"{source} does not fit the network; is it of the same width and variant?"
@@ -127,13 +118,13 @@ def _leaves(variables: Variables) -> dict[tuple[str, ...], Any]:
     return {
         names: leaf
         for names, leaf in flatten_dict(variables).items()
-        if names[1] in (*_TRUNKS, *_SINGLE_HEAD)
+        if names[1] in (*_STREAMS, "fc", "classifier")
     }
 
 
 def _torch_key(names: tuple[str, ...]) -> str:
     collection, *layers, leaf = names
-    if layers[0] in _TRUNKS:
+    if layers[0] in _STREAMS:
         del layers[0]
     for modality in MODALITIES:
         layers[-1] = layers[-1].removesuffix(f"_{modality}")

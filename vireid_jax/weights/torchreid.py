@@ -26,14 +26,9 @@ from vireid_jax.weights.pretrained import Tensors, Variables
 _TORCH = (2, 10)  # in older ones a hostile file could run code: CVE-2026-24747
 _WRAPPERS = ("state_dict", "model")  # of torchreid's training checkpoints; of others'
 _PREFIX = "module."  # of torch's DataParallel
-_NUMPY = (
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray.scalar",
-    "numpy.dtype",
-)
+_NUMPY = ("core.multiarray.scalar", "_core.multiarray.scalar", "dtype")
 _FLOATS = ("float32", "float64", "float16", "bfloat16")
 TAKEN = "taken"
-_UNKNOWN = "left: no layer of the network"
 
 
 class Row(NamedTuple):
@@ -69,7 +64,7 @@ def read_checkpoint(path: Path) -> tuple[Tensors, list[str]]:
             " torchreid's, a .safetensors file with its keys, or a run's workdir"
         )
     if path.suffix == ".safetensors":
-        tensors, notes = pretrained.read_file(path)[0], []
+        tensors, notes = pretrained.read_file(path)[0], list[str]()
     else:
         tensors, notes = _read_torch(path)
     plain = {key.removeprefix(_PREFIX): x for key, x in tensors.items()}
@@ -77,8 +72,7 @@ def read_checkpoint(path: Path) -> tuple[Tensors, list[str]]:
         raise UserError(
             f"{path} holds some keys with {_PREFIX!r} and without; save one of the two"
         )
-    count = sum(key.startswith(_PREFIX) for key in tensors)
-    if count:
+    if count := sum(key.startswith(_PREFIX) for key in tensors):
         notes.append(f"{_PREFIX!r} taken off {count} keys")
     return plain, notes
 
@@ -88,9 +82,7 @@ def _read_torch(path: Path) -> tuple[Tensors, list[str]]:
     for wrapper in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             beside = ", ".join(str(key) for key in content if key != wrapper)
-            notes.append(
-                f"read from {wrapper!r}; left beside it: {beside or 'nothing'}"
-            )
+            notes = [f"read from {wrapper!r}; left beside it: {beside or 'nothing'}"]
             content = content[wrapper]
             break
     errors = [f"it is a {type(content).__name__}"]
@@ -104,8 +96,8 @@ def _read_torch(path: Path) -> tuple[Tensors, list[str]]:
     if errors:
         raise UserError(
             f"{path} holds no state_dict, neither at its top nor under one of"
-            f" {list(_WRAPPERS)}: {', '.join(errors[:3])}. Save"
-            " network.state_dict() with torch.save"
+            f" {list(_WRAPPERS)}: {', '.join(errors[:3])}. Save network.state_dict()"
+            " with torch.save"
         )
     return {key: _to_numpy(key, tensor) for key, tensor in content.items()}, notes
 
@@ -136,14 +128,13 @@ def _load(path: Path) -> Any:
             f"torch is {torch.__version__}, whose weights-only loader a hostile file"
             " can get around (CVE-2026-24747): pip install 'torch>=2.10'"
         )
-    numbers = [(_Number, name) for name in _NUMPY]
+    numbers = [(_Number, f"numpy.{name}") for name in _NUMPY]
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(numbers):
             # torch warns that only pickle needs `encoding`; Python 2's strings do, too.
             warnings.simplefilter("ignore")
-            return torch.load(
-                path, map_location="cpu", weights_only=True, encoding="latin1"
-            )
+            options = {"map_location": "cpu", "encoding": "latin1"}
+            return torch.load(path, weights_only=True, **options)
     except OSError:
         raise
     except Exception as error:  # of a damaged file torch raises almost anything
@@ -152,8 +143,7 @@ def _load(path: Path) -> Any:
 
 def _explain_refusal(path: Path, message: str) -> str:
     """Return torch's reason, without its advice to load the file unsafely."""
-    called = re.search(r"GLOBAL (\S+)", message)
-    if called:
+    if called := re.search(r"GLOBAL (\S+)", message):
         return (
             f"{path} asks for {called[1]}, which weights do not need; nothing in it was"
             " executed. Its author can save network.state_dict() alone"
@@ -175,9 +165,8 @@ def _to_numpy(key: str, tensor: Any) -> np.ndarray:
         return tensor.numpy()
     except (TypeError, RuntimeError) as error:
         kind = f"{tensor.layout} of {tensor.dtype} on {tensor.device}"
-        raise UserError(
-            f"{key} is {kind}; save it dense, as {' or '.join(_FLOATS)}"
-        ) from error
+        remedy = f"save it dense, as {' or '.join(_FLOATS)}"
+        raise UserError(f"{key} is {kind}; {remedy}") from error
 
 
 # --- Fitting --------------------------------------------------------------------------
@@ -193,10 +182,9 @@ def recognise(tensors: Tensors) -> str:
     signs = {"ain": ".conv2.0.layers.", "base": ".conv2a."}
     variants = [v for v, sign in signs.items() if any(sign in key for key in tensors)]
     if len(variants) != 1:
-        what = "both OSNet and OSNet-AIN" if variants else "no OSNet"
-        raise UserError(
-            f"the keys are of {what} (first: {list(tensors)[:3]}); {remedy}"
-        )
+        kind = "both OSNet and OSNet-AIN" if variants else "no OSNet"
+        first = list(tensors)[:3]
+        raise UserError(f"the keys are of {kind} (first: {first}); {remedy}")
     variant = variants[0]
     if variant == "base" and any(".IN." in key for key in tensors):
         variant = "ibn"
@@ -227,37 +215,28 @@ def fit(tensors: Tensors, name: str, source: str) -> tuple[Variables, list[Row]]
     layers = {key.partition(".")[0] for key in paths}
     rows, errors = [], []
     for key, x in tensors.items():
-        status = _status(key, x, key in paths)
-        rows.append(Row(key, x.shape, paths.get(key, ""), status))
-        if status == _UNKNOWN and key.partition(".")[0] in layers:
-            errors.append(f"{key} is not in {name}, and would change its features")
-        elif key in paths and x.dtype.name not in _FLOATS:
-            errors.append(f"{key} is {x.dtype.name}; valid dtypes: {list(_FLOATS)}")
-    _refuse(source, errors)
-    with np.errstate(over="ignore"):  # an overflow is an error below
-        variables = pretrained.insert_weights(shapes, tensors, source)
-        for key in paths:
-            x = tensors[key].astype(np.float32, copy=False)
-            bad = x.size - np.isfinite(x).sum()
-            if bad:
+        if key in paths:
+            status = TAKEN if x.dtype == np.float32 else f"{TAKEN}, cast from {x.dtype}"
+            if x.dtype.name not in _FLOATS:
+                errors.append(f"{key} is {x.dtype}; valid dtypes: {list(_FLOATS)}")
+                continue
+            with np.errstate(over="ignore"):  # an overflow is an error, too
+                finite = np.isfinite(x.astype(np.float32, copy=False)).sum()
+            if finite < x.size:
+                bad = x.size - finite
                 errors.append(f"{key}: {bad} of {x.size} values are not finite")
-    _refuse(source, errors)
-    return variables, rows
-
-
-def _status(key: str, x: np.ndarray, is_used: bool) -> str:
-    if is_used:
-        return TAKEN if x.dtype == np.float32 else f"{TAKEN}, cast from {x.dtype}"
-    if key.endswith(".num_batches_tracked"):
-        return "left: a counter of torch's"
-    if key.startswith("classifier."):
-        return f"left: a classifier of {len(np.atleast_1d(x))} classes"
-    return _UNKNOWN
-
-
-def _refuse(source: str, errors: list[str]) -> None:
+        elif key.endswith(".num_batches_tracked"):
+            status = "left: a counter of torch's"
+        elif key.startswith("classifier."):
+            status = f"left: a classifier of {len(np.atleast_1d(x))} classes"
+        else:
+            status = "left: no layer of the network"
+            if key.partition(".")[0] in layers:
+                errors.append(f"{key} is not in {name}, and would change its features")
+        rows.append(Row(key, x.shape, paths.get(key, ""), status))
     if errors:
         raise UserError(f"{source} cannot be converted:\n  " + "\n  ".join(errors))
+    return pretrained.insert_weights(shapes, tensors, source), rows
 
 
 # --- Writing --------------------------------------------------------------------------
@@ -273,15 +252,15 @@ def write_new(
     path = out.expanduser() / f"{name}.safetensors"
     if path.exists():
         raise UserError(
-            f"{path} would be overwritten; give another folder than {out}, or first:"
-            f" rm {path}"
+            f"{path} would be overwritten; give another folder, or rm {path}"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    written_by = f"vireid_jax.convert {importlib.metadata.version('vireid-jax')}"
     metadata = {
         key: value if isinstance(value, str) else json.dumps(value)
-        for key, value in (about | {"written_by": written_by}).items()
+        for key, value in about.items()
     }
+    version = importlib.metadata.version("vireid-jax")
+    metadata["written_by"] = f"vireid_jax.convert {version}"
     pretrained.write_weights(path, variables, metadata)
     return path
 
