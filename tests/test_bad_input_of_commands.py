@@ -262,7 +262,7 @@ class TestExport:
         refuses(
             "both streams of a checkpoint that has one",
             lambda: command("export.__main__", *given),
-            "the network has seen visible images alone",
+            "on visible images alone",
         )
 
 
