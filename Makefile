@@ -19,6 +19,9 @@ PINS := $(wildcard constraints/$(TAG).txt)
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --prefer-binary \
            $(PINS:%=-c %)
 
+# Two processes; the tests of a file share one, and what was made there.
+PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+
 .PHONY: help demo test test-slow docs lint site lock bench-env clean
 
 help:
@@ -37,13 +40,13 @@ demo: .venv/$(TAG)-demo
 	$(BIN)/python -m vireid_jax.report --workdir runs/demo
 
 test: .venv/$(TAG)-dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: .venv/$(TAG)-dev
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 docs: .venv/$(TAG)-dev
-	WRITE_DOCS=1 $(BIN)/python -m pytest --numprocesses=0 -m mistakes
+	WRITE_DOCS=1 $(BIN)/python -m pytest -m mistakes
 
 lint: .venv/$(TAG)-dev
 	$(BIN)/ruff format --check .

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +166,7 @@ def train_run(
         )
         bar = writers.Bar(journal.console, plan.num_steps, start_step)
         at_exit.callback(bar.close)
-        log = [bar]
+        log: list[Any] = [bar]
         if is_writer:
             log.append(writers.JsonLines(workdir / METRICS, start_step))
         if is_writer and config.log.tensorboard:
@@ -191,9 +191,11 @@ def train_run(
                 f" {jax.devices()[0].platform} device(s).\n"
                 "Compiling the step, or reading it from the cache."
             )
-            rows = tuple(len(x) for x in images.values()) or (0, 0)
             arguments = step_arguments(
-                config, program.shapes, rows, len(schedule.learning_rate)
+                config,
+                program.shapes,
+                [len(x) for x in images.values()],
+                len(schedule.learning_rate),
             )
             take_step = compile_step(program.step.lower(*arguments))
             journal.note("The step is compiled.")
@@ -228,7 +230,8 @@ def train_run(
                     writer.write(step, "train", row)
 
             if plan.is_eval(step):
-                scores, thresholds = {}, {}
+                scores: dict[str, float] = {}
+                thresholds: dict[str, Any] = {}
                 with meter.paused():
                     if validation is not None:
                         embedder.variables = program.variables(state)
@@ -337,7 +340,7 @@ NOTHING = {"rows": [], "seconds": 0.0}  # no steps since the last log row
 class Meter:
     """The metrics of the steps since the last log row, and the time that they took."""
 
-    def __init__(self, plan: Plan, rows: list[dict] = (), seconds: float = 0.0):
+    def __init__(self, plan: Plan, rows: Sequence[dict] = (), seconds: float = 0.0):
         """Take what a checkpoint kept of the steps that were not logged yet."""
         self._plan, self._seconds = plan, seconds
         self._rows: list[dict[str, Any]] = [

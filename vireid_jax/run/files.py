@@ -9,7 +9,7 @@ from pathlib import Path
 try:
     import fcntl
 except ImportError:  # not a POSIX system: nothing is locked there
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 from vireid_jax.run.errors import UserError
 

@@ -46,7 +46,6 @@ def connect(
         _check(*flags)
     # jax's own service would take SIGTERM away from `stopping`, which saves and ends.
     jax.config.update("jax_enable_preemption_service", False)
-    options = {"cluster_detection_method": None if alone else "deactivate"}
     # When its time is up the runtime aborts with a page of C++: end the process before.
     timer = threading.Timer(timeout, _give_up, (*flags, timeout))
     timer.daemon = True
@@ -54,9 +53,9 @@ def connect(
     try:
         jax.distributed.initialize(
             *flags,
+            cluster_detection_method=None if alone else "deactivate",
             initialization_timeout=2 * timeout + 60,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-            **options,
         )
     finally:
         timer.cancel()

@@ -47,7 +47,7 @@ def keep_compiled() -> None:
     import jax
 
     chosen = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    if chosen is None and jax.config.jax_compilation_cache_dir is None:
+    if chosen is None and jax.config.values["jax_compilation_cache_dir"] is None:
         folder = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
         jax.config.update("jax_compilation_cache_dir", str(folder / "vireid_jax"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)

@@ -85,7 +85,7 @@ class Stop:
         self._watcher.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         """Restore the signals' handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)

@@ -53,7 +53,7 @@ def make_schedule(rates: Sequence[float]) -> Schedule:
     num_steps = len(rates)
     padding = 2 ** math.ceil(math.log2(num_steps)) - num_steps
     signed = [0.5 * step / num_steps for step in range(1, num_steps + 1)]
-    pad = lambda values: np.pad(np.asarray(values, np.float32), (0, padding), "edge")
+    pad: Any = lambda values: np.pad(np.float32(values), (0, padding), "edge")
     return Schedule(pad(rates), pad(signed))
 
 

@@ -5,7 +5,7 @@ machine does not have.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from vireid_jax.modality import MODALITIES
 from vireid_jax.models import Network
 from vireid_jax.models.build import create_model, init_variables
 from vireid_jax.run import heap
@@ -47,7 +48,7 @@ class Program:
     shardings: TrainState  # a sharding for every array
     init: Callable[[jax.Array], TrainState]
     variables: Callable[[TrainState], dict[str, Any]]  # a copy, whole on every device
-    step: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
+    step: jax.stages.Wrapped
 
     def insert(self, state: TrainState, variables: dict[str, Any]) -> TrainState:
         """Return the state with other variables: host arrays, the same everywhere."""
@@ -141,7 +142,7 @@ def is_pretraining(config: ConfigDict | FrozenConfigDict) -> bool:
 def step_arguments(
     config: ConfigDict | FrozenConfigDict,
     shapes: TrainState,
-    cached_rows: tuple[int, int] = (0, 0),
+    cached_rows: Sequence[int] = (),
     num_steps: int = 1024,
 ) -> tuple[Any, ...]:
     """Return the shapes of all that `Program.step` takes, to lower it without data.
@@ -150,19 +151,13 @@ def step_arguments(
     config.data.cache is "device"; `num_steps` is the length of the schedule.
     """
     rows, size = pairs_per_step(config), tuple(config.data.size)
+    shape: Any = jax.ShapeDtypeStruct
     on_device = config.data.cache == "device"
-    shape = jax.ShapeDtypeStruct
     side = shape((rows,), np.int32) if on_device else shape((rows, *size, 3), np.uint8)
-    label = shape((rows,), np.int32)
-    batch = {"visible": side, "infrared": side, "visible_id": label}
-    images = {}
-    if on_device:
-        pixels = size[0] * size[1] * 3
-        names = ("visible", "infrared")
-        images = {
-            name: shape((count, pixels), np.uint8)
-            for name, count in zip(names, cached_rows, strict=True)
-        }
+    batch = {"visible": side, "infrared": side, "visible_id": shape((rows,), np.int32)}
+    pixels = size[0] * size[1] * 3
+    cached = (shape((count, pixels), np.uint8) for count in cached_rows)
+    images = dict(zip(MODALITIES, cached, strict=False))
     key = jax.eval_shape(lambda: jax.random.key(0))
     scalar, table = shape((), np.float32), shape((num_steps,), np.float32)
     coefficients = jax.tree.map(lambda _: scalar, make_coefficients(config))

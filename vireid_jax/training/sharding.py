@@ -111,25 +111,24 @@ def place_images(
 
     Return it by modality, `[rows, H * W * 3]`, as `step.look_up` takes it.
     """
-    flat = lambda records: records.images(np.arange(len(records)), size).reshape(
-        len(records), -1
-    )
-    images = {"visible": place_everywhere(flat(visible), mesh)}
-    same = infrared is visible
-    images["infrared"] = (
-        images["visible"] if same else place_everywhere(flat(infrared), mesh)
-    )
-    return images
+
+    def place(records: Records) -> jax.Array:
+        images = records.images(np.arange(len(records)), size)
+        return place_everywhere(images.reshape(len(records), -1), mesh)
+
+    images = place(visible)
+    return {
+        "visible": images,
+        "infrared": images if infrared is visible else place(infrared),
+    }
 
 
 def check_divides(rows: int, mesh: Mesh | AbstractMesh, what: str) -> None:
     """Raise UserError if `rows` do not divide evenly over the mesh's `data` axis."""
     devices = mesh.shape["data"]
     if rows % devices:
-        fits = sorted(
-            {max(rows // devices, 1) * devices, (rows // devices + 1) * devices}
-        )
+        below = max(rows // devices, 1) * devices
         raise UserError(
             f"{what} is {rows}, which {devices} devices cannot share evenly;"
-            f" the nearest valid values: {fits}"
+            f" the nearest valid values: {below}, {(rows // devices + 1) * devices}"
         )

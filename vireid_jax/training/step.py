@@ -124,26 +124,27 @@ def total_loss(
     What the network does not return (students, parts) has no loss. The weights of
     `metric` and `infonce` are also those of the parts' own.
     """
-    c = coefficients
-    rows = lambda x: x.reshape(-1, *x.shape[2:])
-    out = {name: rows(x) for name, x in out.items()}
+    c, metrics = coefficients, {}
+    out = {name: x.reshape(-1, *x.shape[2:]) for name, x in out.items()}
     modality = jnp.array([MODALITIES.index(m) for m in modalities])
     modality = jnp.tile(modality, len(labels))
     labels = jnp.repeat(labels, len(modalities))
     metric_loss = losses.METRIC_LOSSES[metric_form]
 
-    parts = {
-        "identity": losses.cross_entropy(out["logits"], labels, c.smoothing),
-        "metric": metric_loss(out["pooled"], labels, modality, c.margin),
-        "infonce": losses.cross_modal_infonce(
-            out["neck"], labels, modality, c.temperature
-        ),
-    }
-    metrics = {"accuracy": losses.accuracy(out["logits"], labels)}
-    students = [name for name in STUDENTS if f"{name}/logits" in out]
-    if students:
-        parts["distillation"] = 0.0
-    for name in students:
+    def feature_losses(logits, pooled, neck, labels_of_logits):
+        return {
+            "identity": losses.cross_entropy(logits, labels_of_logits, c.smoothing),
+            "metric": metric_loss(pooled, labels, modality, c.margin),
+            "infonce": losses.cross_modal_infonce(
+                neck, labels, modality, c.temperature
+            ),
+        }
+
+    terms = feature_losses(out["logits"], out["pooled"], out["neck"], labels)
+    metrics["accuracy"] = losses.accuracy(out["logits"], labels)
+    for name in STUDENTS:
+        if f"{name}/logits" not in out:
+            continue
         loss = losses.distillation(
             out[f"{name}/logits"],
             out["logits"],
@@ -155,26 +156,21 @@ def total_loss(
             softness=c.softness,
             imitation=c.imitation,
         )
-        parts["distillation"] += loss
+        terms["distillation"] = terms.get("distillation", 0.0) + loss
         metrics[f"loss/{name}"] = loss
         metrics[f"accuracy/{name}"] = losses.accuracy(out[f"{name}/logits"], labels)
     if "parts/logits" in out:
-        logits, pooled = out["parts/logits"], out["parts/pooled"]
-        of_each = jnp.repeat(labels, logits.shape[1])
-        logits = logits.reshape(len(of_each), -1)
-        pooled = pooled.reshape(len(labels), -1)
-        identity = losses.cross_entropy(logits, of_each, c.smoothing)
-        metric = metric_loss(pooled, labels, modality, c.margin)
-        infonce = losses.cross_modal_infonce(
-            out["parts/neck"].reshape(len(labels), -1),
-            labels,
-            modality,
-            c.temperature,
+        flat = lambda x: x.reshape(len(labels), -1)
+        of_each = jnp.repeat(labels, out["parts/logits"].shape[1])
+        logits = out["parts/logits"].reshape(len(of_each), -1)
+        pooled, neck = flat(out["parts/pooled"]), flat(out["parts/neck"])
+        own = feature_losses(logits, pooled, neck, of_each)
+        terms["parts"] = (
+            own["identity"] + c.metric * own["metric"] + c.infonce * own["infonce"]
         )
-        parts["parts"] = identity + c.metric * metric + c.infonce * infonce
         metrics["accuracy/parts"] = losses.accuracy(logits, of_each)
-    loss = sum(getattr(c, name) * value for name, value in parts.items())
-    metrics |= {f"loss/{name}": value for name, value in parts.items()}
+    loss = sum(getattr(c, name) * value for name, value in terms.items())
+    metrics |= {f"loss/{name}": value for name, value in terms.items()}
     return loss, {"loss": loss} | metrics
 
 
