@@ -176,10 +176,9 @@ def train_run(
         # --- Loop: step, then log, then evaluate and save, then stop if asked to ------
         stop.deferring = True
         images = cached_images(config, visible, infrared, mesh, journal)
-        steps = range(plan.num_steps)
-        rates = [learning_rate(config, step, len(steps)) for step in steps]
-        schedule = make_schedule(rates)
-        schedule = sharding.place_everywhere(schedule, mesh)
+        count = plan.num_steps
+        rates = [learning_rate(config, step, count) for step in range(count)]
+        schedule = sharding.place_everywhere(make_schedule(rates), mesh)
         coefficients = jax.tree.map(np.float32, make_coefficients(config))
         coefficients = sharding.place_everywhere(coefficients, mesh)
         meter.start()

@@ -156,8 +156,8 @@ def step_arguments(
     side = shape((rows,), np.int32) if on_device else shape((rows, *size, 3), np.uint8)
     batch = {"visible": side, "infrared": side, "visible_id": shape((rows,), np.int32)}
     pixels = size[0] * size[1] * 3
-    cached = (shape((count, pixels), np.uint8) for count in cached_rows)
-    images = dict(zip(MODALITIES, cached, strict=False))
+    cached = [shape((count, pixels), np.uint8) for count in cached_rows]
+    images = dict(zip(MODALITIES, cached, strict=True)) if on_device else {}
     key = jax.eval_shape(lambda: jax.random.key(0))
     scalar, table = shape((), np.float32), shape((num_steps,), np.float32)
     coefficients = jax.tree.map(lambda _: scalar, make_coefficients(config))
