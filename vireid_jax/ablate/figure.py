@@ -26,7 +26,7 @@ def svg(
         setting: [(r.name, r.differences[metric]) for r in of_test if r.differences]
         for setting, of_test in rows.items()
     }
-    ends = [x for block in blocks.values() for _, d in block for x in (d.low, d.high)]
+    ends = [x for block in blocks.values() for _, d in block for x in d[1:]]
     low, high = min([0.0, *ends]), max([0.0, *ends])
     margin = 0.05 * (high - low) or 1.0
     low, high = low - margin, high + margin

@@ -19,6 +19,9 @@ TEST = "eval"  # the name of a config's own test set
 CODE = ("commit", "processor", "packages")  # one table is of one of each
 METRICS = ("Rank-1", "mAP")
 
+Difference = tuple[float, float, float]
+"""A paired difference and the ends of its 95% interval, in percent points."""
+
 
 class Setting(NamedTuple):
     """A test set, by the name of the file with its results, and a protocol."""
@@ -29,14 +32,6 @@ class Setting(NamedTuple):
     def __str__(self) -> str:
         """Return a heading; the config's own test set needs no name."""
         return self.protocol + f", {self.name}" * (self.name != TEST)
-
-
-class Difference(NamedTuple):
-    """A paired difference and its 95% interval, in percent points."""
-
-    value: float
-    low: float
-    high: float
 
 
 class StudyRow(NamedTuple):
@@ -116,8 +111,7 @@ def _differences(
     differences = {}
     for metric in METRICS:
         percent = [100 * (of(a, metric) - of(b, metric)) for a, b in pairs]
-        interval = crossed_interval(np.stack(percent), identity, trials)
-        differences[metric] = Difference(*interval)
+        differences[metric] = crossed_interval(np.stack(percent), identity, trials)
     return differences
 
 
