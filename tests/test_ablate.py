@@ -9,7 +9,6 @@ import pytest
 from refusals import command
 
 from vireid_jax.ablate.__main__ import main
-from vireid_jax.ablate.figure import svg
 from vireid_jax.ablate.study import Study, read_study, run_study
 from vireid_jax.ablate.table import (
     METRICS,
@@ -17,6 +16,7 @@ from vireid_jax.ablate.table import (
     Setting,
     StudyRow,
     markdown,
+    svg,
 )
 from vireid_jax.protocols.uncertainty import crossed_interval, identity_interval
 from vireid_jax.run.stopping import Stop
