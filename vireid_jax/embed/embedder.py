@@ -118,8 +118,7 @@ class Embedder:
             images = [images]
         if isinstance(images, np.ndarray) and images.ndim != 4:
             raise UserError(
-                f"images are an array {images.shape}; give [images, height, width,"
-                " channels], or a list of [height, width, channels]"
+                f"images are {images.shape}; give [images, height, width, channels]"
             )
         rows = [np.zeros((0, self.dim), np.float32)] if not len(images) else []
         for batch in self.embed_stream(images, modality):
@@ -250,9 +249,7 @@ def nearest(
     the gallery are at least 1.
     """
     if top < 1 or not len(gallery):
-        raise UserError(
-            f"top is {top}, of {len(gallery)} gallery rows; both must be at least 1"
-        )
+        raise UserError(f"top is {top} of {len(gallery)} rows; both must be at least 1")
     gallery = jnp.asarray(gallery)
     starts = range(0, max(1, len(query)), _QUERIES)
     blocks = (query[start : start + _QUERIES] for start in starts)

@@ -72,9 +72,7 @@ def read_npz(path: Path, remedy: str) -> dict[str, np.ndarray]:
     except OSError:
         raise
     except Exception as error:  # of a damaged file numpy raises almost anything
-        raise UserError(
-            f"{path} is damaged or holds Python objects; {remedy}"
-        ) from error
+        raise UserError(f"{path} is damaged or has Python objects; {remedy}") from error
 
 
 def fingerprint(rows: Rows) -> str:
@@ -98,9 +96,7 @@ def read_queries(run: Path) -> Queries:
 def _eval_json(run: Path) -> Path:
     """Return the JSON of a workdir, or of a file that `--out` named."""
     if not run.exists():
-        raise UserError(
-            f"there is no {run}; give the workdir of a run, or a file that --out wrote"
-        )
+        raise UserError(f"there is no {run}; give a run's workdir, or a file of --out")
     return run / "eval.json" if run.is_dir() else run
 
 
@@ -236,7 +232,6 @@ def _check_mean(protocol: str, by_run: dict[Path, dict[str, Any]]) -> None:
         name = result["protocol"]
         if name != protocol and name in trials:
             raise UserError(
-                f"{trials[name]} and {other} are both of {name}; a mean takes each"
-                " trial once"
+                f"{trials[name]} and {other} are both of {name}; give each trial once"
             )
         trials[name] = other

@@ -92,9 +92,7 @@ def read_ids(path: Path) -> list[int]:
     valid = "valid values: whole numbers in line 1, with commas between them"
     for number, line in enumerate(rest, 2):
         if line.strip():
-            raise UserError(
-                f"{path}, line {number}: {line[:40]!r} is too much; {valid}"
-            )
+            raise UserError(f"{path}, line {number}: {line[:40]!r} is extra; {valid}")
     entries = first.split(",")
     for number, entry in enumerate(entries, 1):
         if not entry.strip().isdecimal():
