@@ -12,9 +12,8 @@ import csv
 from pathlib import Path
 
 from benchmarks.demo import ROOT, write_block
-from vireid_jax.ablate.figure import svg
 from vireid_jax.ablate.study import read_study
-from vireid_jax.ablate.table import RESULTS, find, markdown, read_results
+from vireid_jax.ablate.table import RESULTS, find, markdown, read_results, svg
 
 FOLDER, DOCUMENT = ROOT / "docs/results", ROOT / "docs/results.md"
 

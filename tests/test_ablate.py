@@ -9,15 +9,14 @@ import pytest
 from refusals import command
 
 from vireid_jax.ablate.__main__ import main
-from vireid_jax.ablate.figure import svg
 from vireid_jax.ablate.study import Study, read_study, run_study
 from vireid_jax.ablate.table import (
     METRICS,
     RESULTS,
-    Difference,
     Setting,
     StudyRow,
     markdown,
+    svg,
 )
 from vireid_jax.protocols.uncertainty import crossed_interval, identity_interval
 from vireid_jax.run.stopping import Stop
@@ -217,8 +216,8 @@ class TestFigure:
         even = {metric: [50.0, 52.0] for metric in METRICS}
         rows = [
             StudyRow("plain", even, {}),
-            StudyRow("more", even, {"Rank-1": Difference(2.0, -1.0, 5.0)}),
-            StudyRow("<less>", even, {"Rank-1": Difference(-4.0, -6.0, -2.0)}),
+            StudyRow("more", even, {"Rank-1": (2.0, -1.0, 5.0)}),
+            StudyRow("<less>", even, {"Rank-1": (-4.0, -6.0, -2.0)}),
         ]
         by_test = {Setting("eval", "a"): rows, Setting("shifted", "a"): rows}
         root = ElementTree.fromstring(svg(by_test, "plain"))

@@ -4,7 +4,7 @@ import pytest
 from small_embedder import embedder_of, fill
 
 from vireid_jax.compare import sentence
-from vireid_jax.embed.pairs import compare_images
+from vireid_jax.embed.thresholds import compare_images
 from vireid_jax.training.run_info import RunInfo
 
 MODALITIES = ("visible", "infrared")

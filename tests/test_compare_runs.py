@@ -97,7 +97,7 @@ def test_a_comparison_names_what_differs(tmp_path):
     text = text_of(compare(tmp_path / "a", tmp_path / "b"))
     assert "tested in one run alone: regdb/infrared-to-visible/trial_1" in text
     np.savez(path, **kept | {"regdb/visible-to-infrared/trial_1/identity": np.ones(45)})
-    with pytest.raises(ValueError, match=r"other queries by regdb.*\(their identity\)"):
+    with pytest.raises(ValueError, match=r"different images \(.*/identity\)"):
         compare(tmp_path / "a", tmp_path / "b")
 
 

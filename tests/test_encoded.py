@@ -6,7 +6,7 @@ import pytest
 from data_sets import example
 from tensorflow_datasets.proto import tf_example_pb2
 
-from vireid_jax.data.encoded import truncation_error
+from vireid_jax.data.any_image import truncation_error
 from vireid_jax.data.source import index_records
 
 

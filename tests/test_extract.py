@@ -234,7 +234,7 @@ class TestMistakes:
         refuses("a folder that is not there", none, "there is no folder")
         (tmp_path / "a.txt").write_text("text")
         empty = lambda: list_images(tmp_path)
-        refuses("a folder without images", empty, "has no image; looked for .png")
+        refuses("a folder without images", empty, "has no image; valid suffixes: .png")
 
     def test_a_link_out_of_the_folder_is_refused(self, images, refuses, tmp_path):
         Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
@@ -242,7 +242,7 @@ class TestMistakes:
         refuses(
             "a link to a file outside the folder",
             lambda: list_images(images),
-            "link.png is a link to DIR/secret.png",
+            "link.png links to DIR/secret.png",
         )
         (images / "link.png").unlink()
         (images / "inner.png").symlink_to(images / "b.jpg")

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks import studies
-from vireid_jax.ablate.figure import svg
 from vireid_jax.ablate.study import read_study
-from vireid_jax.ablate.table import RESULTS, find, markdown
+from vireid_jax.ablate.table import RESULTS, find, markdown, svg
 
 NAMES = sorted(path.stem for path in studies.FOLDER.glob("*.csv"))
 PROTOCOL, METRICS = "walkers/visible-to-infrared", ("Rank-1", "mAP", "mINP")

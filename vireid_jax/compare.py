@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from vireid_jax.embed.embedder import load
-from vireid_jax.embed.pairs import Verdict, compare_images
+from vireid_jax.embed.thresholds import Verdict, compare_images
 from vireid_jax.modality import MODALITIES
 from vireid_jax.run.command import Parser, run_command
 from vireid_jax.run.runtime import set_up

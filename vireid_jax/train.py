@@ -30,10 +30,9 @@ from vireid_jax.evaluate.test_split import (
     dataset_title,
     evaluate_test_split,
     open_split,
-    rank_split,
 )
 from vireid_jax.models.build import feature_of
-from vireid_jax.protocols import Result, validation_protocols
+from vireid_jax.protocols import Result, evaluate, validation_protocols
 from vireid_jax.run import processes, writers
 from vireid_jax.run.environment import differing, environment, one_line
 from vireid_jax.run.errors import UserError
@@ -392,15 +391,10 @@ def validate_network(
     Rank-1 and mAP are means of both directions.
     """
     features = embedder.embed_records(validation)
-    results = rank_split(
-        embedder,
-        validation,
-        features,
-        validation_protocols(dataset_title(config)),
-        epoch=epoch,
-        selection="last",
-    )
-    headlines = [result.headline() for result in results]
+    headlines = [
+        evaluate(protocol, validation, features).headline()
+        for protocol in validation_protocols(dataset_title(config))
+    ]
     mean = lambda name: float(np.mean([headline[name] for headline in headlines]))
     metrics = {
         "epoch": epoch,

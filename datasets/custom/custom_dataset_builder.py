@@ -7,8 +7,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from vireid_jax.prepare.csv_index import SPLITS, find_csv, read_csv
-from vireid_jax.prepare.release import Splits
-from vireid_jax.prepare.release_builder import ReleaseBuilder
+from vireid_jax.prepare.release import ReleaseBuilder, Splits
 from vireid_jax.run.errors import UserError
 
 _DEFAULT = tfds.core.BuilderConfig(name="default", description="A custom set.")

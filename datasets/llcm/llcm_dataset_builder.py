@@ -8,13 +8,13 @@ from etils import epath
 
 from vireid_jax.prepare.release import (
     Image,
+    ReleaseBuilder,
     Splits,
     check_ids,
     images_in,
     read_ids,
     read_index,
 )
-from vireid_jax.prepare.release_builder import ReleaseBuilder
 from vireid_jax.run.errors import UserError
 
 CAMERAS = range(1, 10)

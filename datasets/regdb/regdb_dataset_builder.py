@@ -5,8 +5,13 @@ from pathlib import Path, PurePosixPath
 import tensorflow_datasets as tfds
 from etils import epath
 
-from vireid_jax.prepare.release import Image, Splits, images_in, read_index
-from vireid_jax.prepare.release_builder import ReleaseBuilder
+from vireid_jax.prepare.release import (
+    Image,
+    ReleaseBuilder,
+    Splits,
+    images_in,
+    read_index,
+)
 
 TRIALS = range(1, 11)
 CAMERAS = {"visible": 1, "infrared": 2}

@@ -9,8 +9,14 @@ import tensorflow_datasets as tfds
 from etils import epath
 from scipy.io.matlab import MatReadError
 
-from vireid_jax.prepare.release import Image, Splits, check_ids, images_in, read_ids
-from vireid_jax.prepare.release_builder import ReleaseBuilder
+from vireid_jax.prepare.release import (
+    Image,
+    ReleaseBuilder,
+    Splits,
+    check_ids,
+    images_in,
+    read_ids,
+)
 
 CAMERAS = {
     1: "visible", 2: "visible", 3: "infrared", 4: "visible", 5: "visible",

@@ -46,9 +46,8 @@ def run() -> None:
     from vireid_jax.run.runtime import set_up
 
     set_up()
-    from vireid_jax.ablate.figure import svg
     from vireid_jax.ablate.study import read_study, run_study
-    from vireid_jax.ablate.table import find, markdown
+    from vireid_jax.ablate.table import find, markdown, svg
     from vireid_jax.run.files import replace_text
     from vireid_jax.run.stopping import Stop
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from vireid_jax.ablate.table import CODE, RESULTS, TEST, read_results
+from vireid_jax.ablate.table import CODE, RESULTS, TEST, check_same, read_results
 from vireid_jax.config import decisive, validate, with_defaults
 from vireid_jax.configs import find_config, get_config
 from vireid_jax.embed.embedder import load
@@ -109,14 +109,7 @@ def run_study(
     another config or code.
     """
     here, lines = environment(), read_results(workdir)
-    for line in lines:
-        for key in CODE:
-            if line[key] != here[key]:
-                raise UserError(
-                    f"{workdir} has runs with {key} {line[key]!r}, and now it is"
-                    f" {here[key]!r}; one table is of one code on one machine. Give"
-                    " another --workdir"
-                )
+    check_same(workdir, [*lines, here], CODE)
     done = {(line["row"], line["seed"]): line for line in lines}
     runs = list(study.runs(seeds))
     for number, run in enumerate(runs, 1):

@@ -1,10 +1,14 @@
 """The results of a study: means over seeds, and differences from a baseline.
 
+The figure is written as SVG without a plotting library: a dozen lines and dots.
+
 Differences are paired: by seed, and within a seed by query. Their intervals are over
 seeds and identities at once, so they include the variation over both.
 """
 
 import json
+from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +23,19 @@ TEST = "eval"  # the name of a config's own test set
 CODE = ("commit", "processor", "packages")  # one table is of one of each
 METRICS = ("Rank-1", "mAP")
 
+# Of the figure; readable on light and dark pages.
+WIDTH, NAMES, ROW, HEAD, FOOT = 640, 150, 22, 30, 40
+STYLE = (
+    "text{font:12px system-ui,sans-serif;fill:#333}"
+    ".zero{stroke:#888;stroke-dasharray:4 3}.interval{stroke:#0072b2;stroke-width:2}"
+    "circle{fill:#0072b2}.grid{stroke:#8884}"
+    "@media(prefers-color-scheme:dark){text{fill:#ddd}.interval{stroke:#56b4e9}"
+    "circle{fill:#56b4e9}}"
+)
+
+Difference = tuple[float, float, float]
+"""A paired difference and the ends of its 95% interval, in percent points."""
+
 
 class Setting(NamedTuple):
     """A test set, by the name of the file with its results, and a protocol."""
@@ -29,14 +46,6 @@ class Setting(NamedTuple):
     def __str__(self) -> str:
         """Return a heading; the config's own test set needs no name."""
         return self.protocol + f", {self.name}" * (self.name != TEST)
-
-
-class Difference(NamedTuple):
-    """A paired difference and its 95% interval, in percent points."""
-
-    value: float
-    low: float
-    high: float
 
 
 class StudyRow(NamedTuple):
@@ -55,21 +64,28 @@ def read_results(workdir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def check_same(
+    workdir: Path, lines: Sequence[dict[str, Any]], keys: Sequence[str]
+) -> None:
+    """Raise UserError unless all results are of one code on one machine."""
+    for line in lines:
+        for key in keys:
+            if line[key] != lines[0][key]:
+                raise UserError(
+                    f"{workdir} has runs with {key} {lines[0][key]!r}, and now it is"
+                    f" {line[key]!r}; one table is of one code on one machine. Give"
+                    " another --workdir"
+                )
+
+
 def find(workdir: Path, baseline: str) -> dict[Setting, list[StudyRow]]:
     """Read a study's finished runs, and compare each row with the baseline.
 
     Raise UserError where the runs are of different code or test images.
     """
-    first, *others = lines = read_results(workdir)
-    for line in others:
-        for key in ("study", *CODE):
-            if line[key] != first[key]:
-                raise UserError(
-                    f"{workdir}: {first['row']}, seed {first['seed']} has {key}"
-                    f" {first[key]!r}, and {line['row']}, seed {line['seed']} has"
-                    f" {line[key]!r}; one table is of one code on one machine. Give"
-                    " another --workdir"
-                )
+    lines = read_results(workdir)
+    first = lines[0]
+    check_same(workdir, lines, ("study", *CODE))
     by_row: dict[str, dict[int, dict[str, Any]]] = {}
     for line in lines:
         by_row.setdefault(line["row"], {})[line["seed"]] = line["results"]
@@ -116,8 +132,7 @@ def _differences(
     differences = {}
     for metric in METRICS:
         percent = [100 * (of(a, metric) - of(b, metric)) for a, b in pairs]
-        interval = crossed_interval(np.stack(percent), identity, trials)
-        differences[metric] = Difference(*interval)
+        differences[metric] = crossed_interval(np.stack(percent), identity, trials)
     return differences
 
 
@@ -154,3 +169,47 @@ def _line(row: StudyRow) -> str:
         text = "{:+.1f} ({:+.1f} to {:+.1f})"
         cells.append(text.format(*difference) if difference else "")
     return "| " + " | ".join(cells) + " |"
+
+
+def svg(rows: dict[Setting, list[StudyRow]], baseline: str) -> str:
+    """Draw the differences of Rank-1, in percent points, a block for each test."""
+    blocks = {
+        setting: [(r.name, r.differences["Rank-1"]) for r in of_test if r.differences]
+        for setting, of_test in rows.items()
+    }
+    ends = [x for block in blocks.values() for _, d in block for x in d[1:]]
+    low, high = min([0.0, *ends]), max([0.0, *ends])
+    margin = 0.05 * (high - low) or 1.0
+    low, high = low - margin, high + margin
+    x_of = lambda value: NAMES + (value - low) / (high - low) * (WIDTH - NAMES - 10)
+
+    drawn, top = [], 0
+    for setting, block in blocks.items():
+        drawn.append(_text(8, top + 20, str(setting), "start"))
+        for number, (name, difference) in enumerate(block):
+            y = top + HEAD + (number + 0.5) * ROW
+            x, start, end = map(x_of, difference)
+            words = "{:+.1f} ({:+.1f} to {:+.1f})".format(*difference)
+            drawn.append(_text(NAMES - 8, y + 4, name, "end"))
+            drawn.append(
+                f"<g><title>{escape(name)}: {words}</title>"
+                f'<path class="interval" d="M{start:.1f} {y:.1f}H{end:.1f}"/>'
+                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4"/></g>'
+            )
+        top += HEAD + len(block) * ROW
+    for value in (low + margin, 0.0, high - margin):
+        style, x = "grid" if value else "zero", x_of(value)
+        drawn.append(f'<path class="{style}" d="M{x:.1f} {HEAD - 6}V{top}"/>')
+        drawn.append(_text(x, top + 16, f"{value:+.1f}" if value else "0", "middle"))
+    words = f"Rank-1, percent points more than {baseline}; 95% intervals"
+    drawn.append(_text((NAMES + WIDTH) / 2, top + 34, words, "middle"))
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top + FOOT}"'
+        f' role="img" aria-label="{escape(words)}"><style>{STYLE}</style>'
+        f"{''.join(drawn)}</svg>\n"
+    )
+
+
+def _text(x: float, y: float, words: str, anchor: str) -> str:
+    attributes = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+    return f"<text {attributes}>{escape(words)}</text>"

@@ -44,11 +44,7 @@ def find_builder(
     package = f"{vireid_jax.datasets.__name__}.{name}"
     module = importlib.import_module(f"{package}.{name}_dataset_builder")
     configs = sorted(module.Builder.builder_configs)
-    if isinstance(config, Mapping):
-        if not hasattr(module, "make_config"):
-            raise UserError(
-                f"config is {dict(config)}; valid values for {name}: {configs}, or none"
-            )
+    if isinstance(config, Mapping) and hasattr(module, "make_config"):
         config = module.make_config(**config)
     elif config is not None and config not in configs:
         raise UserError(f"config is {config!r}; valid values for {name}: {configs}")

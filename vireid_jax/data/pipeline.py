@@ -18,6 +18,7 @@ from vireid_jax.data.source import Records
 from vireid_jax.run.errors import UserError
 
 Batch = dict[str, np.ndarray]
+_THREADS = 2  # that read ahead where no config has a number of them
 
 
 def batches(
@@ -69,7 +70,6 @@ def eval_batches(
     *,
     size: tuple[int, int],
     batch_size: int,
-    threads: int = 2,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
@@ -92,11 +92,11 @@ def eval_batches(
         image[mask] = records.images(shares[index][mask], size)
         return {"image": image, "row": shares[index], "mask": mask}
 
-    return ahead(load, 0, num_batches, threads)
+    return ahead(load, 0, num_batches, _THREADS)
 
 
 def file_batches(
-    sources: Images, *, size: tuple[int, int], batch_size: int, threads: int = 2
+    sources: Images, *, size: tuple[int, int], batch_size: int
 ) -> Iterator[dict[str, Any]]:
     """Yield files and arrays of any kind, in order, in batches of one shape.
 
@@ -122,7 +122,7 @@ def file_batches(
 
     count = math.ceil(len(sources) / batch_size)
     # One batch is read sooner than threads start.
-    return ahead(load, 0, count, threads if count > 1 else 0)
+    return ahead(load, 0, count, _THREADS if count > 1 else 0)
 
 
 def _share(batch_size: int, process_index: int, process_count: int) -> slice:

@@ -17,9 +17,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Int, Int32, UInt8
 
-from vireid_jax.data.any_image import fit
+from vireid_jax.data.any_image import decode, fit, truncation_error
 from vireid_jax.data.builders import find_builder, next_step, prepare
-from vireid_jax.data.encoded import decode, truncation_error
 from vireid_jax.data.manifest import Row, States, check_manifest, read_manifest
 from vireid_jax.modality import MODALITIES
 from vireid_jax.run.errors import UserError

@@ -118,8 +118,7 @@ class Embedder:
             images = [images]
         if isinstance(images, np.ndarray) and images.ndim != 4:
             raise UserError(
-                f"images are an array {images.shape}; give [images, height, width,"
-                " channels], or a list of [height, width, channels]"
+                f"images are {images.shape}; give [images, height, width, channels]"
             )
         rows = [np.zeros((0, self.dim), np.float32)] if not len(images) else []
         for batch in self.embed_stream(images, modality):
@@ -128,13 +127,11 @@ class Embedder:
             rows.append(batch.embeddings)
         return np.concatenate(rows)
 
-    def embed_stream(
-        self, images: Images, modality: str, threads: int = 2
-    ) -> Iterator[Embedded]:
+    def embed_stream(self, images: Images, modality: str) -> Iterator[Embedded]:
         """Yield the embeddings of one batch of images after another, in order.
 
-        `threads` read the next images meanwhile. Unlike `embed`, leave out an image
-        that cannot be read, and give the error.
+        Threads read the next images meanwhile. Unlike `embed`, leave out an image that
+        cannot be read, and give the error.
         """
         if modality not in self.modalities:
             raise UserError(
@@ -142,9 +139,7 @@ class Embedder:
                 f" trained on them: {list(self.modalities)}. To train it on others:"
                 " python -m vireid_jax.main --config CONFIG --config.init_from=WORKDIR"
             )
-        batches = file_batches(
-            images, size=self.size, batch_size=self.batch_size, threads=threads
-        )
+        batches = file_batches(images, size=self.size, batch_size=self.batch_size)
         for batch, embeddings in self._embed_ahead(batches, modality):
             rows = np.asarray(embeddings, np.float32)[: len(batch["indices"])]
             yield Embedded(batch["indices"], rows, batch["errors"])
@@ -214,9 +209,7 @@ class Embedder:
                 )
         return nearest(query, gallery, top)
 
-    def embed_records(
-        self, records: Records, threads: int = 2
-    ) -> Float32[np.ndarray, "rows dim"]:
+    def embed_records(self, records: Records) -> Float32[np.ndarray, "rows dim"]:
         """Embed every row of a split, in its order, each exactly once.
 
         Each process embeds its share of every batch; all return the complete array.
@@ -228,7 +221,6 @@ class Embedder:
                 np.flatnonzero(records.modality == index),
                 size=self.size,
                 batch_size=self.batch_size,
-                threads=threads,
                 process_index=jax.process_index(),
                 process_count=jax.process_count(),
             )
@@ -257,9 +249,7 @@ def nearest(
     the gallery are at least 1.
     """
     if top < 1 or not len(gallery):
-        raise UserError(
-            f"top is {top}, of {len(gallery)} gallery rows; both must be at least 1"
-        )
+        raise UserError(f"top is {top} of {len(gallery)} rows; both must be at least 1")
     gallery = jnp.asarray(gallery)
     starts = range(0, max(1, len(query)), _QUERIES)
     blocks = (query[start : start + _QUERIES] for start in starts)

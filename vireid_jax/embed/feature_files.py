@@ -82,10 +82,10 @@ def read_features(path: Path) -> FeatureFile:
     file that would lie outside its folder.
     """
     check_suffix(path)
-    how = "python -m vireid_jax.extract --checkpoint DIR --images FOLDER --modality"
-    how += f" MODALITY --out {path}"
+    how = "make it: python -m vireid_jax.extract --checkpoint DIR --images FOLDER"
+    how += f" --modality MODALITY --out {path}"
     if not path.is_file():
-        raise UserError(f"there is no file {path}; make it: {how}")
+        raise UserError(f"there is no file {path}; {how}")
     try:
         read = _read_npz if path.suffix == ".npz" else _read_parquet
         features, filename, text = read(path)
@@ -93,9 +93,7 @@ def read_features(path: Path) -> FeatureFile:
         _check(features, filename, about)
     except _DAMAGED as error:
         reason = str(error).partition("\n")[0]
-        raise UserError(
-            f"{path} is no file of features ({reason}); make it again: {how}"
-        ) from error
+        raise UserError(f"{path} is no feature file ({reason}); {how}") from error
     return FeatureFile(features, filename, about)
 
 

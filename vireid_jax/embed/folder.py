@@ -52,9 +52,7 @@ def list_images(folder: Path) -> list[str]:
                 _check_name(path, folder)
                 names.append(path.relative_to(folder).as_posix())
     if not names:
-        raise UserError(
-            f"{folder} has no image; looked for {', '.join(IMAGES)}, below it too"
-        )
+        raise UserError(f"{folder} has no image; valid suffixes: {', '.join(IMAGES)}")
     return sorted(names)
 
 
@@ -65,13 +63,11 @@ def _raise(error: OSError) -> None:
 def _check_name(path: Path, folder: Path) -> None:
     if path.is_symlink() and not is_inside(path, folder):
         raise UserError(
-            f"{path} is a link to {os.path.realpath(path)}, outside {folder}; replace"
-            " it by a copy, or remove it"
+            f"{path} links to {os.path.realpath(path)}, outside {folder}; use a copy"
         )
     if any(sign < " " or "\ud800" <= sign <= "\udfff" for sign in path.name):
         raise UserError(
-            f"the file name {os.fsencode(path)!r} has control characters or is no"
-            " UTF-8; rename the file"
+            f"rename {os.fsencode(path)!r}: it is no UTF-8 or has control characters"
         )
 
 
@@ -124,9 +120,7 @@ def extract(
         try:
             stack.enter_context(lock(partial / _LOCK))
         except BlockingIOError as error:
-            raise UserError(
-                f"{error} is writing {out}; wait for it, or give another --out"
-            ) from error
+            raise UserError(f"{error} is writing {out}; wait for it") from error
         key = _key(embedder, folder, filename, modality)
         start, checksum, errors = _resume(partial, key, embedder.dim)
         batches = embed_folder(embedder, folder, filename, modality, console, start)
@@ -261,8 +255,7 @@ def open_gallery(
     filename = list_images(path)
     if modality is None:
         raise UserError(
-            f"--gallery_modality is missing; {path} is a folder, so give the modality"
-            f" of its images. Valid values: {list(MODALITIES)}"
+            f"the folder {path} needs --gallery_modality; valid values: {MODALITIES}"
         )
     read, parts = [], []
     for batch in embed_folder(embedder, path, filename, modality, console):

@@ -72,9 +72,7 @@ def read_npz(path: Path, remedy: str) -> dict[str, np.ndarray]:
     except OSError:
         raise
     except Exception as error:  # of a damaged file numpy raises almost anything
-        raise UserError(
-            f"{path} is damaged or holds Python objects; {remedy}"
-        ) from error
+        raise UserError(f"{path} is damaged or has Python objects; {remedy}") from error
 
 
 def fingerprint(rows: Rows) -> str:
@@ -98,9 +96,7 @@ def read_queries(run: Path) -> Queries:
 def _eval_json(run: Path) -> Path:
     """Return the JSON of a workdir, or of a file that `--out` named."""
     if not run.exists():
-        raise UserError(
-            f"there is no {run}; give the workdir of a run, or a file that --out wrote"
-        )
+        raise UserError(f"there is no {run}; give a run's workdir, or a file of --out")
     return run / "eval.json" if run.is_dir() else run
 
 
@@ -127,26 +123,22 @@ def compare(one: Path, other: Path) -> Table:
     runs were tested on other images or by no common protocol.
     """
     first, second = read_queries(one), read_queries(other)
-    if first["data"] != second["data"]:
-        raise UserError(
-            f"{one} and {other} were tested on different images; queries must be the"
-            " same to be paired"
-        )
     names, others = _protocols(first), _protocols(second)
     if not (common := [name for name in names if name in others]):
         raise UserError(
             f"{one} was tested by {names} and {other} by {others}: no protocol in"
             " common. Evaluate both with the same --protocol"
         )
+    labels = ("filename", "identity", "trials")
+    for key in ("data", *(f"{name}/{label}" for name in common for label in labels)):
+        if not np.array_equal(first[key], second[key]):
+            raise UserError(
+                f"{one} and {other} were tested on different images (by their {key});"
+                " queries must be the same to be paired. Evaluate both again"
+            )
     columns = ("A", "B", "B - A", "95 % interval", "p")
     table = plain_table(f"A: {one}\nB: {other}", *columns)
     for name in common:
-        for key in ("filename", "identity", "trials"):
-            if not np.array_equal(first[f"{name}/{key}"], second[f"{name}/{key}"]):
-                raise UserError(
-                    f"{one} and {other} have other queries by {name} (their {key});"
-                    " queries must be the same to be paired. Evaluate both again"
-                )
         a, b = (arrays[f"{name}/reranking"] for arrays in (first, second))
         heading = name if a == b else f"{name}, reranking A {a}, B {b}"
         table.add_row(heading, style="bold")
@@ -240,7 +232,6 @@ def _check_mean(protocol: str, by_run: dict[Path, dict[str, Any]]) -> None:
         name = result["protocol"]
         if name != protocol and name in trials:
             raise UserError(
-                f"{trials[name]} and {other} are both of {name}; a mean takes each"
-                " trial once"
+                f"{trials[name]} and {other} are both of {name}; give each trial once"
             )
         trials[name] = other

@@ -32,17 +32,13 @@ def read_arrays(path: Path) -> Arrays:
     if path.suffix == ".npz":
         return read_npz(path, "give --features FILE.npz, of plain numbers and texts")
     if path.suffix != ".mat" or not path.is_file():
-        raise UserError(
-            f"{path} is no .npz or .mat file; docs/evaluate.md has the format"
-        )
+        raise UserError(f"{path} is no .npz or .mat file; see docs/evaluate.md")
     from scipy.io import loadmat
 
     try:
         arrays = loadmat(path)
     except NotImplementedError as error:  # an HDF5 file
-        raise UserError(
-            f"{path} is a MATLAB file of version 7.3; save it with '-v7'"
-        ) from error
+        raise UserError(f"{path} is of MATLAB 7.3; save it with '-v7'") from error
     except Exception as error:  # of a damaged file scipy raises almost anything
         reason = str(error).partition("\n")[0]
         raise UserError(f"{path} cannot be read ({reason}); write it again") from error
@@ -182,10 +178,7 @@ def _column(arrays: Arrays, name: str, count: int) -> np.ndarray:
     x = arrays[name]
     x = x.reshape(-1) if x.size == max(x.shape, default=1) else x
     if x.shape != (count,):
-        raise UserError(
-            f"{name} is {arrays[name].shape}; there are {count} rows, so it is"
-            f" [{count}]"
-        )
+        raise UserError(f"{name} is {arrays[name].shape}; give [{count}], one a row")
     return x
 
 
@@ -208,9 +201,7 @@ def _modalities(x: np.ndarray) -> np.ndarray:
         return x.astype(np.int32)
     texts = [_text(one) for one in x]
     if wrong := sorted(set(texts) - set(MODALITIES)):
-        raise UserError(
-            f"modality {wrong[0]!r}; valid values: {list(MODALITIES)}, or 0 and 1"
-        )
+        raise UserError(f"modality {wrong[0]!r}; valid values: {MODALITIES}, 0 and 1")
     return np.array([MODALITIES.index(text) for text in texts], np.int32)
 
 
@@ -222,7 +213,6 @@ def _integers(name: str, x: np.ndarray) -> np.ndarray:
     if not valid.all():
         row = np.argmin(valid)
         raise UserError(
-            f"{name} is {x.dtype}; valid values: whole numbers below 2**31, and row"
-            f" {row} holds {x[row]}"
+            f"{name} is {x[row]} in row {row}; valid values: whole numbers below 2**31"
         )
     return x.astype(np.int32)

@@ -54,21 +54,6 @@ def dataset_title(config: Config) -> str:
     return f"{config.data.name}/{variant}" if variant else config.data.name
 
 
-def rank_split(
-    embedder: Embedder,
-    records: Records,
-    features: Float32[np.ndarray, "rows dim"],
-    protocols: Sequence[Protocol],
-    **options: Any,
-) -> list[Result]:
-    """Rank the embeddings of a split's rows by each protocol.
-
-    `options` are those of `evaluate`: `epoch`, `selection`, `reranking`.
-    """
-    options |= {"feature": embedder.feature, "flip": embedder.flip}
-    return [evaluate(protocol, records, features, **options) for protocol in protocols]
-
-
 def write_report(results: Sequence[Result], about: dict[str, Any], path: Path) -> None:
     """Write the metrics as JSON, with a description of what was tested."""
     document = {"run": about, "results": [result.to_json() for result in results]}
@@ -123,15 +108,12 @@ def evaluate_test_split(
     records = open_split(config, "test")
     protocols = protocols or get_protocols(dataset_title(config))
     features = embedder.embed_records(records)
-    results = rank_split(
-        embedder,
-        records,
-        features,
-        protocols,
-        epoch=about.epoch,
-        selection=selection,
-        reranking=reranking,
-    )
+    labels: dict[str, Any] = {"epoch": about.epoch, "selection": selection}
+    labels |= {"feature": embedder.feature, "flip": embedder.flip}
+    results = [
+        evaluate(protocol, records, features, reranking=reranking, **labels)
+        for protocol in protocols
+    ]
     if path:
         queries = queries_path(path)
         write_queries(queries, results, records.filename, records.fingerprint)

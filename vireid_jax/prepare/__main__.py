@@ -9,10 +9,9 @@ verifies every record.
 """
 
 import argparse
-import contextlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,16 +136,6 @@ def check(options: argparse.Namespace, console: Console) -> None:
     console.print("Nothing here would change results.")
 
 
-@contextlib.contextmanager
-def _own_flags() -> Iterator[None]:
-    """Name the flags of this command in errors instead of those of others."""
-    try:
-        yield
-    except UserError as error:
-        text = str(error).replace("--config.data.dir=DIR", "--data_dir DIR")
-        raise UserError(text.replace("manual_dir=", "--source DIR")) from error
-
-
 def run(options: argparse.Namespace) -> None:
     """Prepare the data set, or check it."""
     if options.partial and not options.check:
@@ -154,9 +143,13 @@ def run(options: argparse.Namespace) -> None:
     from vireid_jax.run.runtime import only_errors, silence_opencv
 
     silence_opencv()
-    with _own_flags(), only_errors():
-        command = check if options.check else prepare_all
-        command(options, Console())
+    command = check if options.check else prepare_all
+    try:
+        with only_errors():
+            command(options, Console())
+    except UserError as error:  # name this command's flags instead of those of others
+        text = str(error).replace("--config.data.dir=DIR", "--data_dir DIR")
+        raise UserError(text.replace("manual_dir=", "--source DIR")) from error
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,19 +1,29 @@
-"""Read what the releases are made of: folders, id lists, indices, and images."""
+"""Read what the releases are made of: folders, id lists, indices, and images.
 
+`ReleaseBuilder` is what the TFDS builders of all releases share.
+"""
+
+import io
 import math
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-from vireid_jax.data.encoded import decode, truncation_error
+import numpy as np
+import tensorflow_datasets as tfds
+
+from vireid_jax.data.any_image import decode, truncation_error
 from vireid_jax.data.pipeline import ahead
+from vireid_jax.modality import MODALITIES
+from vireid_jax.run.console import track
 from vireid_jax.run.cpu import cores
 from vireid_jax.run.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 _CHUNK = 32  # images a thread takes at a time
+_NAMED = 5  # unreadable images that an error names
 
 
 class Image(NamedTuple):
@@ -26,6 +36,7 @@ class Image(NamedTuple):
 
 
 Splits = dict[str, list[Image]]
+Example = tuple[str, dict[str, Any]]  # a key and the features
 
 
 def find_root(source: Path, entries: Sequence[str], title: str) -> Path:
@@ -81,9 +92,7 @@ def read_ids(path: Path) -> list[int]:
     valid = "valid values: whole numbers in line 1, with commas between them"
     for number, line in enumerate(rest, 2):
         if line.strip():
-            raise UserError(
-                f"{path}, line {number}: {line[:40]!r} is too much; {valid}"
-            )
+            raise UserError(f"{path}, line {number}: {line[:40]!r} is extra; {valid}")
     entries = first.split(",")
     for number, entry in enumerate(entries, 1):
         if not entry.strip().isdecimal():
@@ -171,3 +180,101 @@ def _read(path: Path) -> tuple[bytes, str]:
     if not reason and decode(encoded) is None:
         reason = "cannot be decoded by OpenCV"
     return encoded, reason
+
+
+class ReleaseBuilder(  # type: ignore[call-arg]  # TFDS has no types
+    tfds.core.GeneratorBasedBuilder, skip_registration=True
+):
+    """Build a set from a release; the files are stored byte for byte.
+
+    Pass `file_format="array_record"`. A subclass defines `read`.
+    """
+
+    TITLE: ClassVar[str]
+    ENTRIES: ClassVar[tuple[str, ...]] = ()
+    """Folders in the root of the release."""
+    HOMEPAGE: ClassVar[str]
+    PUBLISHED: ClassVar[dict[str, int | tuple[int, int] | str]] = {}
+    """Published counts, by the names of release_check.py; a text is not judged."""
+
+    source: Path | None = None
+    """The release; TFDS's manual_dir if None."""
+    skip_unreadable: bool = False
+    unreadable: list[str]
+
+    @classmethod
+    def root(cls, source: Path) -> Path:
+        """Return the release's root; raise UserError if `source` is not that."""
+        return find_root(source, cls.ENTRIES, cls.TITLE)
+
+    @classmethod
+    def read(cls, root: Path, config: str) -> Splits:
+        """List the images of each split; raise UserError for a damaged release."""
+        raise NotImplementedError
+
+    @classmethod
+    def person(cls, image: Image) -> str:
+        """Return the name of the person in `image`, the same in all configs."""
+        return str(image.identity)
+
+    @classmethod
+    def more_counts(cls, root: Path, splits: Splits) -> dict[str, tuple[int, int]]:
+        """Return what else to count, by name, as (found, published)."""
+        del root, splits
+        return {}
+
+    @classmethod
+    def remarks(cls, root: Path, splits: Splits) -> dict[str, bool]:
+        """Return more lines for a check's report, and whether they change results."""
+        del root, splits
+        return {}
+
+    @property
+    def config_name(self) -> str:
+        """Return the name of the builder config; "" if the set has none."""
+        return self.builder_config.name if self.builder_config else ""
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "identity": np.int64,
+            "camera": np.int64,
+            "modality": tfds.features.ClassLabel(names=list(MODALITIES)),
+            "filename": tfds.features.Text(),
+        }
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(features), homepage=self.HOMEPAGE
+        )
+
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[Example]]:
+        self.unreadable = []
+        root = self.root(Path(self.source or dl_manager.manual_dir))
+        return {
+            split: self._generate_examples(images_folder(root), split, images)
+            for split, images in self.read(root, self.config_name).items()
+        }
+
+    def _generate_examples(
+        self, root: Path, split: str, images: list[Image]
+    ) -> Iterator[Example]:
+        errors = []
+        files = read_images(root, [image.filename for image in images])
+        title = " ".join(filter(None, ["storing", self.name, self.config_name, split]))
+        pairs = zip(images, files, strict=True)
+        for image, (encoded, error) in track(pairs, title, len(images)):
+            if error:
+                errors.append(f"{image.filename} {error}")
+            else:
+                yield image.filename, {**image._asdict(), "image": io.BytesIO(encoded)}
+        self.unreadable += errors
+        if errors and not self.skip_unreadable:
+            raise UserError(
+                f"{root}: {len(errors)} of {len(images)} images of {split!r} cannot "
+                f"be used: {'; '.join(errors[:_NAMED])}"
+                f"{'; ...' if len(errors) > _NAMED else ''}. Unpack the release again "
+                "or leave them out with --skip-unreadable"
+            )
+        if len(errors) == len(images):
+            raise UserError(f"{self.name}: no image of {split!r} is left to store")

@@ -104,7 +104,5 @@ def read_permutations(path: str | Path | None) -> Permutations:
                     f" {order.shape}, not whole numbers [10, images]"
                 )
     except Exception as error:  # of a damaged file scipy raises almost anything
-        raise UserError(
-            f"{path} cannot be read as rand_perm_cam.mat ({error}); {source} again"
-        ) from error
+        raise UserError(f"{path} is damaged ({error}); {source}") from error
     return cells

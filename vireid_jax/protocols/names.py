@@ -45,8 +45,7 @@ def get_protocols(dataset: str) -> tuple[Protocol, ...]:
     if name not in _DEFAULTS:
         raise UserError(
             f"no protocol for data set {dataset!r}{_close_match(name, _DEFAULTS)};"
-            f" valid values: {', '.join(_DEFAULTS)}, each with or without a /variant."
-            " Put one of these names in the config"
+            f" valid values: {', '.join(_DEFAULTS)}, each with or without a /variant"
         )
     return _DEFAULTS[name](dataset)
 
@@ -89,10 +88,7 @@ def _regdb(dataset: str) -> tuple[Protocol, ...]:
     variant = dataset.partition("/")[2] or "trial_1"
     trials = {f"trial_{trial}": trial for trial in range(1, 11)}
     if variant not in trials:
-        raise UserError(
-            f"RegDB has no {variant!r}; valid values: {', '.join(trials)}. Name one,"
-            " as regdb/trial_1"
-        )
+        raise UserError(f"RegDB has no {variant!r}; valid values: {', '.join(trials)}")
     fields = {"trials": (trials[variant],), "published": (2060, 2060)}
     return _directions(f"regdb/{{}}/{variant}", f"regdb/{variant}", **fields)
 

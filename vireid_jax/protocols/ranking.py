@@ -73,8 +73,7 @@ def rank(
     for name, array in {"distances": distances, "ignore": ignore}.items():
         if (shape := getattr(array, "shape", expected)) != expected:
             raise UserError(
-                f"{name} has shape {shape}; expected {expected}, the numbers of"
-                " query_ids and gallery_ids"
+                f"{name} has shape {shape}; valid shape: {expected}, (queries, gallery)"
             )
     rows_at = distances if callable(distances) else distances.__getitem__
     ranking = Ranking(query_ids, gallery_ids, distinct=distinct)

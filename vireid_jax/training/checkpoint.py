@@ -18,11 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore
 from etils import epath
-from orbax.checkpoint.checkpoint_managers import (
-    AnyPreservationPolicy,
-    BestN,
-    LatestN,
-)
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from vireid_jax.run.errors import UserError
 from vireid_jax.run.runtime import only_errors

@@ -97,9 +97,7 @@ def make_views(
 
 
 def look_up(
-    batch: Batch,
-    images: dict[str, UInt8[Array, "rows pixels"]],
-    size: tuple[int, int],
+    batch: Batch, images: dict[str, UInt8[Array, "rows pixels"]], size: tuple[int, int]
 ) -> Batch:
     """Replace row numbers by images, where the training set is on the device.
 
@@ -230,12 +228,7 @@ def make_train_step(
 
 
 def make_embed_step(
-    model: Network,
-    modality: str,
-    *,
-    flip: bool,
-    feature: str = "all",
-    at_once: int = 0,
+    model: Network, modality: str, *, flip: bool, feature: str = "all", at_once: int = 0
 ) -> Callable[[dict[str, Any], UInt8[Array, "batch H W 3"]], Float[Array, "batch D"]]:
     """Build `(variables, images) -> embeddings`, L2-normalised, for one modality.
 
