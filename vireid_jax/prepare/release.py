@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from vireid_jax.data.encoded import decode, truncation_error
 from vireid_jax.data.pipeline import ahead
-from vireid_jax.run.cpu import cores
+from vireid_jax.run.environment import cores
 from vireid_jax.run.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
