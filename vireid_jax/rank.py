@@ -24,10 +24,10 @@ from vireid_jax.data.any_image import read_image
 from vireid_jax.embed.embedder import Embedder, load
 from vireid_jax.embed.folder import Gallery, is_inside, open_gallery
 from vireid_jax.modality import MODALITIES
-from vireid_jax.report.build import check_installed, templates
+from vireid_jax.report.build import templates
 from vireid_jax.report.pictures import HIGHEST, data_uri
 from vireid_jax.run.command import Parser, run_command
-from vireid_jax.run.errors import UserError, explain_os_error
+from vireid_jax.run.errors import UserError, check_installed
 from vireid_jax.run.files import check_parent, replace_text
 from vireid_jax.run.runtime import set_up
 
@@ -126,7 +126,7 @@ def check(arguments: argparse.Namespace) -> None:
         if arguments.out.suffix != ".html":
             raise UserError(f"--out {arguments.out}: the page is a FILE.html")
         check_parent(arguments.out)
-        check_installed("jinja2")
+        check_installed("this page", "report", "jinja2")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -136,21 +136,15 @@ def run(arguments: argparse.Namespace) -> None:
     console = Console(emoji=False)
     embedder = load(arguments.checkpoint, arguments.which)
     gallery = open_gallery(
-        embedder,
-        arguments.gallery,
-        arguments.gallery_modality,
-        arguments.images,
+        embedder, arguments.gallery, arguments.gallery_modality, arguments.images,
         console,
-    )
+    )  # fmt: skip
     modality = arguments.query_modality
     lists = rank_images(embedder, arguments.query, modality, gallery, arguments.top)
     for one in lists:
         console.print(table(one), markup=False)
     if arguments.out:
-        try:
-            replace_text(arguments.out, page(lists, gallery, modality))
-        except OSError as error:
-            raise UserError(f"--out {explain_os_error(error)}") from error
+        replace_text(arguments.out, page(lists, gallery, modality))
         console.print(f"Wrote {arguments.out}.", soft_wrap=True, markup=False)
 
 

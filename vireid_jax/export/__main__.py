@@ -21,24 +21,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from vireid_jax.export.formats import FORMATS, STREAMS, check_installed, describe, write
+from vireid_jax.export import formats
+from vireid_jax.export.formats import FORMATS, STREAMS
 from vireid_jax.run.command import Parser, run_command
-from vireid_jax.run.errors import UserError
-from vireid_jax.run.files import check_parent
+from vireid_jax.run.errors import UserError, check_installed
+from vireid_jax.run.files import check_new_folder, check_parent
 from vireid_jax.run.runtime import set_up
 
 if TYPE_CHECKING:
     from vireid_jax.embed.embedder import Embedder
-
-
-def check_new(out: Path) -> None:
-    """Raise UserError unless `out` is an empty folder, or can become one."""
-    check_parent(out)
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(
-            f"--out {out} is there already, and nothing is overwritten; give a new"
-            " folder, or delete that one"
-        )
 
 
 def in_float32(embedder: "Embedder") -> "Embedder":
@@ -74,14 +65,14 @@ def export(
         raise UserError(f"--format is {format!r}; valid values: {list(FORMATS)}")
     if int8 and format != "onnx":
         raise UserError(f"--int8 is for --format onnx; it is {format}")
-    check_installed(format)
+    check_installed(f"--format {format}", "export", *formats.NEEDED[format])
     out = out.expanduser().absolute()
-    check_new(out)
+    check_parent(out)
+    check_new_folder(out)
     from vireid_jax.config import with_defaults
     from vireid_jax.embed.embedder import load
     from vireid_jax.evaluate.test_split import open_split
     from vireid_jax.export.proof import open_trial, prove
-    from vireid_jax.export.quantise import calibration_images, quantise
     from vireid_jax.export.runtimes import open_files
 
     embedder = load(path, which)
@@ -96,7 +87,7 @@ def export(
     if data_dir:
         config.data.dir = str(data_dir)
     trial = open_trial(config, embedder.modalities)
-    about = describe(embedder, format)
+    about = formats.describe(embedder, format)
 
     with (
         tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as parent,
@@ -104,20 +95,19 @@ def export(
     ):
         folder = Path(parent) / "export"
         folder.mkdir()
-        written = [write(embedder, format, folder, streams, about)]
+        written = [formats.write(embedder, format, folder, streams, about)]
         if int8:
             status.update("quantising")
             train = open_split(config, "train")
-            images = calibration_images(train, embedder.size, embedder.modalities)
-            written.append(quantise(written[0], images))
+            images = formats.calibration_images(
+                train, embedder.size, embedder.modalities
+            )
+            written.append(formats.quantise(written[0], images))
         targets = [t for files in written for t in open_files(format, files)]
         proof = prove(embedder, targets, trial, status.update)
-        proof["bytes"] = {
-            path.name: path.stat().st_size for path in sorted(folder.iterdir())
-        }
-        proof["checkpoint"] = {
-            key: about[key] for key in ("step", "epoch", "commit", "fingerprint")
-        }
+        proof["bytes"] = {x.name: x.stat().st_size for x in sorted(folder.iterdir())}
+        kept = ("step", "epoch", "commit", "fingerprint")
+        proof["checkpoint"] = {key: about[key] for key in kept}
         about["files"] = {}  # modalities by name
         for files in written:
             for group, path in files.paths.items():
@@ -186,14 +176,9 @@ def run(arguments: argparse.Namespace) -> None:
         console=console,
     )
     console.print(table_of(proof))
-    sizes = ", ".join(
-        f"{name} {n / 2**20:.2f} MiB" for name, n in proof["bytes"].items()
-    )
-    console.print(
-        f"Wrote {arguments.out}: {sizes}, model.json, proof.json.",
-        soft_wrap=True,
-        markup=False,
-    )
+    sizes = (f"{name} {n / 2**20:.2f} MiB" for name, n in proof["bytes"].items())
+    text = f"Wrote {arguments.out}: {', '.join(sizes)}, model.json, proof.json."
+    console.print(text, soft_wrap=True, markup=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
