@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 from browser import SIZES, luminance
-from test_report import FIGURES, run_of, split_of
+from report_runs import FIGURES, run_of, split_of
 
 from vireid_jax.report.build import page
 
