@@ -43,8 +43,7 @@ def as_stored(ours, theirs):
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["osnet_x0_25", "osnet_ain_x0_25", "osnet_x1_0", "osnet_ibn_x1_0"],
+    "name", ["osnet_x0_25", "osnet_ain_x0_25", "osnet_x1_0", "osnet_ibn_x1_0"]
 )
 @slow
 def test_stages_and_feature_are_those_of_torch(name):
