@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import pickle
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -22,6 +21,7 @@ from osnet_reference import (
     shapes_of,
     zeros_of,
 )
+from python_process import run_python
 from rich.console import Console
 from safetensors.numpy import save_file
 
@@ -272,12 +272,7 @@ def test_without_torch_the_error_names_what_to_install(tmp_path, monkeypatch):
 
 
 def test_the_command_ends_with_one_line(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "vireid_jax.convert", "none.pth", "out"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    done = run_python("-m", "vireid_jax.convert", "none.pth", "out", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: there is no file none.pth; give a .pth")
     assert nothing_in(tmp_path)

@@ -3,7 +3,6 @@
 import functools
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from PIL import Image
+from python_process import run_python
 from safetensors import safe_open
 from small_run import config_of
 
@@ -185,8 +185,7 @@ def test_jax(workdir, tmp_path, streams):
         # By a process that has jax and nothing of ours.
         code += "import sys\nassert 'vireid_jax' not in sys.modules\n"
         code += "np.save('embedding.npy', embedding)\n"
-        command = [sys.executable, "-c", code]
-        subprocess.run(command, cwd=tmp_path, check=True, timeout=120)
+        assert run_python("-c", code, cwd=tmp_path).returncode == 0
         black = np.zeros((2, *SIZE, 3), np.uint8)
         expected = vireid_jax.load(workdir).embed(black, "visible")
         found = np.load(tmp_path / "embedding.npy")
@@ -329,12 +328,7 @@ class TestRefusals:
     def test_the_command_prints_one_line(self, tmp_path):
         given = ["--checkpoint", str(tmp_path), "--format", "onnx"]
         given += ["--out", str(tmp_path / "model")]
-        done = subprocess.run(
-            [sys.executable, "-m", "vireid_jax.export", *given],
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        done = run_python("-m", "vireid_jax.export", *given)
         assert done.returncode == 1
         assert done.stderr.startswith("error: no checkpoint in ")
         assert done.stderr.count("\n") == 1

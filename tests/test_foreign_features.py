@@ -1,8 +1,7 @@
 """Features and distances of other frameworks, in files, against our own ranking."""
 
+import functools
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -237,11 +236,7 @@ def test_what_is_no_such_file_is_refused(tmp_path):
 
 
 def test_the_command(tmp_path):
-    command = [sys.executable, "-m", "vireid_jax.evaluate", "--features"]
-
-    def run(*arguments):
-        return subprocess.run([*command, *arguments], capture_output=True, text=True)
-
+    run = functools.partial(run_python, "-m", "vireid_jax.evaluate", "--features")
     path, out = str(write(tmp_path, arrays_of(NAMES[0]))), str(tmp_path / "out.json")
     done = run(path, "--protocol", *NAMES[:2], "--out", out)
     assert done.returncode == 0, done.stderr

@@ -123,9 +123,8 @@ def test_a_classifier_alone_is_split_and_its_momentum_too(found):
 
 
 def test_a_mesh_that_does_not_fit_is_refused(found):
-    assert found["no_such_mesh"] == (
-        "config.mesh.model is 3, and there are 8 devices; legal are [1, 2, 4, 8]"
-    )
+    for words in ("config.mesh.model is 3", "8 devices", "valid values: [1, 2, 4, 8]"):
+        assert words in found["no_such_mesh"]
 
 
 def test_a_kernel_of_odd_classes_is_split_by_its_features():

@@ -1,11 +1,8 @@
 """The package as others meet it: installed, as a wheel, and from a clone alone."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import tomllib
 import zipfile
 from importlib import metadata
@@ -16,6 +13,7 @@ import numpy as np
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from python_process import run_python
 from small_embedder import embedder_of, fill
 
 import vireid_jax
@@ -32,15 +30,9 @@ METADATA_OF_BUILDERS = ("*.py", "*.md", "*.bib", "*.txt", "*.tsv")
 
 
 def python(*arguments, cwd, path=""):
-    """Runs Python in `cwd`, with `path` before all else; returns what it printed."""
-    environment = {**os.environ, "PYTHONPATH": str(path), "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    """Run Python in `cwd`, with `path` before all else; return what it printed."""
+    environment = {"PYTHONPATH": str(path), "PYTHONWARNINGS": "ignore"}
+    done = run_python(*arguments, cwd=cwd, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
