@@ -122,11 +122,7 @@ def test_a_copy_with_other_times_is_read_once(folder, data):
     [
         (lambda rows: set_number(rows[0], "identity", 7), 0, "identity was 0, is 7"),
         (lambda rows: set_number(rows[3], "camera", 5), 3, r"camera was \d, is 5"),
-        (
-            lambda rows: set_number(rows[0], "modality", 1),
-            0,
-            "modality was visible, .*",
-        ),
+        (lambda rows: set_number(rows[0], "modality", 1), 0, "modality was visible.*"),
         (lambda rows: set_image(rows[4], PIXELS), 4, r"sha256 was \w+, is \w+"),
         (lambda rows: rows.pop(2), 2, "the row is missing"),
         (add_row, None, "the row is new"),
@@ -190,9 +186,7 @@ def test_odd_file_names_survive(tmp_path):
     rows = [Row(name, 0, 1, "visible", "ab", 0) for name in names]
     manifest.check_manifest(tmp_path / "m.tsv", rows, {}, "do this")
     manifest.check_manifest(tmp_path / "m.tsv", rows, {}, "do this")
-    with pytest.raises(
-        ValueError, match=r"1 of 4 rows.* 'c\\td' \(the row is missing\)"
-    ):
+    with pytest.raises(ValueError, match=r"1 of 4 rows.* 'c\\td' .*is missing"):
         manifest.check_manifest(tmp_path / "m.tsv", rows[:1] + rows[2:], {}, "do this")
 
 
@@ -242,17 +236,21 @@ def test_a_manifest_is_whole_or_absent_whoever_is_killed(tmp_path):
 # --- Files of a prepared set ----------------------------------------------------------
 
 
+INFO = "dataset_info.json"
+
+
 def cut(size):
     return lambda path: path.write_bytes(path.read_bytes()[:size])
+
+
+def change_format(path):
+    path.write_text(path.read_text().replace("array_record", "tfrecord"))
 
 
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (cut(65536), "is damaged or cut short; "),
-        (cut(40000), "is damaged or cut short (ArrayRecord file should be at least"),
-        (cut(0), "is damaged or cut short (ArrayRecord file should be at least"),
-        (cut(-1), "is damaged or cut short (Invalid Riegeli/records file"),
+        *((cut(size), "is damaged or cut short") for size in (65536, 40000, 0, -1)),
         (lambda path: path.unlink(), "is missing"),
     ],
 )
@@ -266,26 +264,12 @@ def test_a_damaged_record_file_is_named(folder, data, damage, reason):
 @pytest.mark.parametrize(
     ("name", "damage", "reason"),
     [
-        ("dataset_info.json", lambda path: path.unlink(), "is missing or empty"),
-        ("dataset_info.json", cut(0), "cannot be read (Failed to load JSON"),
-        ("dataset_info.json", cut(1000), "cannot be read (Failed to load JSON"),
-        (
-            "dataset_info.json",
-            lambda path: path.write_text("{}"),
-            "cannot be read (The constructed DatasetInfo instance",
-        ),
-        (
-            "dataset_info.json",
-            lambda path: path.write_text('{"odd": 1}'),
-            "cannot be read (Message type",
-        ),
-        (
-            "dataset_info.json",
-            lambda path: path.write_text(
-                path.read_text().replace("array_record", "tfrecord")
-            ),
-            "cannot be read (File format is already set to FileFormat.TFRECORD",
-        ),
+        (INFO, lambda path: path.unlink(), "is missing or empty"),
+        (INFO, cut(0), "cannot be read (Failed to load JSON"),
+        (INFO, cut(1000), "cannot be read (Failed to load JSON"),
+        (INFO, lambda path: path.write_text("{}"), "cannot be read (The constructed"),
+        (INFO, lambda path: path.write_text('{"odd": 1}'), "cannot be read (Message"),
+        (INFO, change_format, "cannot be read (File format is already set"),
         ("features.json", lambda path: path.unlink(), "is missing or empty"),
         ("features.json", cut(0), "is missing or empty"),
     ],
@@ -315,9 +299,7 @@ def test_a_file_that_breaks_while_it_is_read_is_named(folder, data):
     records = load(data)
     overwrite(0, 60000)(folder / RECORDS)
     fresh = pickle.loads(pickle.dumps(records))
-    with pytest.raises(
-        ValueError, match=r"train: record \d is damaged .*; delete this"
-    ):
+    with pytest.raises(ValueError, match=r"record \d is damaged .*; delete this"):
         fresh.image(0, (32, 16))
 
 
@@ -325,7 +307,5 @@ def test_a_truncated_image_in_a_set_is_named(folder, data):
     name = load(data).filename[2]
     rewrite(folder, lambda rows: set_image(rows[2], image(rows[2])[:-100]))
     message = refusal(data)
-    assert re.match(
-        rf"walkers/.*:train: image '{name}' \(\d+ bytes\) is a trunc", message
-    )
+    assert re.match(rf"walkers/.*:train: image '{name}' .* is a truncated", message)
     assert_tells_to_delete(message, folder)

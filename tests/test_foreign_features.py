@@ -125,6 +125,10 @@ def spoilt(name, row, value):
     return arrays
 
 
+def with_identity(value):
+    return arrays_of(NAMES[0], identity=np.full(len(split_of(NAMES[0])[1]), value))
+
+
 WRONG = {
     "features without cameras": (
         lambda: {k: v for k, v in arrays_of(NAMES[0]).items() if k != "camera"},
@@ -135,11 +139,7 @@ WRONG = {
         "identity is (",
         "rows, so it is",
     ),
-    "features that are not finite": (
-        lambda: spoilt("features", 5, np.nan),
-        "1 of ",
-        "row 5",
-    ),
+    "features that are not finite": (lambda: spoilt("features", 5, np.nan), "row 5"),
     "a feature that is all zero": (lambda: spoilt("features", 7, 0), "1 of ", "row 7"),
     "Python objects in a file of features": (
         lambda: arrays_of(NAMES[0], identity=np.array([{}], object)),
@@ -166,15 +166,11 @@ WRONG = {
         "identity is float64; valid values: whole numbers",
     ),
     "an identity that is no number": (
-        lambda: arrays_of(
-            NAMES[0], identity=np.full(len(split_of(NAMES[0])[1]), np.nan)
-        ),
+        lambda: with_identity(np.nan),
         "row 0 holds nan",
     ),
     "an identity that is too large": (
-        lambda: arrays_of(
-            NAMES[0], identity=np.full(len(split_of(NAMES[0])[1]), 2**33)
-        ),
+        lambda: with_identity(2**33),
         "below 2**31, and row 0 holds 85899",
     ),
     "one file name for several images": (
