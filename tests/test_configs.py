@@ -19,7 +19,7 @@ STUDIES = [name for name in FILES if name.startswith("ablations/")]
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_config_is_valid_and_says_how_to_run_it(name, tmp_path, monkeypatch):
+def test_a_config_is_valid_and_shows_its_command(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     module = runpy.run_path(str(FILES[name]))
     validate(module["get_config"]())

@@ -56,7 +56,7 @@ def folder(data):
     return data / SET
 
 
-def assert_tells_to_delete(message, folder):
+def check_remedy(message, folder):
     assert message.endswith(
         f"; delete this set (rm -r {folder}) and run the same command again"
     )
@@ -135,7 +135,7 @@ def test_a_changed_row_is_named(folder, data, change, which, what):
     path = re.escape(str(folder / "manifest-train.tsv"))
     first = f"differs from the records in 1 of [789] rows, the first being '{name}'"
     assert re.match(rf"{path} {first} \({what}\); ", message)
-    assert_tells_to_delete(message, folder)
+    check_remedy(message, folder)
 
 
 def test_all_changed_rows_are_counted_and_the_first_one_is_named(folder, data):
@@ -172,7 +172,7 @@ def test_a_damaged_manifest_is_named(folder, data, damage, why):
     message = refusal(data)
     assert message.startswith(str(path))
     assert why in message
-    assert_tells_to_delete(message, folder)
+    check_remedy(message, folder)
 
 
 def test_other_line_ends_change_nothing(folder, data):
@@ -201,7 +201,7 @@ def test_a_folder_that_cannot_be_written_to_gets_no_manifest(prepared, small_dis
     assert contents(disk) == before
 
 
-def test_a_manifest_is_whole_or_absent_whoever_is_killed(tmp_path):
+def test_a_manifest_is_complete_or_absent_after_a_kill(tmp_path):
     script = (
         "import os, pathlib, signal, sys\n"
         "from vireid_jax.data import manifest\n"
@@ -258,7 +258,7 @@ def test_a_damaged_record_file_is_named(folder, data, damage, reason):
     damage(folder / RECORDS)
     message = refusal(data)
     assert message.startswith(f"{folder / RECORDS} {reason}")
-    assert_tells_to_delete(message, folder)
+    check_remedy(message, folder)
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_a_missing_or_broken_info_file_is_named(folder, data, name, damage, reas
     damage(folder / name)
     message = refusal(data)
     assert message.startswith(f"{folder / name} {reason}")
-    assert_tells_to_delete(message, folder)
+    check_remedy(message, folder)
 
 
 @pytest.mark.parametrize("promised", [[7], [9], []])
@@ -292,7 +292,7 @@ def test_a_wrong_number_of_records_is_named(folder, data, promised):
     if not promised:
         expected = f"{path} lists no rows of 'train'"
     assert message.startswith(expected.replace("[", "").replace("]", ""))
-    assert_tells_to_delete(message, folder)
+    check_remedy(message, folder)
 
 
 def test_a_file_that_breaks_while_it_is_read_is_named(folder, data):
@@ -308,4 +308,4 @@ def test_a_truncated_image_in_a_set_is_named(folder, data):
     rewrite(folder, lambda rows: set_image(rows[2], image(rows[2])[:-100]))
     message = refusal(data)
     assert re.match(rf"walkers/.*:train: image '{name}' .* is a truncated", message)
-    assert_tells_to_delete(message, folder)
+    check_remedy(message, folder)

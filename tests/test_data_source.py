@@ -173,7 +173,7 @@ def test_a_selection_keeps_the_label_space(records):
     )
 
 
-def test_split_identities_holds_out_whole_identities(records):
+def test_split_identities_holds_out_complete_identities(records):
     train, held = split_identities(records, 2, seed=3)
     assert len(train) + len(held) == len(records)
     assert sorted({*train.identity, *held.identity}) == sorted(IDS)

@@ -38,7 +38,7 @@ def gallery(embedder, images):
 
 
 class Page(html.parser.HTMLParser):
-    """Collects a page's elements, and the texts in them."""
+    """Collect a page's elements, and the texts in them."""
 
     def __init__(self, text):
         super().__init__()

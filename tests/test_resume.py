@@ -36,7 +36,7 @@ def whole(tmp_path_factory, compiled_once, data):
 
 
 def arrays_of(workdir, step):
-    """Reads every array of a checkpoint, optimizer and all."""
+    """Read every array of a checkpoint, optimizer and all."""
     folder = workdir / "checkpoints" / str(step)
     handler = ocp.StandardCheckpointer()
     return {item: handler.restore(folder / item) for item in ("model", "optimizer")}
@@ -101,7 +101,7 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(
 
 
 def wait_for_log(workdir, words, process):
-    """Returns when the run's log.txt holds `words`."""
+    """Wait until the run's log.txt holds `words`."""
     log = workdir / "log.txt"
     for _ in range(1200):
         if log.exists() and words in log.read_text():
@@ -112,7 +112,7 @@ def wait_for_log(workdir, words, process):
 
 
 def stop_while_training(workdir, data, compiled_once, number):
-    """Sends a signal when the loop has begun, before its first step is done."""
+    """Send a signal when the loop has begun, before its first step is done."""
     process = start(workdir, data, **compiled_once)
     wait_for_log(workdir, "Training", process)
     process.send_signal(number)

@@ -59,7 +59,7 @@ def untimed(rows):
     return [{k: v for k, v in row.items() if k not in timed} for row in rows]
 
 
-def test_config_and_environment_stand_beside(run):
+def test_config_and_environment_are_in_the_workdir(run):
     config = json.loads((run.whole / "config.json").read_text())
     assert config["model"]["name"] == "osnet_x0_25"
     assert config["data"]["size"] == [64, 32]
