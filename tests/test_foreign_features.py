@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from python_process import run_python
 from scipy.io import savemat
 from splits import embed, fake_tree
 
