@@ -33,7 +33,7 @@ SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 
 
 class Tab:
-    """A page of a browser of its own; keeps all that DevTools tells of it."""
+    """A page of a browser of its own; keeps all events of DevTools."""
 
     def __init__(self, profile):
         import websocket
@@ -67,7 +67,7 @@ class Tab:
         raise TimeoutError("chromium opened no port in a minute")
 
     def ask(self, method, **params):
-        """Sends a command, returns its result; events on the way are kept."""
+        """Send a command, return its result; events on the way are kept."""
         number = next(self._numbers)
         message = {"id": number, "method": method, "params": params}
         if self._session:
@@ -81,7 +81,7 @@ class Tab:
             self.events.append(answer)
 
     def open(self, path, size, scheme):
-        """Opens a file at a size, in the light or the dark theme."""
+        """Open a file at a size, in the light or the dark theme."""
         width, height = size
         self.ask("Emulation.setDeviceMetricsOverride", width=width, height=height,
                  deviceScaleFactor=1, mobile=width < 500)  # fmt: skip
@@ -90,41 +90,41 @@ class Tab:
         self.events.clear()
         self.ask("Page.navigate", url=Path(path).as_uri())
         for _ in range(600):
-            if self.value("document.readyState") == "complete" and self.told(
+            if self.value("document.readyState") == "complete" and self.events_of(
                 "Page.load"
             ):
                 return
             time.sleep(0.05)
         raise TimeoutError(f"{path} did not load")
 
-    def told(self, method):
-        """Lists what the events whose name begins so say."""
+    def events_of(self, method):
+        """List the parameters of the events whose name starts with `method`."""
         return [
             e["params"] for e in self.events if e.get("method", "").startswith(method)
         ]
 
     def value(self, expression):
-        """Evaluates JavaScript, returns its value."""
-        found = self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
-        assert "exceptionDetails" not in found, found
-        return found["result"].get("value")
+        """Evaluate JavaScript, return its value."""
+        answer = self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
 
     def picture(self, path, whole=True):
-        """Writes a PNG of the page, or of what the window shows."""
-        found = self.ask(
+        """Write a PNG of the page, or of what the window shows."""
+        answer = self.ask(
             "Page.captureScreenshot", format="png", captureBeyondViewport=whole
         )
-        Path(path).write_bytes(base64.b64decode(found["data"]))
+        Path(path).write_bytes(base64.b64decode(answer["data"]))
 
     def press(self, key):
-        """Presses a key."""
+        """Press a key."""
         for kind in ("keyDown", "keyUp"):
             code = {"Tab": 9}[key]
             self.ask("Input.dispatchKeyEvent", type=kind, key=key, code=key,
                      windowsVirtualKeyCode=code)  # fmt: skip
 
     def close(self):
-        """Ends the browser."""
+        """End the browser."""
         self._socket.close()
         self._process.terminate()
         self._process.wait(timeout=30)
@@ -137,3 +137,41 @@ def luminance(colour):
         x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in parts
     ]
     return sum(w * x for w, x in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def check_quiet(tab, path, size):
+    """Check that the page at `path` made no error, no request, and fits `size`."""
+    for event in ("exceptionThrown", "consoleAPICalled"):
+        assert tab.events_of(f"Runtime.{event}") == []
+    assert tab.events_of("Log.entryAdded") == []
+    assert tab.events_of("Page.javascriptDialogOpening") == []
+    requests = tab.events_of("Network.requestWillBeSent")
+    urls = {request["request"]["url"] for request in requests}
+    assert {url for url in urls if not url.startswith("data:")} == {path.as_uri()}
+    broken = "[...document.images].filter(i => !i.naturalWidth || !i.alt).length"
+    assert tab.value(broken) == 0
+    width = "document.documentElement.scrollWidth <= "
+    assert tab.value(width + "document.documentElement.clientWidth")
+    assert tab.value("innerWidth") == size[0]  # a phone zooms out to an overflow
+
+
+def check_contrast(tab, on_paper, own):
+    """Check WCAG 2's contrast of small text, 4.5 to 1; return the page's colour.
+
+    `on_paper` are selectors of text on the page, `own` of text with a background.
+    """
+    paper, *colours = tab.value(
+        "(() => { const c = document.createElement('canvas').getContext('2d');"
+        " const rgb = v => { c.clearRect(0, 0, 1, 1); c.fillStyle = v;"
+        " c.fillRect(0, 0, 1, 1); return [...c.getImageData(0, 0, 1, 1).data]; };"
+        " const of = (q, p) => rgb(getComputedStyle(document.querySelector(q))[p]);"
+        " const ink = q => of(q, q == 'svg text' ? 'fill' : 'color');"
+        " const paper = of('body', 'backgroundColor');"
+        f" return [paper, ...{json.dumps(on_paper)}.map(q => [q, ink(q), paper]),"
+        f" ...{json.dumps(own)}.map(q => [q, ink(q), of(q, 'backgroundColor')])]; }})()"
+    )
+    assert len(colours) == len(on_paper) + len(own)
+    for name, *pair in colours:
+        light, dark = sorted(map(luminance, pair), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, name
+    return paper

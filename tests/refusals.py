@@ -7,11 +7,10 @@ must be in that table. `make docs` runs these tests and writes the tables.
 import contextlib
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from python_process import run_python
 
 from benchmarks.demo import write_block
 from vireid_jax.run.errors import one_line_errors
@@ -84,13 +83,7 @@ def write():
 
 def command(*arguments, module="vireid_jax.main"):
     """Run a command in its own process, and exit with its error message."""
-    done = subprocess.run(
-        [sys.executable, "-m", module, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
+    done = run_python("-m", module, *arguments, cwd=ROOT)
     assert done.returncode == 1, done
     assert done.stdout == ""
     raise SystemExit(done.stderr.strip())

@@ -1,4 +1,4 @@
-"""Trains a network so small that it compiles in seconds; tests start it as a process.
+"""Train a network so small that it compiles in seconds; tests start it as a process.
 
     python small_run.py --config=small_run.py --workdir=DIR --config.data.dir=DIR
 
@@ -56,7 +56,7 @@ def create(name, *, num_classes, **options):
 
 
 def config_of(data_dir):
-    """Returns a config of 6 steps, two epochs, on nine tiny walkers."""
+    """Return a config of 6 steps, two epochs, on nine tiny walkers."""
     c = default_config()
     c.data.name = "walkers"
     c.data.options.variant = "thermal"
@@ -82,23 +82,23 @@ def config_of(data_dir):
 
 
 def get_config():
-    """Returns the config; the data folder comes with the command line."""
+    """Return the config; the data folder comes with the command line."""
     return config_of("")
 
 
 def images_of(rows=5):
-    """Draws some images of noise."""
+    """Draw some images of noise."""
     return np.random.default_rng(0).integers(0, 256, (rows, 64, 32, 3), np.uint8)
 
 
 def start(workdir, *flags, **environment):
-    """Starts a run of this file in a process; output is captured."""
+    """Start a run of this file in a process; output is captured."""
     flags = (f"--config={__file__}", f"--workdir={workdir}", *flags)
     return start_process(*flags, **environment)
 
 
 def start_process(*arguments, **environment):
-    """Starts this file with any arguments; output is captured."""
+    """Start this file with any arguments; output is captured."""
     return subprocess.Popen(
         [sys.executable, __file__, *map(str, arguments)],
         env={**os.environ, **environment},
@@ -109,13 +109,13 @@ def start_process(*arguments, **environment):
 
 
 def finish(process):
-    """Waits; returns the exit code, what it printed, and its errors."""
+    """Wait; return the exit code, what it printed, and its errors."""
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err
 
 
 def arrays_of(workdir):
-    """Reads the last checkpoint as numpy arrays, whatever devices it was saved on."""
+    """Read the last checkpoint as numpy arrays, whatever devices it was saved on."""
     import jax
     import orbax.checkpoint as ocp
     from etils import epath
@@ -137,12 +137,12 @@ def arrays_of(workdir):
 
 
 def die():
-    """Kills this process, as `kill -9` does."""
+    """Kill this process, as `kill -9` does."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def die_at(place, count):
-    """Arranges for death at the place; "save" dies while orbax writes."""
+    """Arrange for death at the place; "save" dies while orbax writes."""
     from vireid_jax import train
     from vireid_jax.data import pipeline
     from vireid_jax.run import workdir
@@ -173,7 +173,7 @@ def die_at(place, count):
 
 
 def pretend(what):
-    """Makes the process believe in other packages or another training set."""
+    """Make the process believe in other packages or another training set."""
     from vireid_jax.data.source import Records
     from vireid_jax.run import environment
 

@@ -1,13 +1,10 @@
 """Augmentation: each part against its law, and the same on any number of devices."""
 
-import os
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from python_process import run_python
 
 from vireid_jax.data import augment as augmentation
 from vireid_jax.data.augment import ERASED_AREA, ERASED_ASPECT, normalise, third_view
@@ -203,16 +200,9 @@ for many, one in zip(spread(key, split), jax.jit(both)(key, images), strict=True
 
 @pytest.mark.slow  # a process of its own, with four devices to compile for
 def test_four_devices_augment_as_one_does_and_exchange_nothing():
-    environment = os.environ | {
+    environment = {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
         "JAX_PLATFORMS": "cpu",
     }
-    done = subprocess.run(
-        [sys.executable, "-c", ON_FOUR_DEVICES],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_python("-c", ON_FOUR_DEVICES, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -131,7 +131,7 @@ def test_a_lock_ends_with_its_process(run, config):
 
 @contextlib.contextmanager
 def as_nobody():
-    """Drops root's right to write everywhere."""
+    """Drop root's right to write everywhere."""
     if os.geteuid() != 0:
         yield
         return
@@ -184,7 +184,7 @@ def test_a_loss_that_is_no_number(refuses, config, tmp_path, monkeypatch):
 
 
 class Greedy(small_run.Small):
-    """Asks for more memory than any machine has."""
+    """Ask for more memory than any machine has."""
 
     def __call__(self, images, *rest, **options):
         row = images.mean() * jnp.arange(2**30)
@@ -218,8 +218,8 @@ def test_a_full_disk(refuses, config, small_disk):
     assert vireid_jax.load(run).about.step == 3
 
 
-def test_a_disk_that_is_full_though_it_said_otherwise(data, small_disk, compiled_once):
-    """As with a quota: only writing tells. Then space is made, and the run goes on."""
+def test_a_disk_that_is_full_though_it_reported_space(data, small_disk, compiled_once):
+    """As with a quota: only writing fails. Then space is made, and the run goes on."""
     disk = small_disk(0.6)
     run, ballast = disk / "run", disk / "ballast"
     ballast.write_bytes(bytes(350 * 2**10))

@@ -2,12 +2,11 @@
 
 import io
 import json
-import os
-import subprocess
 import sys
 
 import numpy as np
 import pytest
+from python_process import run_python
 from rich.console import Console
 
 from benchmarks import __main__ as command
@@ -309,13 +308,8 @@ def test_the_quick_form_runs_without_a_rival(tmp_path):
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
     }
     options = ["--quick", "--only", "eval,train", "--json", str(out)]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", *options, "--rival", "/missing/python"],
-        cwd=ROOT,
-        env={**os.environ, **cache},
-        capture_output=True,
-        text=True,
-    )
+    options += ["--rival", "/missing/python"]
+    done = run_python("-m", "benchmarks", *options, cwd=ROOT, env=cache)
     assert done.returncode == 0, done.stderr
     results = json.loads(out.read_text())
     for part in ("eval", "train"):

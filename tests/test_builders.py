@@ -95,9 +95,7 @@ def test_regdb_identities_are_the_labels_of_the_trial(data):
 
 def test_regdb_has_ten_configs():
     assert list(regdb.Builder.builder_configs) == [f"trial_{t}" for t in range(1, 11)]
-    with pytest.raises(
-        ValueError, match=r"'trial_11'; valid values for regdb: \['trial_1', "
-    ):
+    with pytest.raises(ValueError, match=r"'trial_11'; valid values .*'trial_1', "):
         load_records("regdb", "train", config="trial_11", data_dir=os.devnull)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: what is kept, what comes back, what is said when there is none."""
+"""Checkpoints: what is kept, what comes back, the error when there is none."""
 
 import shutil
 
@@ -60,7 +60,7 @@ def test_the_latest_and_the_best_are_kept(workdir):
     checkpoints.close()
 
 
-def test_the_latest_state_comes_back_whole(workdir):
+def test_the_complete_latest_state_comes_back(workdir):
     checkpoints = Checkpoints(workdir)
     found = checkpoints.restore(abstract(state_of(0), HERE))
     checkpoints.close()
@@ -76,7 +76,7 @@ def test_the_network_of_any_kept_step_comes_back_alone(workdir):
     checkpoints.close()
 
 
-def test_what_was_told_about_a_step_comes_back(workdir):
+def test_the_metadata_of_a_step_comes_back(workdir):
     checkpoints = Checkpoints(workdir, read_only=True)
     for step in (6, 10):
         metrics = {BEST_METRIC: SCORES[step], "validation_Rank-1": 1 - SCORES[step]}
@@ -84,7 +84,7 @@ def test_what_was_told_about_a_step_comes_back(workdir):
     checkpoints.close()
 
 
-def test_what_is_not_there_is_said_with_what_is(workdir, tmp_path):
+def test_a_missing_step_is_refused_with_the_valid_ones(workdir, tmp_path):
     checkpoints = Checkpoints(workdir, read_only=True)
     with pytest.raises(ValueError, match=r"step 7 .*\[6, 10\]"):
         checkpoints.find(7)
@@ -169,7 +169,7 @@ BROKEN = ["model/d", "model/manifest.ocdbt", "optimizer/_METADATA", "about/metad
 
 
 @pytest.mark.parametrize("part", BROKEN)
-def test_a_step_that_is_not_whole_is_named_with_those_that_are(workdir, part, tmp_path):
+def test_an_incomplete_step_is_named_with_the_complete_ones(workdir, part, tmp_path):
     copy = shutil.copytree(workdir, tmp_path / "copy")
     path = copy / "checkpoints" / "10" / part
     if path.is_dir():
@@ -178,9 +178,7 @@ def test_a_step_that_is_not_whole_is_named_with_those_that_are(workdir, part, tm
     else:
         path.unlink()
     checkpoints = Checkpoints(copy)
-    message = (
-        rf"step 10 .* its {part.split('/')[0]} is missing.*whole: \[6\].*rm -r .*/10"
-    )
+    message = rf"step 10 .* its {part.split('/')[0]} is .*\[6\].*rm -r .*/10"
     with pytest.raises(ValueError, match=message):
         checkpoints.restore(abstract(state_of(0), HERE))
     checkpoints.close()

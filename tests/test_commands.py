@@ -1,11 +1,11 @@
 """`vireid NAME` and `python -m vireid_jax.NAME`: help, errors and exit codes."""
 
 import importlib
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from python_process import run_python
 
 from vireid_jax import __main__ as console
 from vireid_jax.run.command import DOCS, Parser, run_command
@@ -33,7 +33,7 @@ def test_help_lists_every_command(prog, arguments, monkeypatch, capsys):
 def test_help_imports_nothing_heavy():
     code = "import sys; from vireid_jax.__main__ import main; main()"
     code += "; assert not {'jax', 'numpy', 'rich', 'absl'} & {*sys.modules}"
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert run_python("-c", code).returncode == 0
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -90,9 +90,7 @@ def test_a_bug_shows_its_traceback_and_how_to_report_it():
         "from tests.test_commands import fail\n\n"
         "fail(ValueError('operands could not be broadcast'))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
-    )
+    done = run_python("-c", code, cwd=ROOT)
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback (most recent call last):\n")
     *_, error, report = done.stderr.strip().splitlines()

@@ -21,7 +21,7 @@ def pair(images):
 
 
 def with_thresholds(cosine):
-    """Makes a network that takes pairs from this cosine on for one person's."""
+    """Make a network that takes pairs from this cosine on as one identity."""
     rates = {"0.1": cosine - 0.1, "0.01": cosine}
     kind = {"thresholds": rates, "true_match_rates": {"0.1": 0.9, "0.01": None}}
     thresholds = {"visible-infrared": kind, "visible-visible": {"thresholds": {}}}

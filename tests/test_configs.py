@@ -3,11 +3,10 @@
 import itertools
 import json
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from python_process import run_python
 
 from vireid_jax.config import changed_keys, flat, validate, with_defaults
 from vireid_jax.configs import find_config, get_config, list_configs
@@ -20,7 +19,7 @@ STUDIES = [name for name in FILES if name.startswith("ablations/")]
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_config_is_valid_and_says_how_to_run_it(name, tmp_path, monkeypatch):
+def test_a_config_is_valid_and_shows_its_command(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     module = runpy.run_path(str(FILES[name]))
     validate(module["get_config"]())
@@ -59,12 +58,8 @@ def test_no_row_of_that_name(name):
 def test_a_row_is_given_on_the_command_line(tmp_path):
     def run(argument):
         path = f"--config={FILES['ablations/sharing.py']}:{argument}"
-        command = [sys.executable, "-m", "vireid_jax.main", path]
-        done = subprocess.run(
-            [*command, f"--workdir={tmp_path / 'run'}", "--config.data.name=none"],
-            capture_output=True,
-            text=True,
-        )
+        flags = (path, f"--workdir={tmp_path / 'run'}", "--config.data.name=none")
+        done = run_python("-m", "vireid_jax.main", *flags)
         assert done.returncode == 1
         assert "Traceback" not in done.stderr
         return done.stderr

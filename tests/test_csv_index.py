@@ -28,10 +28,7 @@ NO_IMAGE = LINE.replace("0_c1_0", "no")
         (HEADER + LINE.replace(",train", ""), "line 2: it has fewer columns than the"),
         (HEADER + LINE.replace("train", "train,x"), "line 2: it has more columns than"),
         (HEADER + LINE.replace("images/", "../"), "is not below"),
-        (
-            HEADER + LINE.replace(".jpg", ".gif"),
-            "image 'images/0_c1_0.gif' has no suff",
-        ),
+        (HEADER + LINE.replace(".jpg", ".gif"), "'images/0_c1_0.gif' has no suff"),
         (HEADER + '"images/0', "is not a CSV file in UTF-8"),
     ],
 )

@@ -56,7 +56,7 @@ def folder(data):
     return data / SET
 
 
-def assert_tells_to_delete(message, folder):
+def check_remedy(message, folder):
     assert message.endswith(
         f"; delete this set (rm -r {folder}) and run the same command again"
     )
@@ -122,11 +122,7 @@ def test_a_copy_with_other_times_is_read_once(folder, data):
     [
         (lambda rows: set_number(rows[0], "identity", 7), 0, "identity was 0, is 7"),
         (lambda rows: set_number(rows[3], "camera", 5), 3, r"camera was \d, is 5"),
-        (
-            lambda rows: set_number(rows[0], "modality", 1),
-            0,
-            "modality was visible, .*",
-        ),
+        (lambda rows: set_number(rows[0], "modality", 1), 0, "modality was visible.*"),
         (lambda rows: set_image(rows[4], PIXELS), 4, r"sha256 was \w+, is \w+"),
         (lambda rows: rows.pop(2), 2, "the row is missing"),
         (add_row, None, "the row is new"),
@@ -139,7 +135,7 @@ def test_a_changed_row_is_named(folder, data, change, which, what):
     path = re.escape(str(folder / "manifest-train.tsv"))
     first = f"differs from the records in 1 of [789] rows, the first being '{name}'"
     assert re.match(rf"{path} {first} \({what}\); ", message)
-    assert_tells_to_delete(message, folder)
+    check_remedy(message, folder)
 
 
 def test_all_changed_rows_are_counted_and_the_first_one_is_named(folder, data):
@@ -176,7 +172,7 @@ def test_a_damaged_manifest_is_named(folder, data, damage, why):
     message = refusal(data)
     assert message.startswith(str(path))
     assert why in message
-    assert_tells_to_delete(message, folder)
+    check_remedy(message, folder)
 
 
 def test_other_line_ends_change_nothing(folder, data):
@@ -190,9 +186,7 @@ def test_odd_file_names_survive(tmp_path):
     rows = [Row(name, 0, 1, "visible", "ab", 0) for name in names]
     manifest.check_manifest(tmp_path / "m.tsv", rows, {}, "do this")
     manifest.check_manifest(tmp_path / "m.tsv", rows, {}, "do this")
-    with pytest.raises(
-        ValueError, match=r"1 of 4 rows.* 'c\\td' \(the row is missing\)"
-    ):
+    with pytest.raises(ValueError, match=r"1 of 4 rows.* 'c\\td' .*is missing"):
         manifest.check_manifest(tmp_path / "m.tsv", rows[:1] + rows[2:], {}, "do this")
 
 
@@ -207,7 +201,7 @@ def test_a_folder_that_cannot_be_written_to_gets_no_manifest(prepared, small_dis
     assert contents(disk) == before
 
 
-def test_a_manifest_is_whole_or_absent_whoever_is_killed(tmp_path):
+def test_a_manifest_is_complete_or_absent_after_a_kill(tmp_path):
     script = (
         "import os, pathlib, signal, sys\n"
         "from vireid_jax.data import manifest\n"
@@ -242,17 +236,21 @@ def test_a_manifest_is_whole_or_absent_whoever_is_killed(tmp_path):
 # --- Files of a prepared set ----------------------------------------------------------
 
 
+INFO = "dataset_info.json"
+
+
 def cut(size):
     return lambda path: path.write_bytes(path.read_bytes()[:size])
+
+
+def change_format(path):
+    path.write_text(path.read_text().replace("array_record", "tfrecord"))
 
 
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (cut(65536), "is damaged or cut short; "),
-        (cut(40000), "is damaged or cut short (ArrayRecord file should be at least"),
-        (cut(0), "is damaged or cut short (ArrayRecord file should be at least"),
-        (cut(-1), "is damaged or cut short (Invalid Riegeli/records file"),
+        *((cut(size), "is damaged or cut short") for size in (65536, 40000, 0, -1)),
         (lambda path: path.unlink(), "is missing"),
     ],
 )
@@ -260,32 +258,18 @@ def test_a_damaged_record_file_is_named(folder, data, damage, reason):
     damage(folder / RECORDS)
     message = refusal(data)
     assert message.startswith(f"{folder / RECORDS} {reason}")
-    assert_tells_to_delete(message, folder)
+    check_remedy(message, folder)
 
 
 @pytest.mark.parametrize(
     ("name", "damage", "reason"),
     [
-        ("dataset_info.json", lambda path: path.unlink(), "is missing or empty"),
-        ("dataset_info.json", cut(0), "cannot be read (Failed to load JSON"),
-        ("dataset_info.json", cut(1000), "cannot be read (Failed to load JSON"),
-        (
-            "dataset_info.json",
-            lambda path: path.write_text("{}"),
-            "cannot be read (The constructed DatasetInfo instance",
-        ),
-        (
-            "dataset_info.json",
-            lambda path: path.write_text('{"odd": 1}'),
-            "cannot be read (Message type",
-        ),
-        (
-            "dataset_info.json",
-            lambda path: path.write_text(
-                path.read_text().replace("array_record", "tfrecord")
-            ),
-            "cannot be read (File format is already set to FileFormat.TFRECORD",
-        ),
+        (INFO, lambda path: path.unlink(), "is missing or empty"),
+        (INFO, cut(0), "cannot be read (Failed to load JSON"),
+        (INFO, cut(1000), "cannot be read (Failed to load JSON"),
+        (INFO, lambda path: path.write_text("{}"), "cannot be read (The constructed"),
+        (INFO, lambda path: path.write_text('{"odd": 1}'), "cannot be read (Message"),
+        (INFO, change_format, "cannot be read (File format is already set"),
         ("features.json", lambda path: path.unlink(), "is missing or empty"),
         ("features.json", cut(0), "is missing or empty"),
     ],
@@ -294,7 +278,7 @@ def test_a_missing_or_broken_info_file_is_named(folder, data, name, damage, reas
     damage(folder / name)
     message = refusal(data)
     assert message.startswith(f"{folder / name} {reason}")
-    assert_tells_to_delete(message, folder)
+    check_remedy(message, folder)
 
 
 @pytest.mark.parametrize("promised", [[7], [9], []])
@@ -308,16 +292,14 @@ def test_a_wrong_number_of_records_is_named(folder, data, promised):
     if not promised:
         expected = f"{path} lists no rows of 'train'"
     assert message.startswith(expected.replace("[", "").replace("]", ""))
-    assert_tells_to_delete(message, folder)
+    check_remedy(message, folder)
 
 
 def test_a_file_that_breaks_while_it_is_read_is_named(folder, data):
     records = load(data)
     overwrite(0, 60000)(folder / RECORDS)
     fresh = pickle.loads(pickle.dumps(records))
-    with pytest.raises(
-        ValueError, match=r"train: record \d is damaged .*; delete this"
-    ):
+    with pytest.raises(ValueError, match=r"record \d is damaged .*; delete this"):
         fresh.image(0, (32, 16))
 
 
@@ -325,7 +307,5 @@ def test_a_truncated_image_in_a_set_is_named(folder, data):
     name = load(data).filename[2]
     rewrite(folder, lambda rows: set_image(rows[2], image(rows[2])[:-100]))
     message = refusal(data)
-    assert re.match(
-        rf"walkers/.*:train: image '{name}' \(\d+ bytes\) is a trunc", message
-    )
-    assert_tells_to_delete(message, folder)
+    assert re.match(rf"walkers/.*:train: image '{name}' .* is a truncated", message)
+    check_remedy(message, folder)

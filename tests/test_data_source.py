@@ -173,7 +173,7 @@ def test_a_selection_keeps_the_label_space(records):
     )
 
 
-def test_split_identities_holds_out_whole_identities(records):
+def test_split_identities_holds_out_complete_identities(records):
     train, held = split_identities(records, 2, seed=3)
     assert len(train) + len(held) == len(records)
     assert sorted({*train.identity, *held.identity}) == sorted(IDS)
@@ -185,9 +185,7 @@ def test_split_identities_holds_out_whole_identities(records):
     others = {split_identities(records, 2, seed)[1].fingerprint for seed in range(20)}
     assert len(others) > 3
     for wrong in (0, 4):
-        with pytest.raises(
-            ValueError, match=rf"validation_identities is {wrong}.*1 to 3"
-        ):
+        with pytest.raises(ValueError, match=rf"_identities is {wrong}.*1 to 3"):
             split_identities(records, wrong, seed=0)
 
 
@@ -244,13 +242,9 @@ def test_threads_and_pickled_copies_read_the_same(records):
 def test_errors_name_the_value_and_the_valid_values(builder, records):
     with pytest.raises(ValueError, match=r"'val'; valid.* tiny/1.2.0: \['train'\]"):
         open_records(builder, "val")
-    with pytest.raises(
-        ValueError, match=r"data set is 'market'; valid values: .*regdb"
-    ):
+    with pytest.raises(ValueError, match=r"'market'; valid values: .*regdb"):
         load_records("market", "train")
-    with pytest.raises(
-        ValueError, match=r"modality is 'thermal'; valid values: .*infrared"
-    ):
+    with pytest.raises(ValueError, match=r"'thermal'; valid values: .*infrared"):
         records.of("thermal")
     broken = PIXELS[:40] + b"#" + PIXELS[41:]  # its end is there
     broken = index_records([example(broken, "x.png")], "tiny", "do this")

@@ -16,9 +16,7 @@ from vireid_jax.data.pk import PKStream
 from vireid_jax.training import sharding
 
 # The module's runs share the small network and what XLA compiles of it.
-pytestmark = [
-    pytest.mark.usefixtures("small_network", "compiled_once"),
-]
+pytestmark = [pytest.mark.usefixtures("small_network", "compiled_once")]
 
 
 @pytest.fixture(scope="module")

@@ -134,33 +134,24 @@ def test_a_missing_compiler_is_named(monkeypatch):
 
 
 @pytest.mark.usefixtures("with_libtpu")
-def test_a_batch_that_does_not_divide_is_refused():
-    message = error_of(config_of(), ["v5e-8"])
-    for words in ("P x K is 4", "8 devices", "[8]"):
-        assert words in message
-
-
-@pytest.mark.usefixtures("with_libtpu")
-def test_a_mesh_that_does_not_fit_is_refused():
+@pytest.mark.parametrize(
+    ("key", "value", "topologies", "words"),
+    [
+        ("batch.identities", 2, ["v5e-8"], ("P x K is 4", "8 devices", "values: 8")),
+        ("mesh.model", 3, ["v5e-8"], ("config.mesh.model is 3", "v5e-8's 8 chips")),
+        ("model.dtype", "float8", [], ("config.model.dtype is 'float8'",)),
+        ("data.name", "custom", [], ("before it is prepared",)),
+    ],
+)
+def test_a_wrong_config_is_refused(key, value, topologies, words, tmp_path):
     config = config_of()
-    config.mesh.model = 3
-    message = error_of(config, ["v5e-8"])
-    for words in ("config.mesh.model is 3", "v5e-8's 8 chips"):
-        assert words in message
-
-
-def test_a_wrong_config_is_refused():
-    config = config_of()
-    config.model.dtype = "float8"
-    assert "config.model.dtype is 'float8'" in error_of(config, [])
-
-
-def test_a_set_of_unknown_size_is_refused(tmp_path):
-    config = config_of()
-    config.data.name = "custom"
-    config.data.options = {"name": "mine"}
     config.data.dir = str(tmp_path)
-    assert "before it is prepared" in error_of(config, [])
+    if value == "custom":
+        config.data.options = {"name": "mine"}
+    config.update_from_flattened_dict({key: value})
+    message = error_of(config, topologies)
+    for word in words:
+        assert word in message
 
 
 @pytest.fixture

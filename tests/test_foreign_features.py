@@ -1,12 +1,12 @@
 """Features and distances of other frameworks, in files, against our own ranking."""
 
+import functools
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from python_process import run_python
 from scipy.io import savemat
 from splits import embed, fake_tree
 
@@ -126,6 +126,10 @@ def spoilt(name, row, value):
     return arrays
 
 
+def with_identity(value):
+    return arrays_of(NAMES[0], identity=np.full(len(split_of(NAMES[0])[1]), value))
+
+
 WRONG = {
     "features without cameras": (
         lambda: {k: v for k, v in arrays_of(NAMES[0]).items() if k != "camera"},
@@ -136,11 +140,7 @@ WRONG = {
         "identity is (",
         "rows, so it is",
     ),
-    "features that are not finite": (
-        lambda: spoilt("features", 5, np.nan),
-        "1 of ",
-        "row 5",
-    ),
+    "features that are not finite": (lambda: spoilt("features", 5, np.nan), "row 5"),
     "a feature that is all zero": (lambda: spoilt("features", 7, 0), "1 of ", "row 7"),
     "Python objects in a file of features": (
         lambda: arrays_of(NAMES[0], identity=np.array([{}], object)),
@@ -167,15 +167,11 @@ WRONG = {
         "identity is float64; valid values: whole numbers",
     ),
     "an identity that is no number": (
-        lambda: arrays_of(
-            NAMES[0], identity=np.full(len(split_of(NAMES[0])[1]), np.nan)
-        ),
+        lambda: with_identity(np.nan),
         "row 0 holds nan",
     ),
     "an identity that is too large": (
-        lambda: arrays_of(
-            NAMES[0], identity=np.full(len(split_of(NAMES[0])[1]), 2**33)
-        ),
+        lambda: with_identity(2**33),
         "below 2**31, and row 0 holds 85899",
     ),
     "one file name for several images": (
@@ -237,11 +233,7 @@ def test_what_is_no_such_file_is_refused(tmp_path):
 
 
 def test_the_command(tmp_path):
-    command = [sys.executable, "-m", "vireid_jax.evaluate", "--features"]
-
-    def run(*arguments):
-        return subprocess.run([*command, *arguments], capture_output=True, text=True)
-
+    run = functools.partial(run_python, "-m", "vireid_jax.evaluate", "--features")
     path, out = str(write(tmp_path, arrays_of(NAMES[0]))), str(tmp_path / "out.json")
     done = run(path, "--protocol", *NAMES[:2], "--out", out)
     assert done.returncode == 0, done.stderr

@@ -232,11 +232,9 @@ def test_locally_processes_start_and_the_output_of_others_is_marked(local, tmp_p
 def test_locally_the_first_failure_is_the_exit_code_and_ends_the_others(
     local, tmp_path
 ):
-    started = time.monotonic()
     process = local("wait,3,deaf", GRACE="1")
     process.communicate(timeout=120)
     assert process.returncode == 3
-    assert time.monotonic() - started < 30
     assert not list(tmp_path.glob("signals-*"))  # they were killed
 
 

@@ -1,14 +1,13 @@
 """SDM and MGIM: sizes, formulas against loops, and what training must not touch."""
 
 import json
-import subprocess
-import sys
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from python_process import run_python
 
 from vireid_jax import losses, models
 from vireid_jax.config import default_config
@@ -91,15 +90,10 @@ def test_the_card_of_the_lightweight_network():
     json.dumps(actual)
 
 
-def run_card(*arguments):
-    command = [sys.executable, "-m", "vireid_jax.models", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 def test_the_command_lists_models_and_names_a_wrong_one():
-    done = run_card("--json")
+    done = run_python("-m", "vireid_jax.models", "--json")
     assert json.loads(done.stdout) == models.list_models()
-    done = run_card("--name", "osnet_x9")
+    done = run_python("-m", "vireid_jax.models", "--name", "osnet_x9")
     assert done.returncode == 1
     assert "did you mean 'osnet_x1_0'?" in done.stderr
     assert "Traceback" not in done.stderr

@@ -46,7 +46,7 @@ MESHES = ["two", "eight", "four by two"]
 
 
 def start(devices, *arguments):
-    """Starts this file in a process that has so many devices."""
+    """Start this file in a process that has so many devices."""
     flags = f"--xla_force_host_platform_device_count={devices}"
     paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
@@ -59,7 +59,7 @@ def start(devices, *arguments):
 
 
 def answer(process):
-    """Waits for what such a process found."""
+    """Wait for such a process; return its results."""
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     return json.loads(out.splitlines()[-1])
@@ -98,7 +98,7 @@ def test_steps_agree(found, mesh, name):
 
 
 @pytest.mark.parametrize("mesh", MESHES)
-def test_norms_saw_the_whole_batch(found, mesh):
+def test_norms_use_the_complete_batch(found, mesh):
     """The running statistics and the weights after the steps agree too."""
     assert found["largest_statistic"] > 0.1
     assert found[mesh]["statistics_differ_by"] < 1e-9
@@ -123,9 +123,8 @@ def test_a_classifier_alone_is_split_and_its_momentum_too(found):
 
 
 def test_a_mesh_that_does_not_fit_is_refused(found):
-    assert found["no_such_mesh"] == (
-        "config.mesh.model is 3, and there are 8 devices; legal are [1, 2, 4, 8]"
-    )
+    for words in ("config.mesh.model is 3", "8 devices", "valid values: [1, 2, 4, 8]"):
+        assert words in found["no_such_mesh"]
 
 
 def test_a_kernel_of_odd_classes_is_split_by_its_features():
@@ -193,7 +192,7 @@ def random_variables():
 
 
 def train_on(mesh):
-    """Takes the steps that `train` takes, on the devices of `mesh`."""
+    """Take the steps that `train` takes, on the devices of `mesh`."""
     config = default_config()
     config.optimizer.name = "sgd"
     config.loss.infonce = 1.0
@@ -237,7 +236,7 @@ def largest_difference(one, two):
 
 
 def describe(one, state, batch, numbers):
-    """Says where a state and a batch lie, and how far the state is from `one`."""
+    """Describe where a state and a batch are, and how far the state is from `one`."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     kernel = state.params["head"]["classifier"]["kernel"]
     found = numbers | {
@@ -261,13 +260,13 @@ def describe(one, state, batch, numbers):
 
 
 def mesh_of(data, model=1):
-    """Arranges the first devices of this process as a mesh."""
+    """Arrange the first devices of this process as a mesh."""
     devices = np.array(jax.devices()[: data * model]).reshape(data, model)
     return Mesh(devices, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 
 
 def one_of_two(coordinator, index):
-    """Takes the steps as one of two processes; prints what each loss was."""
+    """Take the steps as one of two processes; print each loss."""
     processes.connect(coordinator, 2, index)
     _, _, numbers = train_on(sharding.make_mesh())
     sys.stdout.write(json.dumps(numbers | {"devices": jax.device_count()}))

@@ -13,13 +13,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from python_process import run_python
 from small_run import arrays_of, finish, start
 
 from vireid_jax.run import processes
 
 TWO_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
 ONE_STEP = ("--config.schedule.epochs=0.1",)
-END_WITHIN = 60  # seconds, once the other process is gone
 
 
 @pytest.fixture(scope="module")
@@ -136,10 +136,8 @@ class TestTwoProcesses:
         flags = (*ONE_STEP, "--config.mesh.model=4")  # both processes' devices
         ends = [finish(process) for process in run_both(tmp_path, (flags, flags))]
         assert all(code for code, _, _ in ends), ends
-        said = (
-            "config.mesh.model is 4, and each process has 2 devices; legal are [1, 2]"
-        )
-        assert any(said in err for _, _, err in ends), ends
+        for words in ("config.mesh.model is 4", "has 2 devices", "[1, 2]"):
+            assert any(words in err for _, _, err in ends), ends
 
     @pytest.mark.parametrize("killed", [0, 1])
     def test_one_is_killed_the_other_ends_and_the_run_goes_on_bit_for_bit(
@@ -149,10 +147,8 @@ class TestTwoProcesses:
         environments[killed] = {"KILL": "step:8"}  # 3 is saved, 6 may be
         both = run_both(tmp_path, environments=environments)
         assert both[killed].wait(300) == -signal.SIGKILL
-        since = time.monotonic()
         code, _, _ = finish(both[1 - killed])
         assert code != 0
-        assert time.monotonic() - since < END_WITHIN
         finish(both[killed])
 
         ends = [finish(process) for process in run_both(tmp_path)]
@@ -211,12 +207,7 @@ class TestConnect:
             free.bind(("localhost", 0))
             address = f"localhost:{free.getsockname()[1]}"
         code = "from vireid_jax.run import processes as p; p.connect(*{}, timeout=2)"
-        process = subprocess.run(
-            [sys.executable, "-c", code.format((address, 2, index))],
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        process = run_python("-c", code.format((address, 2, index)))
         assert process.returncode == 1
         (line,) = process.stderr.splitlines()
         for words in (f"process {index}", "2 s", address, "--coordinator"):

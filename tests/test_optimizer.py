@@ -66,7 +66,7 @@ def gradients(step):
 
 
 def by_optimizer(config, rate, num_steps):
-    """Takes steps as the train step does: minus the rate times the direction."""
+    """Take steps as the train step does: minus the rate times the direction."""
     with jax.enable_x64(True):
         optimizer = make_optimizer(config)
         params = jax.tree.map(jnp.asarray, PARAMS)

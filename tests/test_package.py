@@ -1,11 +1,8 @@
 """The package as others meet it: installed, as a wheel, and from a clone alone."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import tomllib
 import zipfile
 from importlib import metadata
@@ -16,6 +13,7 @@ import numpy as np
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from python_process import run_python
 from small_embedder import embedder_of, fill
 
 import vireid_jax
@@ -32,15 +30,9 @@ METADATA_OF_BUILDERS = ("*.py", "*.md", "*.bib", "*.txt", "*.tsv")
 
 
 def python(*arguments, cwd, path=""):
-    """Runs Python in `cwd`, with `path` before all else; returns what it printed."""
-    environment = {**os.environ, "PYTHONPATH": str(path), "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    """Run Python in `cwd`, with `path` before all else; return what it printed."""
+    environment = {"PYTHONPATH": str(path), "PYTHONWARNINGS": "ignore"}
+    done = run_python(*arguments, cwd=cwd, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -100,7 +92,7 @@ def wheel(clone, tmp_path_factory):
     return out / "site"
 
 
-def test_tests_run_the_tree_they_stand_in():
+def test_tests_run_the_tree_they_are_in():
     assert Path(vireid_jax.__file__) == ROOT / "vireid_jax/__init__.py"
     # An egg-info folder in the tree also counts as a distribution; it has no origin.
     for installed in metadata.distributions(name="vireid-jax"):
@@ -195,7 +187,7 @@ def test_imports_change_nothing_global_and_hide_no_public_name():
 
 
 def test_the_docs_score_two_folders_by_public_names(tmp_path, monkeypatch, capsys):
-    """Runs the lines of docs/embed.md with a network of random weights."""
+    """Run the lines of docs/embed.md with a network of random weights."""
     section = (ROOT / "docs/embed.md").read_text().partition("## Score two folders")[2]
     lines = section.partition("```python\n")[2].partition("```")[0]
     names = [f"{person}/{camera}.png" for person in range(4) for camera in (1, 2)]
@@ -210,7 +202,7 @@ def test_the_docs_score_two_folders_by_public_names(tmp_path, monkeypatch, capsy
 
 
 def test_nothing_installs_tensorflow_or_torch_by_default():
-    """Follows the requirements of what is installed, extras as they are asked for."""
+    """Follow the requirements of what is installed, extras as they are asked for."""
     seen, todo = set(), [Requirement(one) for one in PROJECT["dependencies"]]
     while todo:
         one = todo.pop()

@@ -60,7 +60,7 @@ def duplicate(old, new):
 
 
 def forget_an_image(root):
-    """Removes one of a test identity, which the permutations still know."""
+    """Remove one of a test identity, which the permutations still know."""
     tested = [f"{int(entry):04d}" for entry in TEST_ID.split(",")]
     min(p for i in tested for p in root.glob(f"cam[1245]/{i}/*.jpg")).unlink()
 

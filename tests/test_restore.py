@@ -48,7 +48,7 @@ def run(tmp_path_factory):
 
 @pytest.mark.slow  # five processes, each with the start of jax
 class TestOtherDevices:
-    def test_a_run_goes_on_on_other_devices_and_says_so(self, run):
+    def test_a_run_resumes_on_other_devices_and_prints_it(self, run):
         _, said = run
         for step, text, devices in (
             (1, said[1], "from ['cpu'] to ['cpu', 'cpu', 'cpu', 'cpu', 'cpu', 'cpu',"),
@@ -88,7 +88,7 @@ class TestOtherDevices:
 
 @pytest.mark.slow  # XLA compiles a whole network for each modality
 def test_a_checkpoint_of_a_released_version_loads_forever():
-    """Written by 0.1.0 (its optimizer left out); if this fails, mend what reads it."""
+    """Written by 0.1.0 (its optimizer left out); if this fails, fix what reads it."""
     embedder = vireid_jax.load(RELEASED)
     assert embedder.about.environment["packages"]["vireid-jax"] == "0.1.0"
     expected = np.load(RELEASED / "embeddings.npy")

@@ -76,7 +76,7 @@ def variables():
 
 
 def fresh_state(variables):
-    """Returns a state of its own, which may be donated."""
+    """Return a state of its own, which may be donated."""
     params, batch_stats = jax.tree.map(
         jnp.copy, (variables["params"], variables["batch_stats"])
     )

@@ -1,9 +1,6 @@
 """The synthetic world: determinism, the plan, knobs, the command line."""
 
 import hashlib
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -11,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from python_process import run_python
 
 import vireid_jax
 from vireid_jax.synthetic import PRESETS, Knobs, generate, plan, preset, render
@@ -60,9 +58,8 @@ def test_a_caller_without_a_main_guard_may_use_several_workers(tmp_path):
         "print(sum(len(data) for _, data, _ in generate(specs, **world)))\n"
         "assert not {'jax', 'tensorflow'} & set(sys.modules)\n"
     )
-    env = {**os.environ, "PYTHONPATH": str(Path(vireid_jax.__file__).parents[1])}
-    command = [sys.executable, script]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=env)
+    env = {"PYTHONPATH": str(Path(vireid_jax.__file__).parents[1])}
+    done = run_python(script, env=env)
     assert done.returncode == 0, done.stderr
     world = {"seed": 3, "size": SIZE, "knobs": EASY, "workers": 1}
     here = sum(len(data) for _, data, _ in generate(plan("nir", range(5), 10), **world))

@@ -1,13 +1,12 @@
 """The TFDS builder of `walkers`: a round trip without TensorFlow, configs, metadata."""
 
 import hashlib
-import subprocess
-import sys
 
 import cv2
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from python_process import run_python
 from vireid_jax.datasets.walkers import walkers_dataset_builder as walkers
 
 from vireid_jax.synthetic import generate, preset
@@ -90,9 +89,7 @@ def test_preparing_prints_nothing_and_needs_neither_tensorflow_nor_jax(tmp_path)
         "assert len(records) == 8\n"
         "assert not {'tensorflow', 'torch', 'jax'} & set(sys.modules)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120
-    )
+    done = run_python("-c", script)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

@@ -36,7 +36,7 @@ def test_the_network_is_taken(first):
     jax.tree.map(np.testing.assert_array_equal, found, dict(expected))
 
 
-def test_classifiers_of_other_identities_start_anew(first):
+def test_classifiers_of_other_identities_start_again(first):
     mine = variables_of(9)
     found = insert_run(mine, str(first / "run"))["params"]
     np.testing.assert_array_equal(

@@ -2,14 +2,13 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import small_run
+from python_process import run_python
 
 ROOT = Path(__file__).parents[1]
 # Python runs this at its start. Other packages may import fcntl, which macOS has.
@@ -50,13 +49,7 @@ def test_the_demo_works_without_linux(train, tmp_path):
     path = os.pathsep.join([str(tmp_path), str(ROOT), os.environ.get("PYTHONPATH", "")])
 
     def run(*arguments):
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            env={**os.environ, "PYTHONPATH": path},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
+        done = run_python(*arguments, env={"PYTHONPATH": path}, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

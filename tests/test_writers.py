@@ -35,7 +35,7 @@ def test_rows_after_the_restored_step_are_dropped_and_written_anew(tmp_path):
 
 
 def events_of(folder):
-    """Reads TensorBoard's events: length, its checksum, message, its checksum."""
+    """Read TensorBoard's events: length, its checksum, message, its checksum."""
     from tensorboardX.proto import event_pb2
 
     found = []

@@ -1,4 +1,4 @@
-"""Writes a checkpoint as torchreid would, from an OSNet of random numbers in torch.
+"""Write a checkpoint as torchreid would, from an OSNet of random numbers in torch.
 
 torch is no dependency of the project: the tests that need it are skipped without it. To
 run them, install both into an environment of their own (PyTorch's CPU build suffices):
@@ -143,7 +143,7 @@ class OSNet(nn.Module):
 
 @torch.no_grad()
 def random_network(name, seed=0, classes=7):
-    """Returns a network at test, none of whose numbers is as torch begins with it."""
+    """Return a network at test, with no number as torch initialises it."""
     network = OSNet(name, classes).eval()
     generator = torch.Generator().manual_seed(seed)
     for key, x in network.state_dict().items():
