@@ -354,7 +354,7 @@ def test_bfloat16_computes_narrow_and_embeds_in_float32():
 @pytest.mark.parametrize(
     ("arguments", "options", "hint"),
     [
-        ("osnet_x1", {}, r"'osnet_x1'.*did you mean 'osnet_x1_0'.*osnet_x0_25"),
+        ("osnet_x1", {}, r"'osnet_x1'.*did you mean osnet_x1_0.*osnet_x0_25"),
         ("resnet50", {}, "'resnet50'.*osnet_x1_0"),
         ("osnet_x1_0", {"num_specific_stages": 6}, r"num_specific_stages is 6.*0, .*5"),
         ("osnet_x1_0", {"neck_norm": "both"}, "neck_norm is 'both'.*per_modality"),

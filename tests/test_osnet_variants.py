@@ -301,8 +301,8 @@ def test_what_takes_a_network_takes_the_single_one():
 @pytest.mark.parametrize(
     ("name", "options", "hint"),
     [
-        ("osnet_ain_x0.25", {}, "did you mean 'osnet_ain_x0_25'"),
-        ("osnet_ibn_x0_25", {}, "did you mean 'osnet_.*osnet_ibn_x1_0"),
+        ("osnet_ain_x0.25", {}, "did you mean osnet_ain_x0_25"),
+        ("osnet_ibn_x0_25", {}, "did you mean osnet_.*osnet_ibn_x1_0"),
         ("osnet_x0_25", {"dtype": "float16"}, "dtype is 'float16'.*bfloat16"),
     ],
 )

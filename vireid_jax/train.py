@@ -78,7 +78,13 @@ def train_run(
     workdir = Path(workdir).expanduser().resolve()
     is_writer = processes.is_first()
     with contextlib.ExitStack() as at_exit:
-        journal = at_exit.enter_context(_opened(workdir, config, is_writer))
+        if is_writer:
+            at_exit.enter_context(claimed(workdir))
+            check_same_config(workdir, config)
+            replace_text(workdir / CONFIG, config.to_json_best_effort(indent=2) + "\n")
+        console = Console(emoji=False, quiet=not is_writer)  # or ":train:" is an emoji
+        path = workdir / "log.txt" if is_writer else Path(os.devnull)
+        journal = at_exit.enter_context(Journal(path, console))
         stop.note = journal.note
         here = environment()
         if is_writer:
@@ -173,7 +179,12 @@ def train_run(
 
         # --- Loop: step, then log, then evaluate and save, then stop if asked to ------
         stop.deferring = True
-        images = cached_images(config, visible, infrared, mesh, journal)
+        images = {}
+        if config.data.cache == "device":
+            size = tuple(config.data.size)
+            images = sharding.place_images(visible, infrared or visible, size, mesh)
+            mebibytes = sum(rows.nbytes for rows in images.values()) / 2**20
+            journal.print(f"The training set takes {mebibytes:.1f} MiB on each device.")
         count = plan.num_steps
         rates = [learning_rate(config, step, count) for step in range(count)]
         schedule = sharding.place_everywhere(make_schedule(rates), mesh)
@@ -273,21 +284,6 @@ def train_run(
         return results
 
 
-@contextlib.contextmanager
-def _opened(
-    workdir: Path, config: FrozenConfigDict, is_writer: bool
-) -> Iterator[Journal]:
-    """Claim a run's folder, write its config, and open its log."""
-    console = Console(emoji=False, quiet=not is_writer)  # or ":train:" is an emoji
-    with contextlib.ExitStack() as at_exit:
-        if is_writer:
-            at_exit.enter_context(claimed(workdir))
-            check_same_config(workdir, config)
-            replace_text(workdir / CONFIG, config.to_json_best_effort(indent=2) + "\n")
-        path = workdir / "log.txt" if is_writer else Path(os.devnull)
-        yield at_exit.enter_context(Journal(path, console))
-
-
 def training_data(config: FrozenConfigDict) -> tuple[Records, Records | None]:
     """Open the train split; hold identities out for validation if the config says."""
     records = open_split(config, "train")
@@ -312,23 +308,6 @@ def start(
         return state
     journal.print(f"No checkpoint yet: starting from {source}.")
     return program.insert(state, variables)
-
-
-def cached_images(
-    config: FrozenConfigDict,
-    visible: Records,
-    infrared: Records | None,
-    mesh: jax.sharding.Mesh,
-    journal: Journal,
-) -> dict[str, jax.Array]:
-    """Place the training set in device memory, if the config says so."""
-    if config.data.cache != "device":
-        return {}
-    size = tuple(config.data.size)
-    images = sharding.place_images(visible, infrared or visible, size, mesh)
-    megabytes = sum(rows.nbytes for rows in images.values()) / 2**20
-    journal.print(f"The training set is in device memory: {megabytes:.1f} MiB on each.")
-    return images
 
 
 NOTHING = {"rows": [], "seconds": 0.0}  # no steps since the last log row

@@ -136,7 +136,8 @@ class Stream:
         names = [f"{path}/{name}" for name in ("kernel", "bias")]
         side, _, _, features = self.weights[names[0]].shape
         weights = (self.get(name) for name in names if name in self.weights)
-        shape = {"kernel_shape": (side, side), "pads": (side // 2,) * 4}
+        shape: dict[str, Any] = {"kernel_shape": (side, side)}
+        shape["pads"] = (side // 2,) * 4
         shape["strides"] = (2, 2) if side == 7 else (1, 1)
         groups = features if side == 3 else 1
         return self.node("Conv", x, *weights, **shape, group=groups)

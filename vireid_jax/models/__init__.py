@@ -1,6 +1,5 @@
 """Networks by name: `create("osnet_x0_25", num_classes=395)`, `list_models()`."""
 
-import difflib
 from typing import Any
 
 import flax.errors
@@ -12,7 +11,7 @@ from vireid_jax.models.part_relations import RELATIONS
 from vireid_jax.models.self_distillation import STUDENTS
 from vireid_jax.models.single_stream import OSNet
 from vireid_jax.models.two_stream import TwoStreamOSNet
-from vireid_jax.run.errors import UserError
+from vireid_jax.run.errors import UserError, did_you_mean
 
 Network = nn.Module  # what `create` and `create_single` return
 WrongVariables = flax.errors.FlaxError  # raised for variables of another network
@@ -61,9 +60,8 @@ def create_single(name: str, **options: Any) -> OSNet:
 def _checked(name: str, options: dict[str, Any]) -> dict[str, Any]:
     """Return the options of the network `name`, with its channels and variant."""
     if name not in CHANNELS:
-        close = difflib.get_close_matches(name, CHANNELS, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise UserError(f"unknown model {name!r}{hint}; valid values: {list_models()}")
+        hint = did_you_mean(name, CHANNELS)
+        raise UserError(f"unknown model {name!r}; {hint}valid values: {list_models()}")
     for option, value in options.items():
         if option in CHOICES:
             _check(option, value, CHOICES[option])

@@ -4,7 +4,6 @@ Batches are split over the axis `data`. Of a state only the classifiers are spli
 `model`: with many identities they outweigh the network, which every device holds whole.
 """
 
-from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -81,12 +80,14 @@ def place_ahead(
     batches: Iterable[dict[str, np.ndarray]], mesh: Mesh
 ) -> Iterator[dict[str, jax.Array]]:
     """Yield placed batches; the next one is copied while a step works on this one."""
-    ahead: deque[dict[str, jax.Array]] = deque()
+    previous = None
     for batch in batches:
-        ahead.append(place_batch(batch, mesh))
-        if len(ahead) == 2:
-            yield ahead.popleft()
-    yield from ahead
+        placed = place_batch(batch, mesh)
+        if previous:
+            yield previous
+        previous = placed
+    if previous:
+        yield previous
 
 
 def own_rows(array: jax.Array) -> np.ndarray:

@@ -73,9 +73,10 @@ def write_release(
     check_new_folder(out)
     size_text, people = "{}x{}".format(*size), ids or "full"
     note = _NOTE.format(layout=layout, ids=people, size=size_text, seed=seed)
-    specs, world = list(tree.images.values()), {"seed": seed, "size": size}
-    knobs, suffix = preset("easy"), tree.suffix
-    made = generate(specs, **world, knobs=knobs, workers=workers, suffix=suffix)
+    specs, knobs, suffix = list(tree.images.values()), preset("easy"), tree.suffix
+    made = generate(
+        specs, seed=seed, size=size, knobs=knobs, workers=workers, suffix=suffix
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as parent:
         aside = Path(parent, out.name)
