@@ -79,7 +79,7 @@ def test_what_cannot_be_paired_is_refused(refuses, tmp_path):
         ("d", "a run without evaluation, to compare", f"{queries} is missing", "DIR/d"),
         ("e", "a damaged evaluation, to compare", f"{queries} is damaged", "DIR/e"),
         ("f", "some other file, to compare", f"{queries} has no data", "DIR/f"),
-        ("g", "a run that is not there, to compare", "there is no DIR/g; give the"),
+        ("g", "a run that is not there, to compare", "there is no DIR/g; give a run"),
     ):
         action = functools.partial(compare, tmp_path / "a", tmp_path / run)
         refuses(title, action, *words)

@@ -261,7 +261,7 @@ class TestMistakes:
     @pytest.mark.parametrize("name", [b"caf\xe9.png", b"a\nb.png", b"\x1b[2J.png"])
     def test_a_name_that_no_line_can_hold_is_refused(self, images, name):
         (images / os.fsdecode(name)).write_bytes((images / "a/1.png").read_bytes())
-        with pytest.raises(ValueError, match="is no UTF-8; rename the file"):
+        with pytest.raises(ValueError, match=r"rename .* is no UTF-8"):
             list_images(images)
 
     def test_two_at_once_do_not_write_one_file(
@@ -338,7 +338,7 @@ class TestMistakes:
             np.save(file, features)
         names = ("a.npz", "a.parquet", "b.npz", *odd, "j.parquet", "k.npz")
         for name in names:
-            with pytest.raises(ValueError, match="is no file of features"):
+            with pytest.raises(ValueError, match="is no feature file"):
                 read_features(tmp_path / name)
 
     @pytest.mark.parametrize("name", ["../a.png", "/etc/a.png", "b/../../a.png"])

@@ -175,10 +175,10 @@ def test_a_missing_or_damaged_file_of_permutations_is_an_error(tmp_path, permuta
     whole = permutations.read_bytes()
     for content in (b"", b"<html>", whole[: len(whole) // 2], whole[:128]):
         damaged.write_bytes(content)
-        with pytest.raises(UserError, match=rf"damaged\.mat cannot be read.*{where}"):
+        with pytest.raises(UserError, match=rf"damaged\.mat is damaged.*{where}"):
             find(damaged)
     savemat(damaged, {"other": np.zeros(3)})
-    with pytest.raises(UserError, match=r"cannot be read .*rand_perm_cam"):
+    with pytest.raises(UserError, match=r"is damaged .*rand_perm_cam"):
         find(damaged)
     write_permutations(damaged, [(1, 6, 4)], [[[1, 2], [2, 1]]])
     with pytest.raises(UserError, match=r"camera 1, identity 6 .* shape \(2, 4\)"):

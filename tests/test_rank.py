@@ -205,7 +205,7 @@ def test_features_of_another_network_are_refused(embedder, images, refuses, tmp_
     refuses(
         "a folder as a gallery, without its modality",
         lambda: open_gallery(embedder, images, None, None, QUIET),
-        "--gallery_modality is missing",
+        "needs --gallery_modality",
     )
 
 
