@@ -59,7 +59,7 @@ class TestEvaluate:
             (
                 "a protocol that is none",
                 f"--features f.npz --protocol {PROTOCOL[:-1]}",
-                f"did you mean '{PROTOCOL}'",
+                f"did you mean {PROTOCOL}",
             ),
             (
                 "results into a folder that is not there",

@@ -18,7 +18,7 @@ from refusals import unchanged
 import vireid_jax
 from vireid_jax import models
 from vireid_jax import train as training
-from vireid_jax.run.workdir import claimed
+from vireid_jax.run.files import claimed
 from vireid_jax.train import train_run
 from vireid_jax.training.checkpoint import Checkpoints
 
@@ -115,7 +115,7 @@ def test_two_processes_on_one_workdir(refuses, run, config):
 def test_a_lock_ends_with_its_process(run, config):
     holder = subprocess.Popen(
         [sys.executable, "-c",
-         "import sys; from vireid_jax.run.workdir import claimed\n"
+         "import sys; from vireid_jax.run.files import claimed\n"
          "with claimed(sys.argv[1]): print('mine', flush=True); sys.stdin.read()",
          str(run)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,

@@ -1,5 +1,6 @@
 """A dry run reports what can be counted by hand."""
 
+import importlib.util
 import io
 import json
 from types import SimpleNamespace
@@ -112,7 +113,7 @@ def test_a_training_set_is_counted_without_its_files(tmp_path):
 @pytest.fixture
 def with_libtpu(monkeypatch):
     """Let the check for libtpu pass."""
-    monkeypatch.setattr(topology.importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
 
 
 def error_of(config, topologies):
@@ -128,7 +129,7 @@ def test_an_unknown_topology_is_refused():
 
 
 def test_a_missing_compiler_is_named(monkeypatch):
-    monkeypatch.setattr(topology.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "pip install 'vireid-jax[aot]'" in error_of(config_of(), ["v5e-4"])
 
 
@@ -199,7 +200,7 @@ def test_a_complete_dry_run():
     config = config_of("device")
     config.model.students = ("conv2", "conv3", "conv4")
     config.model.granularities = (2, 4)
-    names = ["v5e-4"] if topology.importlib.util.find_spec("libtpu") else []
+    names = ["v5e-4"] if importlib.util.find_spec("libtpu") else []
     console = Console(file=io.StringIO(), width=100)
     report = dry_run(config, topologies=names, console=console)
     here, *others = report["machines"]

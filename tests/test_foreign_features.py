@@ -252,5 +252,5 @@ def test_the_command(tmp_path):
     assert len(document["results"][0]["by_trial"]) == 10
     done = run(path, "--protocol", "sysu_mm01/all/singel")
     assert done.returncode == 1
-    assert "did you mean 'sysu_mm01/all/single'" in done.stderr
+    assert "did you mean sysu_mm01/all/single" in done.stderr
     assert "Traceback" not in done.stderr

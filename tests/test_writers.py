@@ -9,8 +9,7 @@ import warnings
 import pytest
 from rich.console import Console
 
-from vireid_jax.run.journal import Journal
-from vireid_jax.run.writers import JsonLines, TensorBoard
+from vireid_jax.run.writers import Journal, JsonLines, TensorBoard
 
 
 def rows_of(path):
@@ -83,7 +82,7 @@ def test_the_journal_notes_each_warning_once_and_how_it_ended(
     path = tmp_path / "log.txt"
 
     def run(journal):
-        journal.say("begun")
+        journal.print("begun")
         for _ in range(3):
             warnings.warn("each of these", stacklevel=1)
             logging.getLogger("some.library").warning("disk is slow\nin detail")

@@ -1,10 +1,9 @@
 """Run a command by its name: `vireid NAME ...` or `python -m vireid_jax NAME ...`."""
 
-import difflib
 import importlib
 import sys
 
-from vireid_jax.run.errors import UserError, one_line_errors
+from vireid_jax.run.errors import UserError, did_you_mean, one_line_errors
 
 COMMANDS = {
     "train": ("main", "train a network and evaluate it"),
@@ -36,8 +35,7 @@ def main() -> None:
         return
     with one_line_errors():
         if name not in COMMANDS:
-            close = difflib.get_close_matches(name, COMMANDS, 1)
-            meant = f"did you mean {close[0]}? " if close else ""
+            meant = did_you_mean(name, COMMANDS)
             raise UserError(
                 f"{name!r} is not a command; {meant}valid values: {', '.join(COMMANDS)}"
             )

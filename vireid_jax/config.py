@@ -5,7 +5,6 @@ A config file starts from `default_config()` and changes what it needs to.
 
 import copy
 import dataclasses
-import difflib
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -20,8 +19,8 @@ from vireid_jax.losses import METRIC_LOSSES
 from vireid_jax.models.heads import NECK_NORMS
 from vireid_jax.models.part_relations import RELATIONS
 from vireid_jax.models.self_distillation import STUDENTS
-from vireid_jax.run.errors import UserError
-from vireid_jax.run.workdir import CONFIG, METRICS
+from vireid_jax.run.errors import UserError, did_you_mean
+from vireid_jax.run.files import CONFIG, METRICS
 
 OPTIMIZERS = ("adamw", "sgd")
 
@@ -261,8 +260,7 @@ def explain_unknown_key(name: str) -> str:
     names = [f"config.{key}" for key in flat(default_config())]
     if name in names or name.startswith("config.data.options."):
         return ""
-    close = difflib.get_close_matches(name, names, 1)
-    meant = f"did you mean {close[0]}? " if close else ""
+    meant = did_you_mean(name, names)
     return f"there is no {name}; {meant}All keys are in vireid_jax/config.py"
 
 

@@ -24,10 +24,10 @@ from vireid_jax.data.any_image import read_image
 from vireid_jax.embed.embedder import Embedder, load
 from vireid_jax.embed.folder import Gallery, is_inside, open_gallery
 from vireid_jax.modality import MODALITIES
-from vireid_jax.report.build import check_installed, templates
+from vireid_jax.report.build import templates
 from vireid_jax.report.pictures import HIGHEST, data_uri
 from vireid_jax.run.command import Parser, run_command
-from vireid_jax.run.errors import UserError, explain_os_error
+from vireid_jax.run.errors import UserError, check_installed, explain_os_error
 from vireid_jax.run.files import check_parent, replace_text
 from vireid_jax.run.runtime import set_up
 
@@ -126,7 +126,7 @@ def check(arguments: argparse.Namespace) -> None:
         if arguments.out.suffix != ".html":
             raise UserError(f"--out {arguments.out}: the page is a FILE.html")
         check_parent(arguments.out)
-        check_installed("jinja2")
+        check_installed("this page", "report", "jinja2")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -36,11 +36,10 @@ from vireid_jax.protocols import Result, evaluate, validation_protocols
 from vireid_jax.run import processes, writers
 from vireid_jax.run.environment import differing, environment, one_line
 from vireid_jax.run.errors import UserError
-from vireid_jax.run.files import replace_text
-from vireid_jax.run.journal import Journal
+from vireid_jax.run.files import CONFIG, ENVIRONMENT, METRICS, claimed, replace_text
 from vireid_jax.run.profiling import Profile
 from vireid_jax.run.stopping import Stop
-from vireid_jax.run.workdir import CONFIG, ENVIRONMENT, METRICS, claimed
+from vireid_jax.run.writers import Journal
 from vireid_jax.training import sharding
 from vireid_jax.training.checkpoint import BEST_METRIC, Checkpoints, abstract
 from vireid_jax.training.optimizer import learning_rate, make_schedule

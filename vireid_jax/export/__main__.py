@@ -21,9 +21,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from vireid_jax.export.formats import FORMATS, STREAMS, check_installed, describe, write
+from vireid_jax.export.formats import FORMATS, NEEDED, STREAMS, describe, write
 from vireid_jax.run.command import Parser, run_command
-from vireid_jax.run.errors import UserError
+from vireid_jax.run.errors import UserError, check_installed
 from vireid_jax.run.files import check_parent
 from vireid_jax.run.runtime import set_up
 
@@ -74,7 +74,7 @@ def export(
         raise UserError(f"--format is {format!r}; valid values: {list(FORMATS)}")
     if int8 and format != "onnx":
         raise UserError(f"--int8 is for --format onnx; it is {format}")
-    check_installed(format)
+    check_installed(f"--format {format}", "export", *NEEDED[format])
     out = out.expanduser().absolute()
     check_new(out)
     from vireid_jax.config import with_defaults

@@ -1,7 +1,6 @@
 """Write a network as files of a format."""
 
 import importlib.metadata
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,11 +12,10 @@ from flax.traverse_util import flatten_dict
 from vireid_jax.data.any_image import CLIPPED, GREY
 from vireid_jax.embed.embedder import Embedder
 from vireid_jax.run.environment import commit
-from vireid_jax.run.errors import UserError
 from vireid_jax.training.step import make_embed_step
 
-_NEEDED = {"onnx": ("onnx", "onnxruntime"), "jax": ("flatbuffers",), "safetensors": ()}
-FORMATS = tuple(_NEEDED)
+NEEDED = {"onnx": ("onnx", "onnxruntime"), "jax": ("flatbuffers",), "safetensors": ()}
+FORMATS = tuple(NEEDED)
 STREAMS = ("separate", "both")
 PLATFORMS = ("cpu", "cuda", "tpu")  # that a file of jax.export runs on
 WEIGHTS = "network.safetensors"
@@ -36,16 +34,6 @@ class Files(NamedTuple):
 
     precision: str
     paths: dict[tuple[str, ...], Path]
-
-
-def check_installed(format: str) -> None:
-    """Raise UserError if a package that the format needs is missing."""
-    missing = [name for name in _NEEDED[format] if not importlib.util.find_spec(name)]
-    if missing:
-        raise UserError(
-            f"--format {format} needs {' and '.join(missing)}; run pip install"
-            " 'vireid-jax[export]'"
-        )
 
 
 def describe(embedder: Embedder, format: str) -> dict[str, Any]:

@@ -4,8 +4,6 @@ libtpu learns from the environment that no TPU is there, and writes to stderr; t
 caller's process is kept clean of both.
 """
 
-import difflib
-import importlib.util
 import json
 import os
 import re
@@ -20,7 +18,7 @@ from ml_collections import FrozenConfigDict
 
 from vireid_jax.config import validate, with_defaults
 from vireid_jax.planning.cost import Cost, compile_step
-from vireid_jax.run.errors import UserError
+from vireid_jax.run.errors import UserError, check_installed, did_you_mean
 
 # Bytes of a chip: cloud.google.com/tpu/docs/v5e and .../v6e.
 MEMORY = {"v5e": 16e9, "v6e": 32e9}
@@ -51,15 +49,10 @@ def chips_of(name: str) -> int:
     Raise UserError for an unknown one, or where libtpu is not installed.
     """
     if name not in TOPOLOGIES:
-        close = difflib.get_close_matches(name, TOPOLOGIES, 1)
-        hint = f"did you mean {close[0]}? " if close else ""
+        meant = did_you_mean(name, TOPOLOGIES)
         valid = f"valid values: {list(TOPOLOGIES)}"
-        raise UserError(f"unknown topology {name!r}; {hint}{valid}")
-    if importlib.util.find_spec("libtpu") is None:
-        raise UserError(
-            "compiling for a TPU needs libtpu, which is not installed:"
-            " pip install 'vireid-jax[aot]' (140 MB; no TPU needed)"
-        )
+        raise UserError(f"unknown topology {name!r}; {meant}{valid}")
+    check_installed("compiling for a TPU", "aot", "libtpu")
     return TOPOLOGIES[name]
 
 

@@ -14,8 +14,6 @@ modalities. A camera of custom data may: there a query ignores the gallery items
 identity and camera, as in Market-1501.
 """
 
-import difflib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from vireid_jax.protocols.draws import read_permutations
 from vireid_jax.protocols.llcm import SWAPPED, llcm_protocols
 from vireid_jax.protocols.protocol import DIRECTIONS, Protocol
 from vireid_jax.protocols.sysu_mm01 import sysu_mm01_protocols
-from vireid_jax.run.errors import UserError
+from vireid_jax.run.errors import UserError, did_you_mean
 
 _NAMES = (
     "sysu_mm01/<all|indoor>/<single|multi>[/official], "
@@ -44,8 +42,8 @@ def get_protocols(dataset: str) -> tuple[Protocol, ...]:
     name = dataset.partition("/")[0]
     if name not in _DEFAULTS:
         raise UserError(
-            f"no protocol for data set {dataset!r}{_close_match(name, _DEFAULTS)};"
-            f" valid values: {', '.join(_DEFAULTS)}, each with or without a /variant"
+            f"no protocol for data set {dataset!r}; {did_you_mean(name, _DEFAULTS)}"
+            f"valid values: {', '.join(_DEFAULTS)}, each with or without a /variant"
         )
     return _DEFAULTS[name](dataset)
 
@@ -73,14 +71,9 @@ def find_protocol(name: str, *, permutations: str | Path | None = None) -> Proto
     known = {protocol.name: protocol for protocol in [*protocols, SWAPPED]}
     known |= {f"regdb/{d}": known[f"regdb/{d}/trial_1"] for d in DIRECTIONS}
     if name not in known:
-        guess = _close_match(name, [*known, *official])
-        raise UserError(f"no protocol {name!r}{guess}; valid values: {_NAMES}")
+        meant = did_you_mean(name, [*known, *official])
+        raise UserError(f"no protocol {name!r}; {meant}valid values: {_NAMES}")
     return known[name]
-
-
-def _close_match(name: str, valid: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, valid, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _regdb(dataset: str) -> tuple[Protocol, ...]:

@@ -1,7 +1,6 @@
 """From runs to one page: what is shown, in which order, and what is left out."""
 
 import datetime
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from vireid_jax.report.distances import Histogram, camera_matrix, histograms
 from vireid_jax.report.maps import maps
 from vireid_jax.report.rank_lists import KINDS, rank_lists
 from vireid_jax.report.tables import Table
-from vireid_jax.run.errors import UserError, explain_os_error
+from vireid_jax.run.errors import UserError, check_installed, explain_os_error
 from vireid_jax.run.files import check_parent, replace_text
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def write(workdirs: Sequence[Path], path: Path) -> int:
         check_parent(path)
     if path.is_dir():
         raise UserError(f"--out {path} is a folder; name a file: {path}/report.html")
-    check_installed("jinja2", "sklearn")
+    check_installed("this page", "report", "jinja2", "sklearn")
     runs = [collect.read_run(workdir) for workdir in workdirs]
     difference = None
     if len(runs) == 2:
@@ -47,14 +46,6 @@ def write(workdirs: Sequence[Path], path: Path) -> int:
     except OSError as error:
         raise UserError(f"--out {explain_os_error(error)}") from error
     return len(text.encode())
-
-
-def check_installed(*modules: str) -> None:
-    """Raise UserError where a module of the extra `report` is not installed."""
-    for module in modules:
-        if importlib.util.find_spec(module) is None:
-            remedy = "pip install 'vireid-jax[report]'"
-            raise UserError(f"this page needs {module}: {remedy}")
 
 
 def templates() -> "jinja2.Environment":

@@ -19,7 +19,8 @@ from vireid_jax.models.complexity import complexity
 from vireid_jax.protocols import Protocol, Result, evaluate, get_protocols
 from vireid_jax.report.activations import activation_maps
 from vireid_jax.run.errors import UserError
-from vireid_jax.run.workdir import METRICS
+from vireid_jax.run.files import METRICS
+from vireid_jax.run.writers import read_rows
 from vireid_jax.training.checkpoint import FOLDER, Checkpoints
 
 # Labels that two runs of one table must share.
@@ -68,7 +69,7 @@ def read_run(workdir: Path) -> EvaluatedRun:
 
     Raise UserError where there is no evaluation, or one of another checkpoint.
     """
-    document, metrics = read_evaluation(workdir), read_metrics(workdir / METRICS)
+    document, metrics = read_evaluation(workdir), read_rows(workdir / METRICS)
     about, results = document["run"], document["results"]
     run = EvaluatedRun(str(workdir), about, results, metrics, costs(about, metrics))
     if not metrics:
@@ -177,17 +178,6 @@ def with_test(run: EvaluatedRun, workdir: Path) -> EvaluatedRun:
         if reason:
             run.left_out.append(("Activation maps", reason))
     return dataclasses.replace(run, test=test, activations=maps)
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read the log rows of training, up to one that is incomplete."""
-    rows = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:  # the process was killed while it wrote the line
-            break
-    return rows
 
 
 def costs(about: dict[str, Any], metrics: list[dict[str, Any]]) -> dict[str, str]:

@@ -1,10 +1,12 @@
 """A user's mistake ends in one line; a bug ends in a traceback."""
 
 import contextlib
+import difflib
 import errno
+import importlib.util
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 REPORT = (
     "This is a bug; please report it at https://github.com/vireid-jax/vireid_jax/issues"
@@ -44,6 +46,21 @@ def _explain(error: Exception) -> str:
     if str(error).startswith("RESOURCE_EXHAUSTED"):  # jax's, without importing it
         return explain_out_of_memory(error)
     return ""
+
+
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """Return `did you mean ...? ` with a similar valid value; "" if there is none."""
+    close = difflib.get_close_matches(name, valid, 1)
+    return f"did you mean {close[0]}? " if close else ""
+
+
+def check_installed(what: str, extra: str, *modules: str) -> None:
+    """Raise UserError where a module that `what` needs is missing."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"{what} needs {' and '.join(missing)}: pip install 'vireid-jax[{extra}]'"
+        )
 
 
 def explain_os_error(error: OSError) -> str:

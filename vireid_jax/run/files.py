@@ -15,6 +15,9 @@ except ImportError:  # not a POSIX system: nothing is locked there
 
 from vireid_jax.run.errors import UserError
 
+CONFIG, ENVIRONMENT, METRICS = "config.json", "environment.json", "metrics.jsonl"
+"""Files of a run, in its workdir."""
+
 
 def replace_text(path: Path, text: str) -> None:
     """Write a text file atomically: a crash leaves the old file intact."""
@@ -54,6 +57,30 @@ def lock(path: Path, *, waiting: str = "") -> Iterator[None]:
         file.write(f"process {os.getpid()} on {platform.node()}")
         file.flush()
         yield
+
+
+@contextlib.contextmanager
+def claimed(path: str | Path) -> Iterator[Path]:
+    """Create the folder and keep other processes out of it until the end.
+
+    Raise UserError where the folder is not writable, or another process trains in it.
+    """
+    workdir = Path(path).expanduser().resolve()
+    with contextlib.ExitStack() as held:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            held.enter_context(lock(workdir / ".lock"))
+        except BlockingIOError as error:
+            raise UserError(
+                f"{error} is training in {workdir}; wait for it, stop it, or give"
+                " another --workdir"
+            ) from error
+        except OSError as error:
+            raise UserError(
+                f"--workdir {workdir} is not writable ({error.strerror}); give a folder"
+                " that you own"
+            ) from error
+        yield workdir
 
 
 def check_parent(path: Path, flag: str = "--out") -> None:

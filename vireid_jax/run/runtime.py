@@ -9,7 +9,7 @@ from pathlib import Path
 from absl import logging
 
 from vireid_jax.run import heap
-from vireid_jax.run.journal import Once
+from vireid_jax.run.writers import Once
 
 
 def set_up() -> None:
