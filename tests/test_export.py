@@ -23,6 +23,7 @@ from vireid_jax.export import folding, formats, proof, runtimes
 from vireid_jax.export.__main__ import export, in_float32
 from vireid_jax.export.proof import compare_lists, open_trial
 from vireid_jax.models.build import create_model, init_variables
+from vireid_jax.run.files import check_new_folder
 from vireid_jax.training.checkpoint import Checkpoints
 from vireid_jax.training.state import TrainState
 
@@ -270,8 +271,8 @@ class TestRefusals:
     def test_what_is_there_is_not_overwritten(self, refuses, tmp_path):
         (tmp_path / "mine.txt").write_text("a thesis")
         for title, out, words in (
-            ("a folder in which something lies", tmp_path, "is there already"),
-            ("a file as the folder", tmp_path / "mine.txt", "is there already"),
+            ("a folder in which something lies", tmp_path, "is not empty"),
+            ("a file as the folder", tmp_path / "mine.txt", "is not empty"),
             ("a folder in no folder", tmp_path / "a" / "b", "there is no folder"),
         ):
             action = functools.partial(export, tmp_path, "onnx", out)
@@ -279,7 +280,7 @@ class TestRefusals:
         assert (tmp_path / "mine.txt").read_text() == "a thesis"
 
     def test_an_empty_folder_serves(self, tmp_path):
-        command.check_new(tmp_path)
+        check_new_folder(tmp_path)
 
     @pytest.mark.mistakes("export")
     @pytest.mark.parametrize(

@@ -19,19 +19,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Embedder",
-    "Result",
-    "__version__",
-    "create_model",
-    "evaluate_features",
-    "evaluate_run",
-    "get_config",
-    "get_protocols",
-    "load",
-    "load_records",
-    "losses",
+    "Embedder", "Result", "__version__", "create_model", "evaluate_features",
+    "evaluate_run", "get_config", "get_protocols", "load", "load_records", "losses",
     "train_run",
-]
+]  # fmt: skip
 _MODULES = {
     "Embedder": "embed.embedder",
     "Result": "protocols",

@@ -46,21 +46,13 @@ def run(arguments: argparse.Namespace) -> None:
     count = len(list_images(arguments.images))
     embedder = load(arguments.checkpoint, arguments.which)
     errors = extract(
-        embedder,
-        arguments.images,
-        arguments.modality,
-        arguments.out,
-        unreadable=arguments.unreadable,
-        console=console,
-    )
+        embedder, arguments.images, arguments.modality, arguments.out,
+        unreadable=arguments.unreadable, console=console,
+    )  # fmt: skip
     for error in errors.values():
         console.print(f"Left out: {error}", soft_wrap=True, markup=False)
-    console.print(
-        f"Wrote {arguments.out}: {count - len(errors)} of {count} images,"
-        f" {embedder.dim} numbers each.",
-        soft_wrap=True,
-        markup=False,
-    )
+    done = f"{count - len(errors)} of {count} images, {embedder.dim} numbers each."
+    console.print(f"Wrote {arguments.out}: {done}", soft_wrap=True, markup=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

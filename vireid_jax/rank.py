@@ -27,7 +27,7 @@ from vireid_jax.modality import MODALITIES
 from vireid_jax.report.build import templates
 from vireid_jax.report.pictures import HIGHEST, data_uri
 from vireid_jax.run.command import Parser, run_command
-from vireid_jax.run.errors import UserError, check_installed, explain_os_error
+from vireid_jax.run.errors import UserError, check_installed
 from vireid_jax.run.files import check_parent, replace_text
 from vireid_jax.run.runtime import set_up
 
@@ -136,21 +136,15 @@ def run(arguments: argparse.Namespace) -> None:
     console = Console(emoji=False)
     embedder = load(arguments.checkpoint, arguments.which)
     gallery = open_gallery(
-        embedder,
-        arguments.gallery,
-        arguments.gallery_modality,
-        arguments.images,
+        embedder, arguments.gallery, arguments.gallery_modality, arguments.images,
         console,
-    )
+    )  # fmt: skip
     modality = arguments.query_modality
     lists = rank_images(embedder, arguments.query, modality, gallery, arguments.top)
     for one in lists:
         console.print(table(one), markup=False)
     if arguments.out:
-        try:
-            replace_text(arguments.out, page(lists, gallery, modality))
-        except OSError as error:
-            raise UserError(f"--out {explain_os_error(error)}") from error
+        replace_text(arguments.out, page(lists, gallery, modality))
         console.print(f"Wrote {arguments.out}.", soft_wrap=True, markup=False)
 
 

@@ -24,21 +24,11 @@ from rich.table import Table
 from vireid_jax.export.formats import FORMATS, NEEDED, STREAMS, describe, write
 from vireid_jax.run.command import Parser, run_command
 from vireid_jax.run.errors import UserError, check_installed
-from vireid_jax.run.files import check_parent
+from vireid_jax.run.files import check_new_folder, check_parent
 from vireid_jax.run.runtime import set_up
 
 if TYPE_CHECKING:
     from vireid_jax.embed.embedder import Embedder
-
-
-def check_new(out: Path) -> None:
-    """Raise UserError unless `out` is an empty folder, or can become one."""
-    check_parent(out)
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(
-            f"--out {out} is there already, and nothing is overwritten; give a new"
-            " folder, or delete that one"
-        )
 
 
 def in_float32(embedder: "Embedder") -> "Embedder":
@@ -76,7 +66,8 @@ def export(
         raise UserError(f"--int8 is for --format onnx; it is {format}")
     check_installed(f"--format {format}", "export", *NEEDED[format])
     out = out.expanduser().absolute()
-    check_new(out)
+    check_parent(out)
+    check_new_folder(out)
     from vireid_jax.config import with_defaults
     from vireid_jax.embed.embedder import load
     from vireid_jax.evaluate.test_split import open_split
@@ -112,12 +103,9 @@ def export(
             written.append(quantise(written[0], images))
         targets = [t for files in written for t in open_files(format, files)]
         proof = prove(embedder, targets, trial, status.update)
-        proof["bytes"] = {
-            path.name: path.stat().st_size for path in sorted(folder.iterdir())
-        }
-        proof["checkpoint"] = {
-            key: about[key] for key in ("step", "epoch", "commit", "fingerprint")
-        }
+        proof["bytes"] = {x.name: x.stat().st_size for x in sorted(folder.iterdir())}
+        kept = ("step", "epoch", "commit", "fingerprint")
+        proof["checkpoint"] = {key: about[key] for key in kept}
         about["files"] = {}  # modalities by name
         for files in written:
             for group, path in files.paths.items():
@@ -186,14 +174,9 @@ def run(arguments: argparse.Namespace) -> None:
         console=console,
     )
     console.print(table_of(proof))
-    sizes = ", ".join(
-        f"{name} {n / 2**20:.2f} MiB" for name, n in proof["bytes"].items()
-    )
-    console.print(
-        f"Wrote {arguments.out}: {sizes}, model.json, proof.json.",
-        soft_wrap=True,
-        markup=False,
-    )
+    sizes = (f"{name} {n / 2**20:.2f} MiB" for name, n in proof["bytes"].items())
+    text = f"Wrote {arguments.out}: {', '.join(sizes)}, model.json, proof.json."
+    console.print(text, soft_wrap=True, markup=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -11,7 +11,7 @@ from vireid_jax.report.distances import Histogram, camera_matrix, histograms
 from vireid_jax.report.maps import maps
 from vireid_jax.report.rank_lists import KINDS, rank_lists
 from vireid_jax.report.tables import Table
-from vireid_jax.run.errors import UserError, check_installed, explain_os_error
+from vireid_jax.run.errors import UserError, check_installed
 from vireid_jax.run.files import check_parent, replace_text
 
 if TYPE_CHECKING:
@@ -41,10 +41,7 @@ def write(workdirs: Sequence[Path], path: Path) -> int:
         collect.check_comparable(*runs)
         difference = tables.differences(*workdirs)
     text = page(list(map(collect.with_test, runs, workdirs)), difference)
-    try:
-        replace_text(path, text)
-    except OSError as error:
-        raise UserError(f"--out {explain_os_error(error)}") from error
+    replace_text(path, text)
     return len(text.encode())
 
 

@@ -88,3 +88,12 @@ def check_parent(path: Path, flag: str = "--out") -> None:
     folder = path.expanduser().absolute().parent
     if not folder.is_dir():
         raise UserError(f"{flag} {path}: there is no folder {folder}; create it first")
+
+
+def check_new_folder(path: Path) -> None:
+    """Raise UserError unless `path` is an empty folder, or can become one."""
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise UserError(
+            f"--out {path} is not empty, and nothing is overwritten; give a new folder,"
+            " or delete that one"
+        )

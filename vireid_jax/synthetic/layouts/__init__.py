@@ -5,14 +5,14 @@ The images show nobody: no number measured on them is comparable to a real one.
 """
 
 import os
-import secrets
-import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from vireid_jax.run.console import track
 from vireid_jax.run.errors import UserError
+from vireid_jax.run.files import check_new_folder
 from vireid_jax.synthetic.generate import generate
 from vireid_jax.synthetic.knobs import preset
 from vireid_jax.synthetic.layouts import llcm, regdb, sysu_mm01
@@ -23,7 +23,7 @@ LAYOUTS = {"sysu_mm01": sysu_mm01, "regdb": regdb, "llcm": llcm}
 _NOTE = """\
 Synthetic: this tree has the layout of {layout} and none of its images. The people are
 procedural, drawn by `python -m vireid_jax.synthetic --layout {layout} --ids {ids}
---size {height}x{width} --seed {seed}`. Numbers measured on it say nothing about real
+--size {size} --seed {seed}`. Numbers measured on it say nothing about real
 people and never stand beside results on {layout}.
 """
 
@@ -70,23 +70,18 @@ def write_release(
     Raise UserError for a value out of range, or where `out` is not empty.
     """
     tree, out = plan_tree(layout, ids, seed, max_images), Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is not empty; give a new folder, or delete it")
-    note = _NOTE.format(
-        layout=layout, ids=ids or "full", height=size[0], width=size[1], seed=seed
-    )
-    specs, knobs = list(tree.images.values()), preset("easy")
-    made = generate(
-        specs, seed=seed, size=size, knobs=knobs, workers=workers, suffix=tree.suffix
-    )
+    check_new_folder(out)
+    size_text, people = "{}x{}".format(*size), ids or "full"
+    note = _NOTE.format(layout=layout, ids=people, size=size_text, seed=seed)
+    specs, world = list(tree.images.values()), {"seed": seed, "size": size}
+    knobs, suffix = preset("easy"), tree.suffix
+    made = generate(specs, **world, knobs=knobs, workers=workers, suffix=suffix)
     out.parent.mkdir(parents=True, exist_ok=True)
-    aside = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
-    try:
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as parent:
+        aside = Path(parent, out.name)
         tree.write_index(aside, note)
         made = track(made, f"drawing {layout}", len(specs))
         for filename, (_, data, _) in zip(tree.images, made, strict=True):
             new_file(aside, filename).write_bytes(data)
         os.replace(aside, out)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return tree
