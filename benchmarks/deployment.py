@@ -101,8 +101,7 @@ def measure(network: str, rival: Path, rounds: int) -> list[Timed]:
     """
     from benchmarks.ours import batch_of, config_of, variables_of, write_given
     from vireid_jax.embed.embedder import Embedder
-    from vireid_jax.export.formats import write
-    from vireid_jax.export.quantise import quantise
+    from vireid_jax.export.formats import quantise, write
     from vireid_jax.export.runtimes import in_onnxruntime, open_files
     from vireid_jax.models.build import create_model
 
@@ -284,8 +283,7 @@ def start_up(checkpoint: Path, rounds: int = 5) -> str:
 
 def conditions(rounds: int) -> str:
     """Return a sentence with machine and conditions."""
-    from vireid_jax.run.cpu import cores, processor
-    from vireid_jax.run.environment import commit
+    from vireid_jax.run.environment import commit, cores, processor
 
     return (
         f"Images of {SIZE[0]}x{SIZE[1]}, one stream without the mirror, random weights;"

@@ -18,9 +18,15 @@ from vireid_jax.protocols.ranking import cosine_distances
 from vireid_jax.report.activations import activation_maps
 from vireid_jax.report.build import page
 from vireid_jax.report.collect import EmbeddedSplit, EvaluatedRun
-from vireid_jax.report.distances import BINS, camera_matrix, histograms
+from vireid_jax.report.distances import (
+    BINS,
+    MOST,
+    camera_matrix,
+    chosen_rows,
+    histograms,
+    maps,
+)
 from vireid_jax.report.figures import cmc_band, distance_histograms
-from vireid_jax.report.maps import MOST, chosen_rows, maps
 from vireid_jax.report.rank_lists import NEAREST, chosen_queries, rank_lists
 from vireid_jax.report.svg import Axes, number, ticks
 from vireid_jax.report.tables import Table

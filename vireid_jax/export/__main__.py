@@ -21,7 +21,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from vireid_jax.export.formats import FORMATS, NEEDED, STREAMS, describe, write
+from vireid_jax.export import formats
+from vireid_jax.export.formats import FORMATS, STREAMS
 from vireid_jax.run.command import Parser, run_command
 from vireid_jax.run.errors import UserError, check_installed
 from vireid_jax.run.files import check_new_folder, check_parent
@@ -64,7 +65,7 @@ def export(
         raise UserError(f"--format is {format!r}; valid values: {list(FORMATS)}")
     if int8 and format != "onnx":
         raise UserError(f"--int8 is for --format onnx; it is {format}")
-    check_installed(f"--format {format}", "export", *NEEDED[format])
+    check_installed(f"--format {format}", "export", *formats.NEEDED[format])
     out = out.expanduser().absolute()
     check_parent(out)
     check_new_folder(out)
@@ -72,7 +73,6 @@ def export(
     from vireid_jax.embed.embedder import load
     from vireid_jax.evaluate.test_split import open_split
     from vireid_jax.export.proof import open_trial, prove
-    from vireid_jax.export.quantise import calibration_images, quantise
     from vireid_jax.export.runtimes import open_files
 
     embedder = load(path, which)
@@ -87,7 +87,7 @@ def export(
     if data_dir:
         config.data.dir = str(data_dir)
     trial = open_trial(config, embedder.modalities)
-    about = describe(embedder, format)
+    about = formats.describe(embedder, format)
 
     with (
         tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as parent,
@@ -95,12 +95,14 @@ def export(
     ):
         folder = Path(parent) / "export"
         folder.mkdir()
-        written = [write(embedder, format, folder, streams, about)]
+        written = [formats.write(embedder, format, folder, streams, about)]
         if int8:
             status.update("quantising")
             train = open_split(config, "train")
-            images = calibration_images(train, embedder.size, embedder.modalities)
-            written.append(quantise(written[0], images))
+            images = formats.calibration_images(
+                train, embedder.size, embedder.modalities
+            )
+            written.append(formats.quantise(written[0], images))
         targets = [t for files in written for t in open_files(format, files)]
         proof = prove(embedder, targets, trial, status.update)
         proof["bytes"] = {x.name: x.stat().st_size for x in sorted(folder.iterdir())}

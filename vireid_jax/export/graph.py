@@ -135,15 +135,11 @@ class Stream:
         """Convolve: 7x7 of stride 2 (the stem), 3x3 depthwise, or 1x1."""
         names = [f"{path}/{name}" for name in ("kernel", "bias")]
         side, _, _, features = self.weights[names[0]].shape
-        return self.node(
-            "Conv",
-            x,
-            *(self.get(name) for name in names if name in self.weights),
-            kernel_shape=(side, side),
-            pads=(side // 2,) * 4,
-            strides=(2, 2) if side == 7 else (1, 1),
-            group=features if side == 3 else 1,
-        )
+        weights = (self.get(name) for name in names if name in self.weights)
+        shape = {"kernel_shape": (side, side), "pads": (side // 2,) * 4}
+        shape["strides"] = (2, 2) if side == 7 else (1, 1)
+        groups = features if side == 3 else 1
+        return self.node("Conv", x, *weights, **shape, group=groups)
 
     def conv_relu(self, x: str, path: str) -> str:
         """Convolve and apply ReLU."""

@@ -14,8 +14,7 @@ from vireid_jax.evaluate.test_split import dataset_title, open_split
 from vireid_jax.export.runtimes import Target
 from vireid_jax.modality import MODALITIES
 from vireid_jax.protocols import Protocol, cosine_distances, evaluate, get_protocols
-from vireid_jax.run.cpu import cores
-from vireid_jax.run.environment import environment, version
+from vireid_jax.run.environment import cores, environment, version
 from vireid_jax.run.errors import UserError
 
 LIMIT = 1e-4  # of the difference of features in float32

@@ -10,8 +10,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from vireid_jax.export.formats import Files
-from vireid_jax.run.cpu import cores
-from vireid_jax.run.environment import version
+from vireid_jax.run.environment import cores, version
 
 AT_ONCE = 8  # images: more leave a CPU's cache
 _PADDED = 64  # for an embedder, which pads to its batch

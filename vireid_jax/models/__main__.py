@@ -26,7 +26,7 @@ from vireid_jax import models
 from vireid_jax.models.build import init_variables
 from vireid_jax.models.complexity import complexity
 from vireid_jax.run.command import Parser, run_command
-from vireid_jax.run.cpu import processor
+from vireid_jax.run.environment import processor
 from vireid_jax.run.errors import UserError
 from vireid_jax.run.runtime import set_up
 

@@ -18,7 +18,7 @@ from vireid_jax.data.any_image import decode, truncation_error
 from vireid_jax.data.pipeline import ahead
 from vireid_jax.modality import MODALITIES
 from vireid_jax.run.console import track
-from vireid_jax.run.cpu import cores
+from vireid_jax.run.environment import cores
 from vireid_jax.run.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")

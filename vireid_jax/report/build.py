@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vireid_jax.report import collect, figures, tables
 from vireid_jax.report.collect import EvaluatedRun
-from vireid_jax.report.distances import Histogram, camera_matrix, histograms
-from vireid_jax.report.maps import maps
+from vireid_jax.report.distances import Histogram, camera_matrix, histograms, maps
 from vireid_jax.report.rank_lists import KINDS, rank_lists
 from vireid_jax.report.tables import Table
 from vireid_jax.run.errors import UserError, check_installed

@@ -10,8 +10,7 @@ from vireid_jax.protocols import Result
 from vireid_jax.protocols.ranking import cosine_distances
 from vireid_jax.protocols.uncertainty import identity_interval
 from vireid_jax.report.collect import EmbeddedSplit, EvaluatedRun
-from vireid_jax.report.distances import BINS, Histogram
-from vireid_jax.report.maps import MOST, PERPLEXITY, Maps
+from vireid_jax.report.distances import BINS, MOST, PERPLEXITY, Histogram, Maps
 from vireid_jax.report.svg import Axes
 from vireid_jax.report.tables import Table, origin_words, percent, test_words
 

@@ -1,19 +1,17 @@
 """What a run ran on: versions, devices, processor, commit."""
 
+import os
 import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import jax
-from flax.traverse_util import flatten_dict
-
-from vireid_jax.run.cpu import processor
-
 
 def environment() -> dict[str, Any]:
     """Describe the machine: versions, devices, and the commit where git knows it."""
+    import jax  # not above: processes without jax count their cores
+
     packages = ("vireid-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
     packages += ("grain", "numpy", "opencv-python-headless", "tensorflow-datasets")
     return {
@@ -40,12 +38,31 @@ def one_line(facts: dict[str, Any]) -> str:
 
 def differing(then: dict[str, Any], now: dict[str, Any]) -> str:
     """List what differs between two environments; "" if nothing does."""
+    from flax.traverse_util import flatten_dict
+
     then, now = flatten_dict(then, sep="."), flatten_dict(now, sep=".")
     return ", ".join(
         f"{key.removeprefix('packages.')} changed from {then.get(key)} to {now[key]}"
         for key in now
         if then.get(key) != now[key]
     )
+
+
+def processor() -> str:
+    """Name the processor as Linux does, else as Python does."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+def cores() -> int:
+    """Count the processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # macOS has none
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def version(package: str) -> str | None:

@@ -7,6 +7,7 @@ Write a contact sheet, a manifest, or a tree of files like that of a release.
 """
 
 import argparse
+import contextlib
 import hashlib
 import sys
 from collections.abc import Sequence
@@ -77,9 +78,7 @@ def write_sheet_and_manifest(options: argparse.Namespace) -> None:
     ids = 5 if options.ids is None else options.ids
     images = 4 if options.images is None else options.images
     if not options.sheet and not options.manifest:
-        raise UserError(
-            "nothing to do: give --sheet out.png, --manifest out.tsv or --layout"
-        )
+        raise UserError("nothing to do: give --sheet PNG, --manifest TSV or --layout")
     if ids < 1 or options.seed < 0:
         raise UserError("give at least --ids 1 and a --seed of 0 or more")
     variants = list(CAMERAS) if options.variant == "both" else [options.variant]
@@ -88,24 +87,19 @@ def write_sheet_and_manifest(options: argparse.Namespace) -> None:
     world = {"seed": options.seed, "size": size, "knobs": knobs}
     if options.sheet:
         sheet = contact_sheet(variants, identities, columns=images, **world)
-        try:
+        written = False
+        with contextlib.suppress(cv2.error):  # a suffix that it does not know
             written = cv2.imwrite(options.sheet, sheet[..., ::-1])
-        except cv2.error:  # a suffix that it does not know
-            written = False
         if not written:
-            raise UserError(
-                f"--sheet {options.sheet} cannot be written; give a FILE.png in a"
-                " folder that exists"
-            )
+            remedy = "give a FILE.png in a folder that exists"
+            raise UserError(f"--sheet {options.sheet} cannot be written; {remedy}")
     if options.manifest:
         specs = [spec for v in variants for spec in plan(v, identities, images)]
         with open(options.manifest, "w", encoding="utf-8", newline="\n") as file:
             for spec, data, _ in generate(specs, workers=options.workers, **world):
                 bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-                digest = hashlib.sha256(
-                    np.asarray(bgr)[..., ::-1].tobytes()
-                ).hexdigest()
-                file.write(f"{spec.filename}\t{digest}\n")
+                digest = hashlib.sha256(np.asarray(bgr)[..., ::-1].tobytes())
+                file.write(f"{spec.filename}\t{digest.hexdigest()}\n")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from vireid_jax.run.cpu import cores
+from vireid_jax.run.environment import cores
 from vireid_jax.run.errors import UserError
 from vireid_jax.synthetic import bands
 from vireid_jax.synthetic.knobs import Knobs
