@@ -59,12 +59,9 @@ def create_parser() -> Parser:
 def run(arguments: argparse.Namespace) -> None:
     """Compare the images and print the verdict."""
     set_up()
-    verdict = compare_images(
-        load(arguments.checkpoint, arguments.which),
-        tuple(arguments.images),
-        tuple(arguments.modalities),
-        arguments.false_match_rate,
-    )
+    embedder = load(arguments.checkpoint, arguments.which)
+    pair, modalities = tuple(arguments.images), tuple(arguments.modalities)
+    verdict = compare_images(embedder, pair, modalities, arguments.false_match_rate)
     text = json.dumps(verdict._asdict()) if arguments.json else sentence(verdict)
     Console(emoji=False, highlight=False).print(text, soft_wrap=True, markup=False)
 

@@ -165,16 +165,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Export the network and print the proof."""
     set_up()
     console = Console(emoji=False, highlight=False)
-    proof = export(
-        arguments.checkpoint,
-        arguments.format,
-        arguments.out,
-        which=arguments.which,
-        streams=arguments.streams,
-        int8=arguments.int8,
-        data_dir=arguments.data_dir,
-        console=console,
-    )
+    options = vars(arguments).copy()
+    proof = export(options.pop("checkpoint"), **options, console=console)
     console.print(table_of(proof))
     sizes = (f"{name} {n / 2**20:.2f} MiB" for name, n in proof["bytes"].items())
     text = f"Wrote {arguments.out}: {', '.join(sizes)}, model.json, proof.json."

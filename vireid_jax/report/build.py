@@ -48,13 +48,11 @@ def templates() -> "jinja2.Environment":
     """Open the pages' templates; all texts in them are escaped."""
     import jinja2
 
+    loader, undefined = jinja2.PackageLoader(__package__, ""), jinja2.StrictUndefined
     return jinja2.Environment(
-        loader=jinja2.PackageLoader("vireid_jax.report", ""),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
+        loader=loader, undefined=undefined, autoescape=True, trim_blocks=True,
         lstrip_blocks=True,
-    )
+    )  # fmt: skip
 
 
 def page(runs: Sequence[EvaluatedRun], difference: Table | None = None) -> str:
@@ -91,13 +89,9 @@ def one_run(
     """Return the figures of one run alone; `letter` is "" on a page of one run."""
     suffix, test = f"-{letter.lower()}" if letter else "", run.test
     origin = tables.origin_words([run])
-    content: dict[str, Any] = {
-        "suffix": suffix,
-        "title": f", run {letter}" if letter else "",
-        "left_out": run.left_out,
-        "activations": run.activations,
-        "where": origin,
-    }
+    title = f", run {letter}" if letter else ""
+    content: dict[str, Any] = {"suffix": suffix, "title": title, "where": origin}
+    content |= {"left_out": run.left_out, "activations": run.activations}
     content |= {"figures": {}, "lists": [], "matrices": [], "not_shown": []}
     if test is None:
         return content

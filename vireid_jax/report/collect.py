@@ -114,20 +114,15 @@ def _why_not_evaluated(workdir: Path) -> str:
     """Return the error message for a workdir without eval.json."""
     train = f"python -m vireid_jax.main --config CONFIG --workdir {workdir}"
     if not (workdir / "config.json").is_file():
-        return (
-            f"{workdir} is not the workdir of a run: it has neither config.json nor"
-            f" eval.json; train first: {train}"
-        )
+        missing = "it has neither config.json nor eval.json"
+        return f"{workdir} is not the workdir of a run: {missing}; train first: {train}"
     reached = "before its first checkpoint"
     if about := last_checkpoint(workdir):
         epoch, epochs = about["epoch"], about["config"]["schedule"]["epochs"]
         if epoch >= epochs:
             return f"{workdir} has no evaluation; {_evaluate(workdir)}"
         reached = f"at epoch {epoch:g} of {epochs:g}"
-    return (
-        f"the run in {workdir} was interrupted {reached}; to resume it, run its"
-        f" training command again: {train}"
-    )
+    return f"the run in {workdir} was interrupted {reached}; to resume it: {train}"
 
 
 def last_checkpoint(workdir: Path) -> dict[str, Any] | None:

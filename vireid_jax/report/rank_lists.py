@@ -54,13 +54,9 @@ def rank_lists(
     queries, gallery = protocol.queries(rows, trial), protocol.gallery(rows, trial)
     ap = result.by_trial[0].ap
     show = lambda row, match=None, distance=None: Shown(
-        source=data_uri(rows.image(row, shown_size(*size))),
-        identity=int(rows.identity[row]),
-        camera=int(rows.camera[row]),
-        modality=MODALITIES[rows.modality[row]],
-        match=match,
-        distance=distance,
-    )
+        data_uri(rows.image(row, shown_size(*size))), int(rows.identity[row]),
+        int(rows.camera[row]), MODALITIES[rows.modality[row]], match, distance,
+    )  # fmt: skip
     lists = []
     for kind, chosen in chosen_queries(ap, rows.identity[queries]).items():
         for index in chosen:

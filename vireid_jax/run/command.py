@@ -20,12 +20,8 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, name: str, doc: str | None, page: str):
         """Create a parser of `python -m vireid_jax.NAME` without options."""
         head, rest = split_doc(doc, page)
-        super().__init__(
-            prog=called_as(name),
-            description=head,
-            epilog=rest,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+        super().__init__(prog=called_as(name), description=head, epilog=rest)
+        self.formatter_class = argparse.RawDescriptionHelpFormatter
 
     def error(self, message: str) -> NoReturn:
         """Raise UserError in place of exit code 2 below a page of usage."""

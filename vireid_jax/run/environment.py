@@ -75,14 +75,9 @@ def version(package: str) -> str | None:
 
 def commit() -> str | None:
     """Return the commit of the clone that runs, with a + if it was changed."""
+    command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+"]
+    here, hidden = Path(__file__).parent, subprocess.DEVNULL
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--dirty=+"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        return subprocess.check_output(command, cwd=here, stderr=hidden, text=True)[:-1]
     except (OSError, subprocess.CalledProcessError):
         return None
-    return described.stdout.strip()

@@ -19,10 +19,7 @@ BY_MACHINE = 75  # SIGTERM or the clock: "try again later", sysexits.h's EX_TEMP
 
 
 class Stopped(Exception):  # noqa: N818 (not an error: the same command resumes)
-    """A run stopped before its end and kept all its work; `code` is the exit code.
-
-    Exit codes (our choice): 130 after Ctrl-C, 75 after SIGTERM or `--max_minutes`.
-    """
+    """A run stopped and kept all its work; `code` is `BY_PERSON` or `BY_MACHINE`."""
 
     def __init__(self, message: str, code: int):
         """Take the message and the exit code."""
