@@ -86,10 +86,8 @@ def test_a_users_mistake_is_one_line():
 
 
 def test_a_bug_shows_its_traceback_and_how_to_report_it():
-    code = (
-        "from tests.test_commands import fail\n\n"
-        "fail(ValueError('operands could not be broadcast'))"
-    )
+    code = "import sys; sys.path.append('tests'); from test_commands import fail\n"
+    code += "fail(ValueError('operands could not be broadcast'))"
     done = run_python("-c", code, cwd=ROOT)
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback (most recent call last):\n")
