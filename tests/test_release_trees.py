@@ -229,7 +229,7 @@ def test_the_command_writes_a_tree(tmp_path, capsys):
         (["--layout", "llcm", "--out", "x", "--size", "8x4"], "at least (32, 16)"),
         (["--layout", "llcm", "--out", "x", "--images", "0"], "images=0: give at"),
         (["--layout", "llcm", "--out", "x", "--seed", "-1"], "seed=-1: give 0 or more"),
-        (["--layout", "regdb", "--out", "full"], "full is not empty; give a new"),
+        (["--layout", "regdb", "--out", "full"], "full is not empty, and"),
     ],
 )
 def test_bad_values_are_one_line_errors_and_nothing_is_written(
