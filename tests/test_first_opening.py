@@ -10,8 +10,7 @@ import time
 
 import pytest
 from data_sets import CONFIG, SET, contents, load, refusal
-
-from vireid_jax.data import builders as prepare
+from tensorflow_datasets.core import DatasetBuilder
 
 
 @pytest.mark.parametrize("megabytes", [0.05, 0.2, 0.265])  # a set takes 0.27
@@ -71,7 +70,7 @@ def start(data):
 
 
 def wait_until(condition):
-    for _ in itertools.takewhile(lambda _: not condition(), range(10_000)):
+    for _ in itertools.takewhile(lambda _: not condition(), range(100_000)):
         time.sleep(0.002)
     assert condition()
 
@@ -80,9 +79,9 @@ def wait_until(condition):
 def test_a_second_process_waits_for_the_first_or_for_its_death(
     tmp_path, capfd, monkeypatch, end
 ):
-    prepare_aside, calls = prepare._prepare_aside, []
-    note = lambda *arguments: (calls.append(arguments), prepare_aside(*arguments))
-    monkeypatch.setattr(prepare, "_prepare_aside", note)
+    prepare, calls = DatasetBuilder.download_and_prepare, []
+    note = lambda *given, **options: (calls.append(given), prepare(*given, **options))
+    monkeypatch.setattr(DatasetBuilder, "download_and_prepare", note)
     first = start(tmp_path)
     found, said = [], ""
     second = threading.Thread(target=lambda: found.append(load(tmp_path)))

@@ -151,7 +151,7 @@ def test_killed_half_way_it_leaves_nothing_and_the_same_command_gives_the_same(
         stdout=subprocess.DEVNULL,
     )
     aside = data / "sysu_mm01/.1.0.0.preparing"
-    for _ in range(20_000):
+    for _ in range(200_000):
         if aside.exists():
             break
         time.sleep(0.001)

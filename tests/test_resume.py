@@ -103,12 +103,13 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(
 def wait_for_log(workdir, words, process):
     """Wait until the run's log.txt holds `words`."""
     log = workdir / "log.txt"
-    for _ in range(1200):
+    for _ in range(15_000):  # five minutes, on a loaded machine
         if log.exists() and words in log.read_text():
             return
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
-    raise AssertionError(f"{words!r} never came: {log.read_text()}")
+    process.kill()
+    raise AssertionError(f"{words!r} is not in {log.read_text()}")
 
 
 def stop_while_training(workdir, data, compiled_once, number):
@@ -156,13 +157,17 @@ def test_the_clock_stops_a_run_anywhere_between_two_log_rows(
 def interrupt_twice(process):
     """Press Ctrl-C twice; return the exit code and the errors."""
     process.send_signal(signal.SIGINT)
-    time.sleep(0.02)
+    lines = []
+    for line in process.stderr:  # until it has noticed
+        lines.append(line)
+        if line.startswith("Stopping"):
+            break
     process.send_signal(signal.SIGINT)
     code, _, err = finish(process)
-    return code, err
+    return code, "".join(lines) + err
 
 
-def test_a_second_ctrl_c_ends_at_once_and_the_last_checkpoint_is_whole(
+def test_a_second_ctrl_c_ends_at_once_and_the_last_checkpoint_is_complete(
     compiled_once, data, tmp_path
 ):
     process = start(tmp_path, data, "--config.schedule.epochs=1e6", **compiled_once)
