@@ -96,7 +96,7 @@ def test_a_second_process_waits_for_the_first_or_for_its_death(
     assert said == f"waiting for another process to prepare {tmp_path / SET}\n"
     assert second.is_alive()
     first.send_signal(end)
-    out, _ = first.communicate(timeout=60)
+    out, _ = first.communicate(timeout=600)
     second.join()
     assert len(calls) == (end == signal.SIGKILL)
     expected = load(tmp_path / "undisturbed").fingerprint
@@ -116,7 +116,7 @@ def test_a_killed_process_leaves_nothing_behind_the_next(tmp_path):
     for _ in range(2):
         process = start(tmp_path)
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=600)
     half = (tmp_path / SET).with_name(".1.0.0.preparing") / SET
     half.mkdir(parents=True)
     (half / "dataset_info.json").touch()
