@@ -211,9 +211,8 @@ class TestFigure:
         root = ElementTree.fromstring(svg(by_test, "plain"))
         space = "{http://www.w3.org/2000/svg}"
         titles = [x.text for x in root.iter(f"{space}title")]
-        assert (
-            titles == ["more: +2.0 (-1.0 to +5.0)", "<less>: -4.0 (-6.0 to -2.0)"] * 2
-        )
+        expected = ["more: +2.0 (-1.0 to +5.0)", "<less>: -4.0 (-6.0 to -2.0)"]
+        assert titles == expected * 2
         words = [x.text for x in root.iter(f"{space}text")]
         assert {"a", "a, shifted", "-6.0", "0", "+5.0"} <= set(words)
         (zero,) = [p for p in root.iter(f"{space}path") if p.get("class") == "zero"]

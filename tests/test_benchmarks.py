@@ -313,10 +313,8 @@ def test_the_quick_form_runs_without_a_rival(tmp_path):
     assert done.returncode == 0, done.stderr
     results = json.loads(out.read_text())
     for part in ("eval", "train"):
-        assert [row["allocator"] for row in results[part]] == [
-            "out of the box",
-            "tuned",
-        ]
+        allocators = [row["allocator"] for row in results[part]]
+        assert allocators == ["out of the box", "tuned"]
         for row in results[part]:
             assert row["case"] == str(QUICK[0])
             assert row["ours"]["median"] > 0

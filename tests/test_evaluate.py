@@ -79,13 +79,9 @@ def test_the_embeddings_are_read_for_the_step_and_the_images_they_are_of(tested)
     found = read_test_features(run, records, 6)
     np.testing.assert_array_equal(found, tested.features)
     others = records.select(np.arange(4))
-    for workdir, rows, step in (
-        (run, records, 3),
-        (run, others, 6),
-        (run / "no", others, 6),
-    ):
+    for given in ((run, records, 3), (run, others, 6), (run / "no", others, 6)):
         with pytest.raises(ValueError, match=r"features\.npz .*vireid_jax\.evaluate"):
-            read_test_features(workdir, rows, step)
+            read_test_features(*given)
 
 
 @pytest.fixture(scope="module")

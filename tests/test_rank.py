@@ -120,11 +120,8 @@ def test_an_image_that_has_gone_leaves_its_name(embedder, images, tmp_path):
     assert "no image: 3.png" in shown.texts
     assert len(shown.all("img")) == 10
     there = open_gallery(embedder, out, None, images, QUIET)
-    assert (
-        rank_images(embedder, [images / "3.png"], "visible", there, 1)[0]
-        .nearest[0]
-        .source
-    )
+    (shown,) = rank_images(embedder, [images / "3.png"], "visible", there, 1)
+    assert shown.nearest[0].source
 
 
 def test_an_image_that_a_link_leads_out_to_is_not_shown(embedder, images, tmp_path):
