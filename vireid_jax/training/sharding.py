@@ -128,8 +128,9 @@ def check_divides(rows: int, mesh: Mesh | AbstractMesh, what: str) -> None:
     """Raise UserError if `rows` do not divide evenly over the mesh's `data` axis."""
     devices = mesh.shape["data"]
     if rows % devices:
-        below = max(rows // devices, 1) * devices
+        low = rows // devices * devices
+        values = f"{low}, {low + devices}" if low else f"{devices}"
         raise UserError(
-            f"{what} is {rows}, which {devices} devices cannot share evenly;"
-            f" the nearest valid values: {below}, {(rows // devices + 1) * devices}"
+            f"{what} is {rows}, which {devices} devices cannot share evenly; the"
+            f" nearest valid values: {values}"
         )
