@@ -79,7 +79,7 @@ class TestEmbed:
         for modality in ("infrared", "thermal"):
             with pytest.raises(ValueError, match=rf"'{modality}'; .*: \['visible'\]"):
                 alone.embed(IMAGES, modality)
-        with pytest.raises(ValueError, match=r"array \(32, 16, 3\)"):
+        with pytest.raises(ValueError, match=r"images are \(32, 16, 3\)"):
             alone.embed(IMAGES[0], "visible")
 
 
@@ -137,7 +137,7 @@ class TestRank:
             embedder.rank(ours[0], ours)
         with pytest.raises(ValueError, match="top is 0"):
             embedder.rank(ours, ours, top=0)
-        with pytest.raises(ValueError, match="of 0 gallery rows"):
+        with pytest.raises(ValueError, match="of 0 rows"):
             embedder.rank(ours, ours[:0])
 
 

@@ -37,7 +37,7 @@ def find_config(text: str, flag: str = "--config") -> str:
         close = difflib.get_close_matches(path.stem, by_stem, 1)
         meant = f"did you mean {by_stem[close[0]]}? " if close else ""
         raise UserError(
-            f"{flag} {text}: there is no config {name}; {meant}Valid values: a path,"
+            f"{flag} {text}: there is no config {name}; {meant}valid values: a path,"
             f" FILE.py, or {', '.join(names)}"
         )
     return f"{path}{colon}{argument}"
