@@ -132,7 +132,7 @@ class TestNumbers:
         monkeypatch.setattr(activations, "responses_of", lambda *_: None)
         config = ConfigDict({"data": {"size": (64, 32)}, "model": {}})
         config.model.granularities = (2,)
-        tiles, reason = activation_maps(None, config, split_of())
+        tiles, reason = activation_maps(None, config, split_of().rows)
         assert tiles == []
         assert "no map 'conv5'" in reason
 
@@ -144,7 +144,7 @@ class TestNumbers:
         monkeypatch.setattr(activations, "responses_of", lambda *_: answers)
         config = ConfigDict({"data": {"size": (64, 32)}, "model": {}})
         config.model.granularities = (2,)
-        tiles, reason = activation_maps(None, config, split_of())
+        tiles, reason = activation_maps(None, config, split_of().rows)
         assert reason == ""
         assert [one["modality"] for one in tiles] == ["visible", "infrared"] * 2
         shares = [tile["share"] for tile in tiles[0]["tiles"]]

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 from rich.console import Console
 
-from vireid_jax import __version__
 from vireid_jax.embed.embedder import Embedded, Embedder
 from vireid_jax.embed.feature_files import (
     SUFFIXES,
@@ -22,6 +21,7 @@ from vireid_jax.embed.feature_files import (
 )
 from vireid_jax.modality import MODALITIES
 from vireid_jax.run.console import progress_bar
+from vireid_jax.run.environment import version
 from vireid_jax.run.errors import UserError
 from vireid_jax.run.files import check_parent, lock, replace_text
 
@@ -157,7 +157,7 @@ def extract(
             "size": list(embedder.size),
             "step": embedder.about.step,
             "folder": str(folder.resolve()),
-            "version": __version__,
+            "version": version("vireid-jax"),
         }
         write_features(out, read, features, about)
         lines = "".join(f"{name}\t{error}\n" for name, error in errors.items())

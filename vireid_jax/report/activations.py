@@ -15,15 +15,15 @@ from vireid_jax.models.heads import stripe_rows
 from vireid_jax.report.pictures import data_uri
 
 if TYPE_CHECKING:
+    from vireid_jax.data.source import Records
     from vireid_jax.embed.embedder import Embedder
-    from vireid_jax.report.collect import EmbeddedSplit
 
 STAGE = "conv5"  # the last map: what pooling and part relations read
 PEOPLE = 2
 
 
 def activation_maps(
-    embedder: "Embedder", config: ConfigDict | FrozenConfigDict, test: "EmbeddedSplit"
+    embedder: "Embedder", config: ConfigDict | FrozenConfigDict, rows: "Records"
 ) -> tuple[list[dict[str, Any]], str]:
     """Return tiles of a few identities in both modalities, or none and the reason.
 
@@ -31,7 +31,7 @@ def activation_maps(
     part's own highest response; `share` is its part of the responses of all rows. Where
     granularities overlap a row, the row counts in each.
     """
-    maps, rows, size = [], test.rows, tuple(config.data.size)
+    maps, size = [], tuple(config.data.size)
     for row in rows_in_both(rows.identity, rows.modality):
         modality, image = MODALITIES[rows.modality[row]], rows.image(row, size)
         responses = responses_of(embedder, image, modality)

@@ -169,7 +169,7 @@ def with_test(run: EvaluatedRun, workdir: Path) -> EvaluatedRun:
     test = EmbeddedSplit(records, features, protocols, results)
     maps: list[dict[str, Any]] = []
     if "Activation maps" not in dict(run.left_out):
-        maps, reason = activation_maps(load(workdir), config, test)
+        maps, reason = activation_maps(load(workdir), config, test.rows)
         if reason:
             run.left_out.append(("Activation maps", reason))
     return dataclasses.replace(run, test=test, activations=maps)
