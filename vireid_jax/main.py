@@ -43,7 +43,14 @@ def run() -> None:
 
     set_up()
     if FLAGS.dry_run:
-        dry_run()
+        from rich.console import Console
+
+        from vireid_jax.planning.dry_run import dry_run
+
+        console = Console(emoji=False)
+        report = dry_run(FLAGS.config, topologies=FLAGS.topology, console=console)
+        if FLAGS.json:
+            Path(FLAGS.json).write_text(json.dumps(report, indent=2) + "\n")
         return
     from vireid_jax.run.processes import abort_all_on_error, connect
     from vireid_jax.run.stopping import Stop
@@ -59,19 +66,6 @@ def run() -> None:
                 FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id
             ),
         )
-
-
-def dry_run() -> None:
-    """Compile the step, here and for each `--topology`, and print its cost."""
-    from rich.console import Console
-
-    from vireid_jax.planning import dry_run
-
-    report = dry_run.dry_run(
-        FLAGS.config, topologies=FLAGS.topology, console=Console(emoji=False)
-    )
-    if FLAGS.json:
-        Path(FLAGS.json).write_text(json.dumps(report, indent=2) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -18,14 +18,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from vireid_jax import models
 from vireid_jax.models.build import init_variables
 from vireid_jax.models.complexity import complexity
 from vireid_jax.run.command import Parser, run_command
+from vireid_jax.run.console import plain_table
 from vireid_jax.run.environment import processor
 from vireid_jax.run.errors import UserError
 from vireid_jax.run.runtime import set_up
@@ -65,15 +64,9 @@ def _latency(model: models.Network, size: tuple[int, int], runs: int) -> float:
 def show(about: dict[str, Any], console: Console) -> None:
     """Print a card as a table."""
     height, width = about["size"]
-    table = Table(
-        title=f"{about['name']} at {height}x{width}, one image",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
-    table.add_column("stage", no_wrap=True)
-    for column in ("output", "test:\nparams", "MACs", "training:\nparams", "MACs"):
-        table.add_column(column, justify="right", no_wrap=True)
+    title = f"{about['name']} at {height}x{width}, one image"
+    columns = ("output", "test:\nparams", "MACs", "training:\nparams", "MACs")
+    table = plain_table(title, *columns, no_wrap=True)
     test = {row["stage"]: row for row in about["test_stages"]}
     for row in about["train_stages"]:
         counts = [
