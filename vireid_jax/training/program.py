@@ -18,7 +18,6 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from vireid_jax.modality import MODALITIES
 from vireid_jax.models import Network
 from vireid_jax.models.build import create_model, init_variables
-from vireid_jax.run import heap
 from vireid_jax.training import sharding
 from vireid_jax.training.optimizer import make_optimizer, rate_factors
 from vireid_jax.training.state import TrainState, variables_of
@@ -118,7 +117,6 @@ def compile_step(lowered: jax.stages.Lowered) -> Callable[..., Any]:
     compiled = lowered.compile()
     if jax.default_backend() != "cpu":
         return compiled
-    heap.close_holes()
 
     def step(*arguments: Any) -> Any:
         start = time.perf_counter()
