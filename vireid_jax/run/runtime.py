@@ -34,8 +34,8 @@ def set_up() -> None:
 
 
 # glibc's numbers for mallopt, and their values: never map a buffer by itself, never
-# return the top of the heap (-1; any limit would be below 2 GB, and a step's buffers are
-# above), grow the heap by 64 MB, one heap for all threads.
+# return the top of the heap (-1: any limit would be below 2 GB, less than a step's
+# buffers), grow the heap by 64 MB, one heap for all threads.
 _M_MMAP_MAX, _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_ARENA_MAX = -4, -1, -2, -8
 _MALLOPT = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: -1, _M_TOP_PAD: 2**26, _M_ARENA_MAX: 1}
 
