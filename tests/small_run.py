@@ -145,14 +145,14 @@ def die_at(place, count):
     """Arrange for death at the place; "save" dies while orbax writes."""
     from vireid_jax import train
     from vireid_jax.data import pipeline
-    from vireid_jax.run import workdir
+    from vireid_jax.run import files
     from vireid_jax.training.checkpoint import Checkpoints
 
     owner, name = {
         "stream": (pipeline, "_load_train_batch"),
         "step": (train.Meter, "add"),
         "log": (train.Meter, "mean"),
-        "rewrite": (workdir.os, "replace"),
+        "rewrite": (files.os, "replace"),
         "validation": (train, "validate_network"),
         "save": (Checkpoints, "save"),
         "test": (train, "evaluate_test_split"),

@@ -167,9 +167,9 @@ class TestRuns:
         lines = [json.loads(x) for x in (workdir / RESULTS).read_text().splitlines()]
         lines[1]["commit"] = "another"
         (tmp_path / RESULTS).write_text("\n".join(map(json.dumps, lines)) + "\n")
-        with pytest.raises(ValueError, match="slow, seed 0 has 'another'"):
+        with pytest.raises(ValueError, match=r"commit .*'another'"):
             markdown(tmp_path, study.baseline)
-        with pytest.raises(ValueError, match="has runs with commit 'another'"):
+        with pytest.raises(ValueError, match=r"commit .*'another'"):
             run_study(study, 3, tmp_path, Stop())
 
 

@@ -229,7 +229,7 @@ def test_the_commands_do_it_on_a_released_checkpoint(images, tmp_path):
     assert len(Page((tmp_path / "a.html").read_text()).all("img")) == 4
     code, said, err = run("rank", *asked, "--gallery", tmp_path / "night")
     assert code == 1
-    assert err.startswith("error: --gallery_modality is missing")
+    assert "needs --gallery_modality" in err
     assert err.count("\n") == 1
     pair = [night, images / "3.png", "--modalities", "infrared", "visible"]
     code, said, err = run("compare", *pair, "--json")

@@ -66,7 +66,7 @@ def check_same_end(workdir, whole):
 def test_the_log_tells_the_story_in_order(whole):
     lines = (whole / "log.txt").read_text().splitlines()
     story = (
-        rf"--- .*small_run\.py --config=.* --workdir={whole}",
+        rf"--- vireid train --config=.* --workdir={whole}",
         rf"environment: commit \S+, Python .*, jax {jax.__version__}, .*; 1 x cpu, ",
         r"config: .*data\.name='walkers' .*model\.name='osnet_x0_25'",
         r"data: walkers/thermal_\S+:train, fingerprint [0-9a-f]{64}$",

@@ -23,7 +23,7 @@ from vireid_jax.modality import MODALITIES
 from vireid_jax.run.console import progress_bar
 from vireid_jax.run.environment import version
 from vireid_jax.run.errors import UserError
-from vireid_jax.run.files import check_parent, lock, replace_text
+from vireid_jax.run.files import check_parent, lock, replace_text, sweep
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 BATCHES_A_SAVE = 16  # a killed process has to do at most these again
@@ -121,6 +121,9 @@ def extract(
             stack.enter_context(lock(partial / _LOCK))
         except BlockingIOError as error:
             raise UserError(f"{error} is writing {out}; wait for it") from error
+        listed = out.with_name(f"{out.name}.unreadable.txt")
+        sweep(partial)
+        sweep(out.parent, listed.name)
         key = _key(embedder, folder, filename, modality)
         start, checksum, errors = _resume(partial, key, embedder.dim)
         batches = embed_folder(embedder, folder, filename, modality, console, start)
@@ -161,7 +164,6 @@ def extract(
         }
         write_features(out, read, features, about)
         lines = "".join(f"{name}\t{error}\n" for name, error in errors.items())
-        listed = out.with_name(f"{out.name}.unreadable.txt")
         replace_text(listed, lines) if lines else listed.unlink(missing_ok=True)
         for name in (_PROGRESS, _ROWS, _LOCK):
             (partial / name).unlink()

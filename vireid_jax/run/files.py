@@ -27,13 +27,19 @@ def replace_text(path: Path, text: str) -> None:
 def replace_bytes(path: Path, content: bytes) -> None:
     """Write a binary file atomically: an error or crash leaves the old file intact."""
     # Not `tempfile`: its files are readable by their owner alone, whatever the umask.
-    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
     try:
         new.write_bytes(content)
         os.replace(new, path)
     finally:
         with contextlib.suppress(OSError):  # it was renamed
             new.unlink()
+
+
+def sweep(folder: Path, name: str = "*") -> None:
+    """Remove what killed processes left of `replace_bytes`; hold the folder's lock."""
+    for path in folder.glob(f".{name}.*.new"):
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -80,6 +86,7 @@ def claimed(path: str | Path) -> Iterator[Path]:
                 f"--workdir {workdir} is not writable ({error.strerror}); give a folder"
                 " that you own"
             ) from error
+        sweep(workdir)
         yield workdir
 
 
