@@ -144,12 +144,12 @@ def die():
 def die_at(place, count):
     """Arrange for death at the place; "save" dies while orbax writes."""
     from vireid_jax import train
-    from vireid_jax.data import pipeline
+    from vireid_jax.data.pk import PKStream
     from vireid_jax.run import files
     from vireid_jax.training.checkpoint import Checkpoints
 
     owner, name = {
-        "stream": (pipeline, "_load_train_batch"),
+        "stream": (PKStream, "__getitem__"),
         "step": (train.Meter, "add"),
         "log": (train.Meter, "mean"),
         "rewrite": (files.os, "replace"),
