@@ -102,7 +102,7 @@ def test_a_config_by_its_name_is_that_of_its_path(text, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("dmeo", r"dmeo; did you mean demo\? Valid values: .*regdb"),
+        ("dmeo", r"dmeo; did you mean demo\? valid values: .*regdb"),
         ("runs/sharing.py", r"did you mean ablations/sharing\? .*FILE\.py"),
         ("_real", "no config _real"),
         ("demo:x", "no arguments; remove :x"),

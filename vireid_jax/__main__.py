@@ -3,6 +3,7 @@
 import importlib
 import sys
 
+from vireid_jax.run.command import DOCS
 from vireid_jax.run.errors import UserError, did_you_mean, one_line_errors
 
 COMMANDS = {
@@ -31,6 +32,8 @@ def main() -> None:
         sys.stdout.write(
             f"usage: {prog} COMMAND ...\n\nVisible-infrared person re-identification."
             f"\n\ncommands:\n{''.join(lines)}\nFor one of them: {prog} COMMAND --help\n"
+            f"\nexamples:\n  {prog} train --config demo --workdir runs/demo\n"
+            f"  {prog} evaluate --workdir runs/demo\n\n{DOCS}/index.md\n"
         )
         return
     with one_line_errors():

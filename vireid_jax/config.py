@@ -27,8 +27,8 @@ OPTIMIZERS = ("adamw", "sgd")
 # What may differ when a run is resumed: none of it changes a number.
 _FREE = ("data.dir", "data.threads", "data.cache", "log.tensorboard")
 
-# What older runs stored, and the value that means what is done today.
-_REMOVED = {"data.workers": 0, "model.part_width": "lite", "model.contrastive": False}
+# What older runs stored, and the value that means what is done today; None: any.
+REMOVED = {"data.workers": None, "model.part_width": "lite", "model.contrastive": False}
 
 
 def default_config() -> ConfigDict:
@@ -141,9 +141,10 @@ def with_defaults(stored: Any) -> ConfigDict:
     c = default_config()
     try:
         stored = {group: copy.copy(values) for group, values in stored.items()}
-        for key, default in _REMOVED.items():
+        for key, default in REMOVED.items():
             group, name = key.split(".")
-            if (value := stored.get(group, {}).pop(name, default)) != default:
+            value = stored.get(group, {}).pop(name, default)
+            if default is not None and value != default:
                 raise UserError(
                     f"the stored config has config.{key}={value!r}, which was removed;"
                     f" valid values: {default!r}. Use the version of vireid_jax that"

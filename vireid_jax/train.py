@@ -178,7 +178,6 @@ def train_run(
             at_exit.callback(log[-1].close)
 
         # --- Loop: step, then log, then evaluate and save, then stop if asked to ------
-        stop.deferring = True
         images = {}
         if config.data.cache == "device":
             size = tuple(config.data.size)
@@ -190,6 +189,7 @@ def train_run(
         schedule = sharding.place_everywhere(make_schedule(rates), mesh)
         coefficients = jax.tree.map(np.float32, make_coefficients(config))
         coefficients = sharding.place_everywhere(coefficients, mesh)
+        stop.deferring = True
         meter.start()
         if start_step < plan.num_steps:
             journal.print(

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from vireid_jax.ablate.table import CODE, RESULTS, TEST, check_same, read_results
-from vireid_jax.config import decisive, validate, with_defaults
+from vireid_jax.config import REMOVED, decisive, validate, with_defaults
 from vireid_jax.configs import find_config, get_config
 from vireid_jax.embed.embedder import load
 from vireid_jax.evaluate.compare_runs import queries_path
@@ -193,7 +193,8 @@ def _settings(config: ConfigDict) -> dict[str, Any]:
 
 def _check_same(run: StudyRun, line: dict[str, Any], workdir: Path) -> None:
     """Raise UserError where a finished run was trained with other settings."""
-    now, then = _settings(run.config), line["config"]
+    now = _settings(run.config)
+    then = {key: x for key, x in line["config"].items() if key not in REMOVED}
     for key in sorted(now.keys() | then.keys()):
         if now.get(key) != then.get(key):
             raise UserError(

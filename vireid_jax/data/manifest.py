@@ -88,15 +88,17 @@ def _seal(content: bytes, files: States) -> dict[str, Any]:
 def _decode(content: bytes) -> list[Row]:
     text = io.StringIO(content.decode(), newline="")
     header, *lines = [*csv.reader(text, delimiter="\t")] or [[]]
-    if tuple(header) != Row._fields:
+    # Manifests of the first version have no column `record`: only `check_manifest`,
+    # which does not use it, reads them, since they have no seal.
+    if tuple(header) not in (Row._fields, Row._fields[:5]):
         raise UserError(f"its first line is not {' '.join(Row._fields)}")
     rows = []
     for number, line in enumerate(lines, start=2):
         if len(line) != len(header):
             raise UserError(f"line {number} has {len(line)} columns")
-        filename, identity, camera, modality, sha256, record = line
+        filename, identity, camera, modality, sha256, *record = line
         labels = int(identity), int(camera), modality
-        rows.append(Row(filename, *labels, sha256, int(record)))
+        rows.append(Row(filename, *labels, sha256, int(*record)))
     return rows
 
 

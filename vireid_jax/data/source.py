@@ -85,10 +85,13 @@ class RecordStore:
         rows = []
         for position in range(len(self)):
             example = self.example(position)
-            filename = example["filename"].bytes_list.value[0].decode()
-            numbers = [example[name].int64_list.value[0] for name in _LABELS]
+            try:
+                filename = example["filename"].bytes_list.value[0].decode()
+                numbers = [example[name].int64_list.value[0] for name in _LABELS]
+                encoded = example["image"].bytes_list.value[0]
+            except IndexError as error:
+                raise self.error(f"record {position} has an empty feature") from error
             identity, camera, modality = numbers
-            encoded = example["image"].bytes_list.value[0]
             if reason := truncation_error(encoded):
                 raise self.error(f"image {filename!r} ({len(encoded)} bytes) {reason}")
             if modality not in (0, 1):

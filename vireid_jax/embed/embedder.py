@@ -8,7 +8,6 @@ indices, scores = embedder.rank(query, gallery)
 
 import functools
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import unflatten_dict
 from jax.sharding import Mesh
 from jaxtyping import Float32, Int32
 from PIL import Image
@@ -42,7 +40,6 @@ from vireid_jax.training.sharding import (
     replicated,
 )
 from vireid_jax.training.step import make_embed_step
-from vireid_jax.weights.pretrained import read_file
 
 PIXELS_AT_ONCE = 2**18  # on a CPU: 8 images of 256x128; more leave its cache (measured)
 _QUERIES = 256  # ranked at a time: their scores for a million images are a gigabyte
@@ -280,8 +277,7 @@ def load(
     safetensors` serves as well. `feature` is "all", or "global" without the parts;
     None: as the run's config has it. Raise UserError where there is no such checkpoint.
     """
-    is_file = Path(path).suffix == ".safetensors"
-    variables, about = _read_safetensors(path) if is_file else read(path, which)
+    variables, about = read(path, which)
     config = with_defaults(about.config)
     config.eval.feature = feature or config.eval.feature
     mesh = make_mesh()
@@ -296,17 +292,3 @@ def load(
         about=about,
         mesh=mesh,
     )
-
-
-def _read_safetensors(path: str | Path) -> tuple[dict[str, Any], RunInfo]:
-    path = Path(path).expanduser().resolve()
-    if not path.is_file():
-        raise UserError(f"there is no file {path}; give one, or a run's --workdir")
-    tensors, metadata = read_file(path)
-    if "about" not in metadata:
-        raise UserError(
-            f"{path} has no description of its network; give one that python -m"
-            " vireid_jax.export --format safetensors wrote"
-        )
-    about = RunInfo.from_json(json.loads(metadata["about"]))
-    return unflatten_dict(tensors, sep="/"), about

@@ -5,6 +5,7 @@ import os
 import platform
 import secrets
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,10 +37,15 @@ def replace_bytes(path: Path, content: bytes) -> None:
             new.unlink()
 
 
-def sweep(folder: Path, name: str = "*") -> None:
-    """Remove what killed processes left of `replace_bytes`; hold the folder's lock."""
-    for path in folder.glob(f".{name}.*.new"):
-        path.unlink(missing_ok=True)
+def sweep(folder: Path, name: str = "*", seconds: float = 0) -> None:
+    """Remove what killed processes left of `replace_bytes`, `seconds` ago or more.
+
+    Only with the folder's lock held, or for files older than any write in progress.
+    """
+    for path in folder.glob(f".{name}.????????.new"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime >= seconds:
+                path.unlink()
 
 
 @contextlib.contextmanager
@@ -86,7 +92,7 @@ def claimed(path: str | Path) -> Iterator[Path]:
                 f"--workdir {workdir} is not writable ({error.strerror}); give a folder"
                 " that you own"
             ) from error
-        sweep(workdir)
+        sweep(workdir, seconds=60)  # evaluation writes there without the lock
         yield workdir
 
 

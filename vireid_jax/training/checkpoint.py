@@ -18,12 +18,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore
 from etils import epath
+from flax.traverse_util import unflatten_dict
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from vireid_jax.run.errors import UserError
 from vireid_jax.run.runtime import only_errors
 from vireid_jax.training.run_info import RunInfo
 from vireid_jax.training.state import TrainState, variables_of
+from vireid_jax.weights.pretrained import read_file
 
 FOLDER = "checkpoints"
 BEST_METRIC = "validation_mAP"
@@ -267,12 +269,15 @@ class Checkpoints:
 def read(path: str | Path, which: str | int = "last") -> tuple[dict[str, Any], RunInfo]:
     """Return a checkpoint's variables, arrays of NumPy, and what made them.
 
-    `path` is a run's workdir, its `checkpoints` folder, or one step's folder; `which`
-    is "last", "best" or a step, and is ignored for a step's folder. Raise UserError
+    `path` is a run's workdir, its `checkpoints` folder, one step's folder, or a
+    .safetensors file that `python -m vireid_jax.export` wrote; `which` is "last",
+    "best" or a step of a workdir. Raise UserError
     where there is no such checkpoint.
     """
     which = int(which) if str(which).isdigit() else which
     path = Path(path).expanduser().resolve()
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
     if not path.is_dir():
         raise UserError(f"{path} is not a folder; give the --workdir of a training run")
     if path.name.isdigit() and path.parent.name == FOLDER:
@@ -284,6 +289,19 @@ def read(path: str | Path, which: str | int = "last") -> tuple[dict[str, Any], R
     variables = checkpoints.restore_model(step)
     checkpoints.close()
     return variables, about
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Any], RunInfo]:
+    if not path.is_file():
+        raise UserError(f"there is no file {path}; give one, or a run's --workdir")
+    tensors, metadata = read_file(path)
+    if "about" not in metadata:
+        raise UserError(
+            f"{path} has no description of its network; give one that python -m"
+            " vireid_jax.export --format safetensors wrote"
+        )
+    about = RunInfo.from_json(json.loads(metadata["about"]))
+    return unflatten_dict(tensors, sep="/"), about
 
 
 def by_path(tree: Mapping[str, Any]) -> dict[str, Any]:
