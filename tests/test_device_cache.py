@@ -16,7 +16,11 @@ from vireid_jax.data.pk import PKStream
 from vireid_jax.training import sharding
 
 # The module's runs share the small network and what XLA compiles of it.
-pytestmark = [pytest.mark.usefixtures("small_network", "compiled_once")]
+# Slow: two trainings, each compiled.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("small_network", "compiled_once"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -80,6 +80,7 @@ def exported(workdir, tmp_path_factory):
     return out, export(workdir, "onnx", out, int8=True)
 
 
+@pytest.mark.slow  # an export with its proof, in two runtimes
 class TestOnnx:
     def test_the_folder_is_complete(self, exported):
         out, proof = exported
@@ -181,6 +182,7 @@ def test_jax(workdir, tmp_path, streams):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow  # one more export with its proof
 def test_safetensors(workdir, tmp_path):
     proof = export(workdir, "safetensors", tmp_path / "model")
     (run,) = proof["runs"]

@@ -34,11 +34,12 @@ DEMO = [
 ]
 
 
+@pytest.mark.slow  # some six processes, each with the start of jax
 @pytest.mark.parametrize(
     "train",
     [
         pytest.param(SMALL, id="small"),
-        pytest.param(DEMO, id="demo", marks=pytest.mark.slow),  # compiles OSNet
+        pytest.param(DEMO, id="demo"),  # compiles OSNet
     ],
 )
 def test_the_demo_works_without_linux(train, tmp_path):
