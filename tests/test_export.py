@@ -248,6 +248,7 @@ def test_without_openvino_the_rest_is_proved(monkeypatch):
 
 
 class TestRefusals:
+    @pytest.mark.slow  # an export with its proof
     def test_features_that_differ_leave_nothing(self, workdir, tmp_path, monkeypatch):
         monkeypatch.setattr(folding, "EPSILON", 0.1)
         with pytest.raises(ValueError, match=r"differ .* by 0\.\d+, 0\.0001 is"):
@@ -313,6 +314,7 @@ class TestRefusals:
         assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow  # an export with its proof
 def test_the_command_prints_what_it_proved(
     workdir, tmp_path, monkeypatch, capsys, exported
 ):

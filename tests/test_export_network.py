@@ -180,6 +180,7 @@ class TestGraph:
         assert [one.dim_value for one in shape[1:]] == [*SIZE, 3]
         assert model.metadata_props[0].value == "a test"
 
+    @pytest.mark.slow  # two networks, traced and written
     def test_both_streams_share_the_weights_that_are_the_same(self, embedder):
         one = onnx_model(embedder, ["visible"], {"about": "a test"})
         both = onnx_model(embedder, ["visible", "infrared"], {})
