@@ -175,6 +175,20 @@ def test_a_damaged_manifest_is_named(folder, data, damage, why):
     check_remedy(message, folder)
 
 
+def test_a_manifest_of_the_first_version_is_compared_and_written_again(folder, data):
+    """It had no positions of records, and no sizes and times beside it."""
+    path = folder / "manifest-train.tsv"
+    load(data)
+    complete = path.read_text()
+    old = re.sub(r"\t[^\t\n]*\n", "\n", complete)
+    path.write_text(old)
+    path.with_suffix(".json").unlink()
+    load(data)
+    assert path.read_text() == complete
+    path.write_text(old.replace("\tvisible\t", "\tinfrared\t", 1))
+    assert "modality was infrared" in refusal(data)
+
+
 def test_other_line_ends_change_nothing(folder, data):
     path = folder / "manifest-train.tsv"
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
