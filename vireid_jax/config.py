@@ -257,7 +257,7 @@ def validate(config: ConfigDict) -> FrozenConfigDict:
 
 
 def explain_unknown_key(name: str) -> str:
-    """Return that there is no key `name`, and a similar one; "" if there is one."""
+    """Return the error message if there is no key `name`; "" if there is one."""
     names = [f"config.{key}" for key in flat(default_config())]
     if name in names or name.startswith("config.data.options."):
         return ""

@@ -30,8 +30,7 @@ def one_line_errors() -> Iterator[None]:
         raise SystemExit(128 + signal.SIGINT) from error
     except Exception as error:
         message = _explain(error)
-        is_bug = not message and type(error).__name__ != "Stopped"
-        if is_bug and REPORT not in getattr(error, "__notes__", ()):
+        if not message and REPORT not in getattr(error, "__notes__", ()):
             error.add_note(REPORT)
         if not message or os.environ.get("VIREID_TRACEBACK") == "1":
             raise

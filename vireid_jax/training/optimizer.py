@@ -45,10 +45,9 @@ def learning_rate(config: ConfigDict, step: int, num_steps: int) -> float:
 def make_schedule(rates: Sequence[float]) -> Schedule:
     """Return what changes from step to step; `rates` are those of all steps of a run.
 
-    The length is rounded
-    up to a power of two: runs of about the same length share a compiled step. Signed
-    responses of pseudo-infrared views come in slowly: from random weights they teach
-    nothing (our choice).
+    The length is rounded up to a power of two: runs of about the same length share a
+    compiled step. Signed responses of pseudo-infrared views come in slowly: from random
+    weights they teach nothing (our choice).
     """
     num_steps = len(rates)
     padding = 2 ** math.ceil(math.log2(num_steps)) - num_steps
